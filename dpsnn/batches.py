@@ -1,0 +1,70 @@
+"""Batches from tensors that stay where they are: no workers, no copies, no per-image transforms."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def derived_seed(seed: int, *streams: int) -> int:
+    """A 63-bit seed for one of many independent random streams, for instance `(seed, epoch)`.
+
+    SplitMix64's finaliser: neighbouring inputs give unrelated generators.
+    """
+    mask = (1 << 64) - 1
+    state = seed & mask
+    for stream in streams:
+        state = (state + 0x9E3779B97F4A7C15 * (stream + 1)) & mask
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
+        state ^= state >> 31
+    return state >> 1
+
+
+def to_unit(tensor: Tensor) -> Tensor:
+    """Bytes become float32 in [0, 1]; anything else passes unchanged."""
+    return tensor.float().div_(255) if tensor.dtype == torch.uint8 else tensor
+
+
+class TensorBatches:
+    """Iterate over the rows of resident tensors, in order or shuffled anew.
+
+    Args:
+        tensors: Tensors `(N, ...)` of equal N, on any one device. uint8 ones are pixels and come out in [0, 1].
+        batch_size: Rows per batch; the last batch may be smaller.
+        shuffle_seed: Seed of this pass's permutation; None keeps the order. The permutation is drawn on the CPU, so it
+            is the same on every device.
+        passes: How often to go through all rows, each time in another order.
+
+    Yields:
+        A tuple with one batch of each tensor.
+    """
+
+    def __init__(
+        self,
+        *tensors: Tensor,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+        passes: int = 1,
+    ) -> None:
+        if len({len(t) for t in tensors}) != 1:
+            raise ValueError(f"tensors differ in length: {[len(t) for t in tensors]}")
+        self.tensors = tensors
+        self.batch_size = batch_size
+        self.shuffle_seed = shuffle_seed
+        self.passes = passes
+
+    def __len__(self) -> int:
+        return self.passes * -(-len(self.tensors[0]) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        n, device = len(self.tensors[0]), self.tensors[0].device
+        if self.shuffle_seed is None:
+            for start in list(range(0, n, self.batch_size)) * self.passes:
+                yield tuple(to_unit(t[start : start + self.batch_size]) for t in self.tensors)
+            return
+        generator = torch.Generator().manual_seed(self.shuffle_seed)
+        for _ in range(self.passes):
+            order = torch.randperm(n, generator=generator).to(device)
+            for rows in order.split(self.batch_size):
+                yield tuple(to_unit(t[rows]) for t in self.tensors)

@@ -1,0 +1,133 @@
+"""What a run is, in plain values: checked here, stored in its checkpoint, spelled in its name.
+
+Every default of training lives in these two dataclasses and nowhere else; the command line is made from their fields.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from dpsnn.errors import UsageError, one_of
+from dpsnn.tensors import Number
+
+PRECISIONS = ("auto", "32", "bf16")
+DECODERS = ("conv", "linear")
+
+
+def option(default: Any, text: str) -> Any:
+    """A dataclass field with the line that `--help` shows for it."""
+    return field(default=default, metadata={"help": text})
+
+
+LARGEST = 2**31 - 1
+"""Of whole numbers: beyond it some of torch's generators and loops overflow."""
+
+
+def _check_number(spec: object, name: str, *, positive: bool = False) -> None:
+    value = getattr(spec, name)
+    bound = "greater than 0" if positive else "0 or greater"
+    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        raise UsageError(f"{name} is {value}; it must be a finite number, {bound}")
+
+
+def _check_count(spec: object, name: str, *, least: int) -> None:
+    value = getattr(spec, name)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
+        raise UsageError(
+            f"{name} is {value!r}; it must be a whole number from {least} to {LARGEST}"
+        )
+
+
+def _check_common(spec: Any) -> None:
+    _check_count(spec, "seed", least=0)
+    _check_count(spec, "max_epochs", least=1)
+    _check_count(spec, "batch_size", least=1)
+    if spec.learning_rate is not None:
+        _check_number(spec, "learning_rate", positive=True)
+    one_of(spec.precision, PRECISIONS, "precision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSpec:
+    """One split classifier and its training.
+
+    Raises:
+        UsageError: If a value is out of range.
+    """
+
+    dataset: str = option("digits", "images to learn")
+    network: str = option("titcombe", "architecture, cut into client and server")
+    noise_scale: Number = option(
+        0.0, "scale b of the Laplace(0, b) noise added to what crosses the wire"
+    )
+    gaussian_std: Number = option(0.0, "standard deviation of Gaussian noise on the wire")
+    nopeek_weight: Number = option(
+        0.0, "weight of the NoPeek loss: distance correlation of images and smashed tensor"
+    )
+    nopeek_exponent: Number = option(
+        1.0, "power of the distances in NoPeek, in (0, 2]; 2 is the published statistic"
+    )
+    seed: int = option(0, "seed of weights, shuffling and noise")
+    max_epochs: int = option(10, "passes over the training images; the best on validation is kept")
+    batch_size: int = option(128, "images per step")
+    learning_rate: Number = option(1e-3, "Adam's step size, decayed to 0 along a cosine")
+    precision: str = option("auto", "auto (bf16 where the machine is fast at it), 32 or bf16")
+    validator: bool = option(False, "train the independent judge of reconstructions instead")
+
+    def __post_init__(self) -> None:
+        _check_common(self)
+        for name in ("noise_scale", "gaussian_std", "nopeek_weight"):
+            _check_number(self, name)
+        if not 0 < self.nopeek_exponent <= 2:
+            raise UsageError(f"nopeek_exponent is {self.nopeek_exponent}; it must be in (0, 2]")
+        if self.nopeek_weight and self.batch_size < 2:
+            raise UsageError(
+                "batch_size is 1; NoPeek compares images of a batch and needs 2 or more"
+            )
+        if self.validator and (self.noise_scale or self.gaussian_std or self.nopeek_weight):
+            raise UsageError("a validator judges clean images: train it without noise and NoPeek")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackerSpec:
+    """One learned decoder against one classifier.
+
+    Raises:
+        UsageError: If a value is out of range.
+    """
+
+    model: str = option("", "the classifier under attack, by name")
+    model_noise: Number | None = option(
+        None, "Laplace scale the target uses now, if not the one it was trained with; 0 is none"
+    )
+    surrogate: str = option("", "images the attacker owns (default: the target's data set)")
+    data_pct: int = option(100, "percentage of its images that the attacker uses, 1 to 100")
+    decoder: str = option("conv", "conv (with ReLUs) or linear (the published kind)")
+    queries: int = option(1, "transmissions of each image that the attacker sees and averages")
+    naive: bool = option(False, "train on clean activations, ignoring the noise on the wire")
+    seed: int = option(0, "seed of weights, shuffling and noise")
+    max_epochs: int = option(
+        20, "passes over the attacker's images; the best on its own part is kept"
+    )
+    batch_size: int = option(64, "images per step")
+    learning_rate: Number | None = option(
+        None, "Adam's largest step size (default: tuned on a part of the attacker's own images)"
+    )
+    precision: str = option("auto", "auto (bf16 where the machine is fast at it), 32 or bf16")
+
+    def __post_init__(self) -> None:
+        _check_common(self)
+        one_of(self.decoder, DECODERS, "decoder")
+        if self.model_noise is not None:
+            _check_number(self, "model_noise")
+        _check_count(self, "queries", least=1)
+        if not 1 <= self.data_pct <= 100:
+            raise UsageError(
+                f"data_pct is {self.data_pct}; it must be a whole number from 1 to 100"
+            )
+
+
+def plain(spec: ClassifierSpec | AttackerSpec) -> dict[str, Any]:
+    """The spec as a dict of plain values, as it stands in a checkpoint."""
+    return dataclasses.asdict(spec)
