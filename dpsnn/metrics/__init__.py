@@ -1,0 +1,27 @@
+"""Pure functions first, torchmetrics Metrics over them second; every metric has a floor."""
+
+from dpsnn.metrics.distance_correlation import (
+    DistanceCorrelation,
+    bias_corrected_distance_correlation,
+    distance_correlation,
+    signed_root,
+)
+from dpsnn.metrics.floors import majority_share, mean_image, shuffled
+from dpsnn.metrics.privacy import gaussian_epsilon, laplace_epsilon, transmission_epsilon
+from dpsnn.metrics.reconstruction import mse, psnr, ssim
+
+__all__ = [
+    "DistanceCorrelation",
+    "bias_corrected_distance_correlation",
+    "distance_correlation",
+    "gaussian_epsilon",
+    "laplace_epsilon",
+    "majority_share",
+    "mean_image",
+    "mse",
+    "psnr",
+    "shuffled",
+    "signed_root",
+    "ssim",
+    "transmission_epsilon",
+]

@@ -1,0 +1,29 @@
+"""What a metric gives for no information at all: a number means little without it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dpsnn.batches import to_unit
+from dpsnn.tensors import Labels, Pixels
+
+
+def mean_image(surrogate: Pixels, count: int) -> Float[Tensor, "{count} c h w"]:
+    """The mean of the attacker's own images, `count` times: the best constant guess."""
+    mean = to_unit(surrogate).mean(0, keepdim=True)
+    return mean.expand(count, -1, -1, -1)
+
+
+def majority_share(labels: Labels) -> float:
+    """Accuracy in percent of always naming the most frequent class."""
+    return 100 * labels.bincount().max().item() / len(labels)
+
+
+def shuffled(samples: Tensor, seed: int = 0) -> Tensor:
+    """The rows in another order, each away from its own place: independent pairs of the same distributions."""
+    n = len(samples)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    # Rotating along one random cycle leaves no row at home.
+    target = torch.empty_like(order)
+    target[order] = order.roll(1)
+    return samples[target.to(samples.device)]

@@ -1,0 +1,30 @@
+"""How close a reconstruction is to the picture: MSE, PSNR and SSIM, one value per image."""
+
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from dpsnn.tensors import Images
+
+
+def mse(reconstructions: Images, images: Images) -> Float[Tensor, " n"]:
+    """Mean squared error per image, in squared units of [0, 1]."""
+    return (reconstructions - images).pow(2).flatten(1).mean(1)
+
+
+def psnr(reconstructions: Images, images: Images) -> Float[Tensor, " n"]:
+    """Peak signal-to-noise ratio per image in dB, for a peak of 1; at most 100, which stands for a perfect copy."""
+    return -10 * mse(reconstructions, images).clamp(min=1e-10).log10()
+
+
+def ssim(reconstructions: Images, images: Images) -> Float[Tensor, " n"]:
+    """Structural similarity per image (Wang, Bovik, Sheikh & Simoncelli 2004), in [-1, 1].
+
+    Their 11×11 Gaussian window of width 1.5, with a data range of 1, averaged over the whole image; where the window
+    hangs over the border the image is mirrored (scikit-image leaves these pixels out instead).
+    """
+    values = structural_similarity_index_measure(
+        reconstructions, images, data_range=1.0, reduction="none"
+    )
+    assert isinstance(values, Tensor)
+    return values.reshape(len(images))

@@ -1,0 +1,17 @@
+"""Networks by name: functions from the image shape, the number of classes and the pixel statistics to a SplitNetwork.
+
+To add one: write its file and add a line here; that `server(client(x))` equals the unsplit network is tested.
+"""
+
+from collections.abc import Callable
+
+from dpsnn.networks.split import SplitNetwork
+from dpsnn.networks.titcombe import titcombe
+from dpsnn.networks.validator import validator
+
+NETWORKS: dict[str, Callable[..., SplitNetwork]] = {
+    "titcombe": titcombe,
+    "validator": validator,
+}
+
+__all__ = ["NETWORKS", "SplitNetwork", "titcombe", "validator"]

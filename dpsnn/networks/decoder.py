@@ -1,0 +1,109 @@
+"""Decoders: smashed tensor in, picture out."""
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpsnn.tensors import Images, Smashed
+
+
+class _Crop(nn.Module):
+    """Cut the top left `height` × `width` pixels: upsampling overshoots sizes that it does not divide."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height = height
+        self.width = width
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[..., : self.height, : self.width]
+
+
+class Decoder(nn.Module):
+    """Layers from a flattened smashed tensor to a picture, with its grid of feature maps on the way.
+
+    Args:
+        smashed_shape: Shape of one smashed tensor, any number of axes.
+        grid: `(channels, height, width)` that a first linear layer produces.
+        layers: What turns the grid into the picture.
+        bounded: Whether the layers give logits, of which a sigmoid makes pixels in (0, 1).
+    """
+
+    def __init__(
+        self,
+        smashed_shape: tuple[int, ...],
+        grid: tuple[int, int, int],
+        *layers: nn.Module,
+        bounded: bool,
+    ) -> None:
+        super().__init__()
+        self.bounded = bounded
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(math.prod(smashed_shape), math.prod(grid)),
+            nn.Unflatten(1, grid),
+            *layers,
+        )
+
+    def forward(self, smashed: Smashed) -> Images:
+        raw = self.layers(smashed).float()
+        return raw.sigmoid() if self.bounded else raw
+
+    def loss(self, smashed: Smashed, images: Images) -> Tensor:
+        """What training minimises; at its minimum both kinds give the mean image given the smashed tensor.
+
+        For logits that is the cross-entropy: unlike the squared error its gradient does not vanish where the sigmoid
+        saturates, which on dark backgrounds decides SSIM (0.90 against 0.83 on an undefended MNIST client).
+        """
+        raw = self.layers(smashed).float()
+        if self.bounded:
+            return F.binary_cross_entropy_with_logits(raw, images)
+        return F.mse_loss(raw, images)
+
+
+def conv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> Decoder:
+    """The default: transposed convolutions with batch normalisation and ReLUs, output in [0, 1] by a sigmoid."""
+    channels, height, width = image_shape
+    grid = (128, -(-height // 4), -(-width // 4))
+    return Decoder(
+        smashed_shape,
+        grid,
+        nn.BatchNorm2d(128),
+        nn.ReLU(),
+        nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Conv2d(32, channels, 3, padding=1),
+        _Crop(height, width),
+        bounded=True,
+    )
+
+
+def linear(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> Decoder:
+    """The decoder of Titcombe et al. 2021: no activation function anywhere, hence a linear map however many layers.
+
+    Its output is not confined to [0, 1].
+    """
+    channels, height, width = image_shape
+    grid = (64, -(-(height - 4) // 2), -(-(width - 4) // 2))
+    return Decoder(
+        smashed_shape,
+        grid,
+        nn.ConvTranspose2d(64, 64, 3, stride=2, padding=1, output_padding=1),
+        nn.ConvTranspose2d(64, 32, 3, padding=1),
+        nn.ConvTranspose2d(32, 8, 3),
+        nn.ConvTranspose2d(8, channels, 3),
+        _Crop(height, width),
+        bounded=False,
+    )
+
+
+DECODERS: dict[str, Callable[[tuple[int, ...], tuple[int, int, int]], Decoder]] = {
+    "conv": conv,
+    "linear": linear,
+}
