@@ -1,0 +1,388 @@
+"""Names, saving and safe loading of checkpoints: the only place that spells paths.
+
+A checkpoint is a dict of plain values and tensors, read with `weights_only` semantics, so that a file from a stranger
+cannot run code. Names are made from its arguments and never parsed back for values.
+"""
+
+import dataclasses
+import glob
+import hashlib
+import os
+import pickle
+import tempfile
+import warnings
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dpsnn.attacks import DecoderAttack, Knowledge
+from dpsnn.classifier import SplitClassifier
+from dpsnn.data import DATASETS
+from dpsnn.defences import Defence, GaussianNoise, LaplaceNoise, NoPeek
+from dpsnn.errors import UsageError, choose
+from dpsnn.networks import NETWORKS
+from dpsnn.networks.decoder import DECODERS
+from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+from dpsnn.tensors import Number
+from dpsnn.training import seeded
+
+CLASSIFIER = "classifier"
+ATTACKER = "attacker"
+FORMAT = 1
+
+
+class Stored(NamedTuple):
+    """A checkpoint as read."""
+
+    path: Path
+    arguments: dict[str, Any]
+    """What was asked for: the fields of the spec (for attackers also the digest of the target)."""
+    record: dict[str, Any]
+    """What came of it: epoch, validation value, precision, sources of data, seconds, versions."""
+    weights: dict[str, Tensor]
+
+    @property
+    def stem(self) -> str:
+        return self.path.name.removesuffix(".ckpt")
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of the weights: equal for equal tensors, whatever else the file says."""
+        return digest(self.weights)
+
+
+# ---------------------------------------------------------------- names
+
+
+def spell(number: Number) -> str:
+    """A number without its decimal point: 0.5 → `05`, 1.0 → `10`, 0.05 → `005`, 0 → `00`."""
+    digits = format(Decimal(repr(float(number) + 0.0)), "f")  # + 0.0: -0.0 is 0 too
+    return digits.replace(".", "") if "." in digits else f"{digits}0"
+
+
+def classifier_name(spec: ClassifierSpec) -> str:
+    """File name without `_epoch=XX.ckpt`; anything that is not the default adds a token."""
+    parts = [
+        "attack_validation_" if spec.validator else "",
+        f"{spec.dataset}_{spell(spec.noise_scale)}noise_{spell(spec.nopeek_weight)}nopeek",
+    ]
+    if spec.nopeek_weight and spec.nopeek_exponent != 1:
+        parts.append(f"_exp{format(Decimal(repr(spec.nopeek_exponent)).normalize(), 'f')}")
+    if spec.gaussian_std:
+        parts.append(f"_{spell(spec.gaussian_std)}gaussian")
+    if spec.network != ClassifierSpec.network and not spec.validator:
+        parts.append(f"_{spec.network}")
+    if spec.seed:
+        parts.append(f"_seed{spec.seed}")
+    return "".join(parts)
+
+
+def attacker_name(spec: AttackerSpec) -> str:
+    """File name without `.ckpt`; `spec.model` is the classifier's with its epoch."""
+    parts = [f"{spec.surrogate}_attacker"]
+    if spec.naive:
+        parts.append("_naive")
+    if spec.decoder != AttackerSpec.decoder:
+        parts.append(f"_{spec.decoder}")
+    if spec.queries != 1:
+        parts.append(f"_{spec.queries}queries")
+    if spec.data_pct != 100:
+        parts.append(f"_{spec.data_pct}datapct")
+    if spec.seed:
+        parts.append(f"_seed{spec.seed}")
+    parts.append(f"_model<{spec.model}>")
+    if spec.model_noise is not None:
+        parts.append(f"_set{spell(spec.model_noise)}noise")
+    return "".join(parts)
+
+
+def classifiers_dir(models_dir: str | Path) -> Path:
+    return Path(models_dir) / "classifiers"
+
+
+def attackers_dir(models_dir: str | Path) -> Path:
+    return Path(models_dir) / "attackers"
+
+
+def progress_path(folder: Path, name: str, arguments: dict[str, Any]) -> Path:
+    """Where an unfinished training keeps its state: a file for each set of arguments, so none resumes another's."""
+    mark = hashlib.sha256(repr(sorted(arguments.items())).encode()).hexdigest()[:8]
+    return folder / ".progress" / f"{name}_{mark}.ckpt"
+
+
+def _epochs_of(folder: Path, name: str) -> list[Path]:
+    return sorted(folder.glob(f"{glob.escape(name)}_epoch=*.ckpt"))
+
+
+def find(folder: Path, name: str, kind: str) -> Path:
+    """The checkpoint called `name`: with or without `.ckpt`, and without `_epoch=XX` where one file alone fits.
+
+    Raises:
+        UsageError: If there is none or more than one.
+    """
+    stem = Path(name).name.removesuffix(".ckpt")
+    given = Path(name) if Path(name).parent != Path(".") else folder / f"{stem}.ckpt"
+    given = given if given.name.endswith(".ckpt") else given.with_name(f"{given.name}.ckpt")
+    if given.is_file():
+        return given
+    fitting = _epochs_of(given.parent, stem)
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise UsageError(f"{kind} {name!r} is ambiguous; name one of {[p.stem for p in fitting]}")
+    present = sorted(p.name.removesuffix(".ckpt") for p in folder.glob("*.ckpt"))
+    shown = f"{present[:8]}{' and more' if len(present) > 8 else ''}" if present else "nothing yet"
+    script = "train_model" if kind == CLASSIFIER else "train_attacker"
+    raise UsageError(
+        f"unknown {kind} {name!r}; {folder} holds {shown}: train it with scripts/{script}.py"
+    )
+
+
+def all_in(folder: Path) -> list[Path]:
+    """Every checkpoint of a folder, by name."""
+    return sorted(folder.glob("*.ckpt"))
+
+
+# ---------------------------------------------------------------- files
+
+
+def digest(weights: dict[str, Tensor]) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of all tensors with their names."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        total.update(name.encode())
+        total.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    return total.hexdigest()[:16]
+
+
+def ensure_writable(*folders: Path) -> None:
+    """Prove that files can be written to `folders`, before any work is spent; those not there yet are made afterwards.
+
+    Raises:
+        UsageError: If not; then none was made.
+    """
+    for folder in folders:
+        try:
+            there = next(place for place in (folder, *folder.parents) if place.exists())
+            tempfile.TemporaryFile(dir=there).close()
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {folder} ({error.strerror}); name another folder"
+            ) from error
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def save(
+    path: Path,
+    kind: str,
+    arguments: dict[str, Any],
+    record: dict[str, Any],
+    weights: dict[str, Tensor],
+) -> None:
+    """Write a checkpoint under a temporary name, then rename; an existing file is never replaced.
+
+    Raises:
+        UsageError: If the file exists.
+    """
+    if path.exists():
+        raise UsageError(f"{path} exists; move it away first: checkpoints are never overwritten")
+    ensure_writable(path.parent)
+    content = dict(
+        dpsnn=kind, format=FORMAT, arguments=arguments, record=record, state_dict=weights
+    )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(content, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: Path, kind: str) -> Stored:
+    """Read a checkpoint of the given kind without running anything that it may contain.
+
+    Raises:
+        UsageError: If it is missing, damaged, not plain tensors and values, or of another kind.
+    """
+    try:
+        with warnings.catch_warnings():
+            # torch warns of what is refused below.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UsageError(f"no checkpoint {path}; train it first") from error
+    except PermissionError as error:
+        raise UsageError(f"{path} may not be read; change its permissions") from error
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f"{path} holds more than tensors and plain values, or is no checkpoint; refused: it could run code"
+        ) from error
+    except Exception as error:  # on damaged files torch raises RuntimeError, EOFError, KeyError...
+        raise UsageError(
+            f"{path} is damaged or no checkpoint; delete it and train again"
+        ) from error
+    if not isinstance(content, dict) or content.get("dpsnn") != kind:
+        raise UsageError(f"{path} is not a dpsnn {kind}; use a checkpoint that dpsnn wrote")
+    if content.get("format") != FORMAT:
+        raise UsageError(
+            f"{path} has format {content.get('format')!r}, not {FORMAT}: another version of dpsnn wrote it;"
+            " train it again"
+        )
+    parts: list[Any] = [content.get(key) for key in ("arguments", "record", "state_dict")]
+    stored = Stored(path, *parts)
+    if not _is_whole(stored, kind):
+        raise UsageError(
+            f"{path} is damaged: parts are missing or of the wrong type; train it again"
+        )
+    return stored
+
+
+NEEDED = {
+    CLASSIFIER: ({"dataset"}, {"epoch", "precision"}),
+    ATTACKER: (
+        {"model", "target"},
+        {"epoch", "precision", "mean_image", "surrogate_source", "surrogate_images"},
+    ),
+}
+"""Arguments and records that are read by name elsewhere."""
+
+
+def _is_whole(stored: Stored, kind: str) -> bool:
+    """Whether everything is there that readers rely on, in plain types."""
+    _, arguments, record, weights = stored
+    return (
+        all(isinstance(part, dict) for part in (arguments, record, weights))
+        and all(isinstance(value, str | int | float | None) for value in arguments.values())
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items())
+        and all(part.keys() >= keys for part, keys in zip((arguments, record), NEEDED[kind]))
+    )
+
+
+def already(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Path | None:
+    """The finished checkpoint of exactly these arguments, if there is one.
+
+    Raises:
+        UsageError: If the name is taken by other arguments (1.05 and 10.5 are both spelled `105`).
+    """
+    candidates = _epochs_of(folder, name) if kind == CLASSIFIER else [folder / f"{name}.ckpt"]
+    for path in candidates:
+        if not path.exists():
+            continue
+        # An option that the file does not know yet had its default.
+        defaults = plain(ClassifierSpec() if kind == CLASSIFIER else AttackerSpec())
+        stored = {**defaults, **read(path, kind).arguments}
+        differing = sorted(
+            key for key in {**stored, **arguments} if stored.get(key) != arguments.get(key)
+        )
+        if not differing:
+            return path
+        key = differing[0]
+        raise UsageError(
+            f"{path} exists with {key}={stored.get(key)!r}, not {arguments.get(key)!r}"
+            f"{f' (and {len(differing) - 1} more)' if len(differing) > 1 else ''};"
+            " name another --models_dir or move it away: it is not overwritten"
+        )
+    return None
+
+
+# ---------------------------------------------------------------- models
+
+
+def defences_of(spec: ClassifierSpec) -> list[Defence]:
+    """The defences that a spec asks for, in the order in which they act."""
+    defences: list[Defence] = [LaplaceNoise(spec.noise_scale)]
+    if spec.gaussian_std:
+        defences.append(GaussianNoise(spec.gaussian_std))
+    if spec.nopeek_weight:
+        defences.append(NoPeek(spec.nopeek_weight, spec.nopeek_exponent))
+    return defences
+
+
+def build_classifier(spec: ClassifierSpec) -> SplitClassifier:
+    """An untrained classifier; its weights depend on the spec's seed alone."""
+    data = choose(DATASETS, spec.dataset, "dataset")
+    network = choose(NETWORKS, "validator" if spec.validator else spec.network, "network")
+    with seeded(spec.seed, 3):
+        built = network(data.image_shape, data.num_classes, data.mean, data.std)
+    return SplitClassifier(built, defences_of(spec), spec.learning_rate)
+
+
+def set_noise(classifier: SplitClassifier, scale: Number) -> None:
+    """Change the Laplace noise after training; 0 takes it away."""
+    for position, defence in enumerate(classifier.defences):
+        if isinstance(defence, LaplaceNoise):
+            classifier.defences[position] = LaplaceNoise(scale)
+            return
+    classifier.defences.insert(0, LaplaceNoise(scale))
+
+
+def _spec_from(stored: Stored, kind: type[ClassifierSpec] | type[AttackerSpec]) -> Any:
+    types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(kind)}
+    values = {key: value for key, value in stored.arguments.items() if key in types}
+    for key, value in values.items():
+        if type(value) is int and isinstance(0.0, types[key]):
+            values[key] = float(value)
+        elif not isinstance(value, types[key]):
+            raise UsageError(
+                f"{stored.path} has {key}={value!r}, of the wrong type; train it again"
+            )
+    try:
+        return kind(**values)
+    except UsageError as error:
+        raise UsageError(f"{stored.path}: {error}") from error
+
+
+def _load_weights(module: torch.nn.Module, stored: Stored) -> None:
+    try:
+        module.load_state_dict(stored.weights)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise UsageError(
+            f"{stored.path} does not fit the network that its arguments name; train it again"
+        ) from error
+    module.eval()
+
+
+def load_classifier(path: Path) -> tuple[SplitClassifier, ClassifierSpec, Stored]:
+    """A trained classifier in evaluation mode, rebuilt from its file alone."""
+    stored = read(path, CLASSIFIER)
+    spec = _spec_from(stored, ClassifierSpec)
+    classifier = build_classifier(spec)
+    _load_weights(classifier, stored)
+    return classifier, spec, stored
+
+
+def build_attack(
+    spec: AttackerSpec, target: SplitClassifier, knowledge: Knowledge | None = None
+) -> DecoderAttack:
+    """An untrained decoder that fits the target's cut; its weights depend on the spec's seed alone."""
+    network = target.network
+    with seeded(spec.seed, 3):
+        decoder = DECODERS[spec.decoder](network.cut_shape, network.image_shape)
+    attack = DecoderAttack(
+        decoder, knowledge, spec.naive, spec.queries, batch_size=spec.batch_size, seed=spec.seed
+    )
+    if spec.learning_rate is not None:
+        attack.learning_rate = spec.learning_rate
+    return attack
+
+
+def load_attacker(
+    path: Path, target: SplitClassifier
+) -> tuple[DecoderAttack, AttackerSpec, Stored]:
+    """A trained attacker in evaluation mode, for the target it was trained on."""
+    stored = read(path, ATTACKER)
+    spec = _spec_from(stored, AttackerSpec)
+    attack = build_attack(spec, target)
+    _load_weights(attack, stored)
+    return attack, spec, stored
+
+
+def attacker_arguments(spec: AttackerSpec, target: Stored) -> dict[str, Any]:
+    """What an attacker's checkpoint is compared by: its spec and the very weights it attacks."""
+    return {**plain(spec), "target": target.digest}

@@ -1,0 +1,414 @@
+"""The `dpsnn` command; the files in scripts/ are doors to its subcommands."""
+
+import argparse
+import sys
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import Field, fields, replace
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_args
+
+from dpsnn import checkpoints
+from dpsnn.checkpoints import ATTACKER, CLASSIFIER
+from dpsnn.data import DATASETS
+from dpsnn.errors import UsageError, one_of
+from dpsnn.evaluation import tables
+from dpsnn.evaluation.summary import write_summaries
+from dpsnn.experiments import run, train
+from dpsnn.experiments.demo import demo, demo_experiments
+from dpsnn.experiments.groups import GROUPS, Experiment
+from dpsnn.experiments.headline import headline
+from dpsnn.experiments.progress import GroupFailed
+from dpsnn.experiments.train import Folders
+from dpsnn.networks import NETWORKS
+from dpsnn.specs import DECODERS, PRECISIONS, AttackerSpec, ClassifierSpec
+
+Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec, Folders)
+
+CHOICES = {
+    "dataset": sorted(DATASETS),
+    "surrogate": sorted(DATASETS),
+    "network": sorted(NETWORKS),
+    "decoder": list(DECODERS),
+    "precision": list(PRECISIONS),
+}
+
+GROUP_OPTIONS = (
+    "dataset",
+    "network",
+    "nopeek_exponent",
+    "seed",
+    "batch_size",
+    "learning_rate",
+    "precision",
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _value_type(field: Field[Any]) -> Any:
+    """int, float or str, also for an optional field."""
+    if isinstance(field.type, types.UnionType):
+        return next(t for t in get_args(field.type) if t is not type(None))
+    return field.type
+
+
+def add_options(parser: argparse.ArgumentParser, spec: type, only: Sequence[str] = ()) -> None:
+    """Make an option of each field of a dataclass: the default, the type and the help stand there."""
+    for field in fields(spec):
+        if only and field.name not in only:
+            continue
+        text = field.metadata["help"].replace("%", "%%")
+        if field.type is bool:
+            parser.add_argument(f"--{field.name}", action="store_true", help=text)
+            continue
+        if field.name in CHOICES:
+            text += f": {', '.join(CHOICES[field.name])}"
+        default = "" if field.default in (None, "") else " [%(default)s]"
+        parser.add_argument(
+            f"--{field.name}",
+            type=_value_type(field),
+            default=field.default,
+            metavar=field.name.split("_")[-1].upper(),
+            help=f"{text}{default}",
+        )
+
+
+def spec_from(spec: type[Spec], options: argparse.Namespace, **override: Any) -> Spec:
+    """Build a spec from the options of the same names; its own checks apply."""
+    given = {f.name: getattr(options, f.name) for f in fields(spec) if hasattr(options, f.name)}
+    for name in set(given) & set(CHOICES):
+        if given[name]:
+            one_of(given[name], CHOICES[name], name)
+    return spec(**{**given, **override})
+
+
+# ---------------------------------------------------------------- subcommands: each returns what it wrote
+
+
+def train_model(options: argparse.Namespace) -> Path:
+    return train.train_classifier(spec_from(ClassifierSpec, options), spec_from(Folders, options))
+
+
+def train_attacker(options: argparse.Namespace) -> Path:
+    spec, folders = spec_from(AttackerSpec, options), spec_from(Folders, options)
+    if options.dataset and spec.model:
+        one_of(options.dataset, CHOICES["dataset"], "dataset")
+        path = checkpoints.find(folders.classifiers, spec.model, CLASSIFIER)
+        _check_dataset(path, CLASSIFIER, folders, options.dataset)
+    return train.train_attacker(spec, folders)
+
+
+def _check_dataset(path: Path, kind: str, folders: Folders, dataset: str) -> None:
+    trained_on = run.dataset_of(path, kind, folders)
+    if trained_on != dataset:
+        raise UsageError(
+            f"{path.name} is for {trained_on}, not {dataset}; drop --dataset or name another --model"
+        )
+
+
+def evaluate_models(options: argparse.Namespace) -> Path:
+    folders = spec_from(Folders, options)
+    return run.evaluate_models(_selected(options, CLASSIFIER), folders, options.all)
+
+
+def evaluate_attackers(options: argparse.Namespace) -> Path:
+    folders = spec_from(Folders, options)
+    paths = _selected(options, ATTACKER)
+    return run.evaluate_attackers(paths, folders, options.validation_model, options.all)
+
+
+def _selected(options: argparse.Namespace, kind: str) -> list[Path]:
+    """The named checkpoints, or all of them; with --dataset only those on that data set."""
+    folders = spec_from(Folders, options)
+    folder = folders.classifiers if kind == CLASSIFIER else folders.attackers
+    if options.dataset:
+        one_of(options.dataset, CHOICES["dataset"], "dataset")
+    if options.model:
+        named = [checkpoints.find(folder, name, kind) for name in options.model]
+        for path in named if options.dataset else []:
+            _check_dataset(path, kind, folders, options.dataset)
+        return named
+    paths = run.select(folders, kind, options.dataset)
+    if not paths:
+        raise UsageError(
+            f"{folder} holds no {kind}{' for ' + options.dataset if options.dataset else ''}; train one first"
+        )
+    return paths
+
+
+def plot_attack(options: argparse.Namespace) -> Path:
+    folders = spec_from(Folders, options)
+    if not options.model or not options.attacker:
+        raise UsageError("name both --model NAME and --attacker NAME")
+    model = checkpoints.find(folders.classifiers, options.model, CLASSIFIER)
+    paths = [checkpoints.find(folders.attackers, n, ATTACKER) for n in options.attacker]
+    for path in paths:
+        attacked = checkpoints.read(path, ATTACKER).arguments.get("model")
+        if attacked != model.name.removesuffix(".ckpt"):
+            raise UsageError(
+                f"{path.name} attacks {attacked}, not {options.model}; name one that attacks it"
+            )
+    default = Path(folders.results_dir) / "figures" / f"{paths[0].name.removesuffix('.ckpt')}.png"
+    labelled = [(path.name.split("_model<")[0], path) for path in paths]
+    return run.plot_attacks(labelled, folders, Path(options.savepath or default), model.stem)
+
+
+def run_demo(options: argparse.Namespace) -> Path | None:
+    base, attacker, judge, folders = _group_specs(options)
+    if options.dry_run:
+        _print_commands(demo_experiments(base, attacker), judge, folders)
+        return None
+    text, table = demo(base, attacker, judge, folders)
+    print(f"{text}\n")
+    return table
+
+
+def run_group(options: argparse.Namespace) -> Path | None:
+    base, attacker, judge, folders = _group_specs(options)
+    experiments = [
+        experiment
+        for seed in options.seeds or [base.seed]
+        for experiment in GROUPS[options.command](
+            replace(base, seed=seed), replace(attacker, seed=seed)
+        )
+    ]
+    if options.dry_run:
+        _print_commands(experiments, judge, folders)
+        return None
+    if options.command == "all":
+        experiments = run.reachable(experiments, folders)
+    trained = run.run(experiments, judge, folders, options.command)
+    print(tables.models_table(folders.results_dir))
+    print(*write_summaries(folders.results_dir), sep="\n")
+    if options.command == "headline":
+        print(*headline(trained, folders), sep="\n")
+    return tables.attackers_table(folders.results_dir)
+
+
+def performance(options: argparse.Namespace) -> Path | None:
+    folders = spec_from(Folders, options)
+    if options.dataset:
+        one_of(options.dataset, CHOICES["dataset"], "dataset")
+    if options.dry_run:
+        print("\n".join(run.evaluation_commands(folders, options.dataset)))
+        return None
+    written = [path for path in run.performance(folders, options.dataset) if path.exists()]
+    print(*written[:-1], *write_summaries(folders.results_dir), sep="\n")
+    return written[-1]
+
+
+def _group_specs(
+    options: argparse.Namespace,
+) -> tuple[ClassifierSpec, AttackerSpec, ClassifierSpec, Folders]:
+    """Base classifier, base attacker, validator and folders of a group."""
+    base = spec_from(ClassifierSpec, options)
+    defaults = AttackerSpec()
+    limited = base.max_epochs if options.max_epochs_given else defaults.max_epochs
+    one_of(options.surrogate or base.dataset, CHOICES["surrogate"], "surrogate")
+    attacker = AttackerSpec(
+        surrogate=options.surrogate,
+        seed=base.seed,
+        precision=base.precision,
+        max_epochs=limited if options.attacker_epochs is None else options.attacker_epochs,
+    )
+    judge = ClassifierSpec(
+        dataset=base.dataset, validator=True, precision=base.precision, max_epochs=base.max_epochs
+    )
+    return base, attacker, judge, spec_from(Folders, options)
+
+
+def _print_commands(
+    experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders
+) -> None:
+    print("\n".join(run.dry_run(experiments, judge, folders)))
+
+
+# ---------------------------------------------------------------- command line
+
+
+class _Given(argparse.Action):
+    """Store a value and remember that it was given."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, values)
+        setattr(namespace, f"{self.dest}_given", True)
+
+
+def _group_parser(parser: argparse.ArgumentParser, results: str, models: str) -> None:
+    add_options(parser, ClassifierSpec, GROUP_OPTIONS)
+    parser.add_argument(
+        "--max_epochs",
+        type=int,
+        default=ClassifierSpec.max_epochs,
+        action=_Given,
+        metavar="EPOCHS",
+        help="passes over the training images; where given, it limits the attackers too"
+        f" [{ClassifierSpec.max_epochs}, attackers {AttackerSpec.max_epochs}]",
+    )
+    parser.add_argument(
+        "--attacker_epochs", type=int, metavar="EPOCHS", help="passes over the attackers' images"
+    )
+    add_options(parser, AttackerSpec, ["surrogate"])
+    add_options(parser, Folders)
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print the commands, one a line, and do nothing"
+    )
+    parser.set_defaults(max_epochs_given=False, results_dir=results, models_dir=models)
+
+
+def _evaluation_parser(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--model", nargs="+", metavar="NAME", help=f"{what} to evaluate, by name")
+    parser.add_argument(
+        "--all", action="store_true", help="evaluate again what has an up-to-date row already"
+    )
+    parser.add_argument(
+        "--dataset", default="", metavar="DATASET", help="only models of this data set"
+    )
+    add_options(parser, Folders)
+
+
+def make_parser() -> Parser:
+    """The whole command line."""
+    parser = Parser(
+        prog="dpsnn",
+        description="Measure how much of a private input leaks out of a split neural network.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(
+        name: str, action: Callable[[argparse.Namespace], Path | None], text: str
+    ) -> Parser:
+        text = text.replace("%", "%%")  # argparse formats it
+        made = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            allow_abbrev=False,
+        )
+        made.set_defaults(action=action)
+        return made
+
+    made = command("train_model", train_model, "train one split classifier with its defences")
+    add_options(made, ClassifierSpec)
+    add_options(made, Folders)
+    made = command("train_attacker", train_attacker, "train one decoder against a classifier")
+    add_options(made, AttackerSpec)
+    made.add_argument(
+        "--dataset", default="", metavar="DATASET", help="check that the model was trained on it"
+    )
+    add_options(made, Folders)
+    made = command(
+        "evaluate_models", evaluate_models, "write accuracy and leakage of classifiers to a table"
+    )
+    _evaluation_parser(made, "classifiers")
+    made = command(
+        "evaluate_attackers", evaluate_attackers, "write the reconstructions' scores to a table"
+    )
+    _evaluation_parser(made, "attackers")
+    made.add_argument(
+        "--validation_model",
+        default="",
+        metavar="NAME",
+        help="the judge [the data set's validator]",
+    )
+    made = command("plot_attack", plot_attack, "draw originals above an attacker's reconstructions")
+    made.add_argument("--model", metavar="NAME", help="the classifier")
+    made.add_argument("--attacker", nargs="+", metavar="NAME", help="its attackers, one row each")
+    made.add_argument("--savepath", metavar="FILE", help="where to write (.png, .pdf or .svg)")
+    add_options(made, Folders)
+
+    made = command("demo", run_demo, "four defences on small digits, offline, with a picture")
+    _group_parser(made, "results/demo", "models/demo")
+    for name, experiments in GROUPS.items():
+        text = " ".join((experiments.__doc__ or "").split()).rstrip(".")
+        made = command(name, run_group, f"{text[0].lower()}{text[1:]}")
+        _group_parser(made, "results", "models")
+        made.add_argument(
+            "--seeds",
+            type=int,
+            nargs="+",
+            metavar="SEED",
+            help="repeat the group with each seed; the tables by seed then carry mean and 95 %% interval",
+        )
+    made = command("performance", performance, "evaluate every model and attacker without a row")
+    made.add_argument("--dataset", default="", metavar="DATASET", help="only models of this set")
+    add_options(made, Folders)
+    made.add_argument("--dry_run", action="store_true", help="print the commands and do nothing")
+    return parser
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def normalise(words: Sequence[str]) -> list[str]:
+    """Options with dashes become options with underscores, and commands too; values stay as they are.
+
+    argparse would take the values -inf and -1e-3 for options, hence they are tied to theirs.
+    """
+    result: list[str] = []
+    for position, word in enumerate(words):
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            word = f"--{name[2:].replace('-', '_')}{equals}{value}"
+        elif position == 0:
+            word = word.replace("-", "_")
+        elif word.startswith("-") and result[-1].startswith("--") and _is_number(word):
+            word = f"{result.pop()}={word}"
+        result.append(word)
+    return result
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        words: Command and options; by default those of the process.
+
+    Returns:
+        0 done, 1 if members of a group failed, 2 bad input (one line on standard error says what), 130 interrupted.
+    """
+    try:
+        options = make_parser().parse_args(normalise(sys.argv[1:] if words is None else words))
+        path = options.action(options)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except UsageError as error:
+        print(f"dpsnn: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"dpsnn: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except GroupFailed as error:
+        print(f"dpsnn: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "dpsnn: interrupted; call again to go on from the last finished epoch", file=sys.stderr
+        )
+        return 130
+    if path is not None:
+        print(path)
+    return 0
+
+
+def script(name: str) -> NoReturn:
+    """What the files in scripts/ call."""
+    raise SystemExit(main([name, *sys.argv[1:]]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""From checkpoints to rows, from rows to tables and figures."""

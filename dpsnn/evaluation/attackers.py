@@ -1,0 +1,221 @@
+"""One row per attacker: how close its reconstructions come, and whether a judge recognises them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dpsnn.attacks import Attack
+from dpsnn.attacks.base import BLOCK
+from dpsnn.attacks.decoder import averaged
+from dpsnn.checkpoints import (
+    ATTACKER,
+    CLASSIFIER,
+    Stored,
+    classifiers_dir,
+    find,
+    load_attacker,
+    load_classifier,
+    read,
+    set_noise,
+)
+from dpsnn.classifier import SplitClassifier
+from dpsnn.data import DATASETS
+from dpsnn.errors import UsageError
+from dpsnn.evaluation.measure import block_size, dcorr_blocks, device, mean, standard_error
+from dpsnn.metrics import majority_share, mse, psnr, ssim, transmission_epsilon
+from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.tensors import Images, Labels
+from dpsnn.training import seeded
+
+
+class Attacked(NamedTuple):
+    """A target as it stands at the attack, with the attacker trained on it."""
+
+    target: SplitClassifier
+    target_spec: ClassifierSpec
+    attack: Attack
+    spec: AttackerSpec
+    stored: Stored
+
+    @property
+    def noise_scale(self) -> float:
+        """Laplace scale on the wire at the attack."""
+        noise = self.spec.model_noise
+        return self.target_spec.noise_scale if noise is None else noise
+
+
+def load_attacked(path: Path, models_dir: str | Path) -> Attacked:
+    """An attacker and its target, the noise set as the attacker met it.
+
+    Raises:
+        UsageError: If either is missing or damaged, or the target is no longer the one that was attacked.
+    """
+    arguments = read(path, ATTACKER).arguments
+    model = str(arguments.get("model"))
+    target_path = find(classifiers_dir(models_dir), model, CLASSIFIER)
+    target, target_spec, target_stored = load_classifier(target_path)
+    if arguments.get("target") != target_stored.digest:
+        raise UsageError(
+            f"{path.name} attacked another model called {model}; move the attacker away and train it again"
+        )
+    attack, spec, stored = load_attacker(path, target)
+    if spec.model_noise is not None:
+        set_noise(target, spec.model_noise)
+    target.to(device(), memory_format=torch.channels_last)
+    attack.to(device())
+    return Attacked(target, target_spec, attack, spec, stored)
+
+
+@torch.inference_mode()
+def reconstruct(attacked: Attacked, images: Images) -> Images:
+    """Send `images` through the defended client as users would, and let the attacker guess them.
+
+    An attacker of several queries sees each image sent so many times and averages what crossed the wire.
+    """
+    guesses = []
+    with seeded(attacked.spec.seed, 11):
+        for block in images.to(device()).split(BLOCK):
+            # The client is deterministic: it need not compute every transmission of an image anew.
+            activation = attacked.target.encode(block)
+            smashed = averaged(attacked.target.defences, activation, attacked.spec.queries)
+            guesses.append(attacked.attack.reconstruct(smashed).cpu())
+    return torch.cat(guesses)
+
+
+def load_judge(path: Path, dataset: str) -> tuple[SplitClassifier, Stored]:
+    """A validator for a data set.
+
+    Raises:
+        UsageError: If the file is damaged, no validator, or one that judges another data set.
+    """
+    validator, spec, stored = load_classifier(path)
+    if not spec.validator:
+        raise UsageError(
+            f"{path.name} is not a validator but may be attacked itself; train one with --validator"
+        )
+    if spec.dataset != dataset:
+        raise UsageError(
+            f"validator {path.name} judges {spec.dataset}, but the model under attack is for {dataset};"
+            f" name a validator for {dataset}"
+        )
+    return validator, stored
+
+
+@torch.inference_mode()
+def judge(
+    validator: SplitClassifier, images: Images, labels: Labels
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Per image: recognised as its true class (0 or 100), and the validator's probability of that class in percent."""
+    validator.to(device())
+    logits = torch.cat([validator(block).cpu() for block in images.to(device()).split(BLOCK)])
+    probability = logits.softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
+    return 100.0 * (logits.argmax(1) == labels), 100.0 * probability
+
+
+def score(
+    reconstructions: Images,
+    images: Images,
+    labels: Labels,
+    mean_guess: Images,
+    validator: SplitClassifier | None = None,
+) -> dict[str, object]:
+    """Every measure of leakage with its floor: what the attacker's mean image would score.
+
+    Args:
+        reconstructions: The attacker's guesses, in [0, 1].
+        images: The truth.
+        labels: Classes of the truth.
+        mean_guess: The mean of the attacker's own images, once per image: the best guess without any leakage.
+        validator: The judge; its columns stay empty without one.
+
+    Returns:
+        Column → value; accuracies and confidences in percent, PSNR in dB. Distance correlation is bias-corrected.
+    """
+    values, floors = dcorr_blocks(images, reconstructions, block_size(len(images)))
+    squared, similarity = mse(reconstructions, images), ssim(reconstructions, images)
+    row: dict[str, object] = {
+        "MeanValDCorr": mean(values),
+        "SEValDCorr": standard_error(values),
+        "ValAccuracy": None,
+        "SEValAccuracy": None,
+        "MSE": mean(squared),
+        "SEMSE": standard_error(squared),
+        "PSNR": mean(psnr(reconstructions, images)),
+        "SSIM": mean(similarity),
+        "SESSIM": standard_error(similarity),
+        "ValConfidence": None,
+        "MSEFloor": mean(mse(mean_guess, images)),
+        "PSNRFloor": mean(psnr(mean_guess, images)),
+        "SSIMFloor": mean(ssim(mean_guess, images)),
+        "DCorrFloor": mean(floors),
+        "DCorrN": block_size(len(images)),
+        "ValAccuracyFloor": majority_share(labels),
+        "ValAccuracyCeiling": None,
+        "ValConfidenceCeiling": None,
+    }
+    if validator is not None:
+        right, confidence = judge(validator, reconstructions, labels)
+        ceiling, confidence_ceiling = judge(validator, images, labels)
+        row |= {
+            "ValAccuracy": mean(right),
+            "SEValAccuracy": standard_error(right),
+            "ValConfidence": mean(confidence),
+            "ValAccuracyCeiling": mean(ceiling),
+            "ValConfidenceCeiling": mean(confidence_ceiling),
+        }
+    return row
+
+
+def attacker_row(
+    path: Path, models_dir: str | Path, data_dir: str | Path, validator_path: Path
+) -> dict[str, object]:
+    """Score an attacker on the images set aside for it, through the wire as it is.
+
+    Raises:
+        UsageError: If a checkpoint is damaged, the validator judges another data set, or data cannot be reached.
+    """
+    attacked = load_attacked(path, models_dir)
+    dataset = attacked.target_spec.dataset
+    validator, validator_stored = load_judge(validator_path, dataset)
+    data = DATASETS[dataset](data_dir)
+    pixels, labels = data.tensors("scoring")
+    images = pixels.float() / 255
+    own = attacked.stored.record["mean_image"]
+    guess = own.expand(len(images), -1, -1, -1)
+    spec, target_spec = attacked.spec, attacked.target_spec
+    network = attacked.target.network
+    return {
+        "Model": spec.model,
+        "Attacker": attacked.stored.stem,
+        **score(reconstruct(attacked, images), images, labels, guess, validator),
+        "Adaptive": not spec.naive,
+        "Decoder": spec.decoder,
+        "Surrogate": spec.surrogate,
+        "SurrogateSource": attacked.stored.record["surrogate_source"],
+        "SurrogateImages": attacked.stored.record["surrogate_images"],
+        "DataPct": spec.data_pct,
+        "Queries": spec.queries,
+        "NoiseScale": attacked.noise_scale,
+        "TrainNoiseScale": target_spec.noise_scale,
+        "GaussianStd": target_spec.gaussian_std,
+        "NopeekWeight": target_spec.nopeek_weight,
+        # Basic composition: every transmission of an image costs as much again.
+        "Epsilon": spec.queries
+        * transmission_epsilon(
+            attacked.noise_scale,
+            target_spec.gaussian_std,
+            network.cut_shape.numel(),
+            network.bound,
+        ),
+        "Dataset": dataset,
+        "Seed": spec.seed,
+        "Epoch": attacked.stored.record["epoch"],
+        "MaxEpochs": spec.max_epochs,
+        "Precision": attacked.stored.record["precision"],
+        "Validator": validator_stored.stem,
+        "Digest": attacked.stored.digest,
+        "ValidatorDigest": validator_stored.digest,
+    }

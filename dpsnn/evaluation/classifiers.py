@@ -1,0 +1,98 @@
+"""One row per classifier: how well it works and how much what it sends tells about its input."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dpsnn.attacks.base import BLOCK
+from dpsnn.checkpoints import load_classifier
+from dpsnn.classifier import SplitClassifier
+from dpsnn.data import DATASETS, ImageDataModule
+from dpsnn.errors import UsageError
+from dpsnn.evaluation.measure import block_size, dcorr_blocks, device, mean, standard_error
+from dpsnn.metrics import majority_share, transmission_epsilon
+from dpsnn.training import seeded
+
+
+@torch.inference_mode()
+def _pass(
+    classifier: SplitClassifier, data: ImageDataModule, role: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For every image of a role whether it is classified rightly (0 or 100), and the blocks of distance correlation."""
+    pixels, labels = data.tensors(role, device())
+    size = block_size(len(labels))
+    right, values, floors = [], [], []
+    for start in range(0, len(labels), size):
+        images = pixels[start : start + size].float() / 255
+        smashed = torch.cat([classifier.transmit(part) for part in images.split(BLOCK)])
+        predicted = classifier.network.server(smashed).argmax(1)
+        right.append(100.0 * (predicted == labels[start : start + size]))
+        if len(images) == size and role != "test":
+            value, floor = dcorr_blocks(images, smashed, size)
+            values.append(value)
+            floors.append(floor)
+    return torch.cat(right), torch.cat(values or [right[0]]), torch.cat(floors or [right[0]])
+
+
+def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
+    """Accuracies in percent, distance correlation of images and smashed tensor, ε, each beside its floor.
+
+    Args:
+        path: A classifier's checkpoint.
+        data_dir: Where data sets lie.
+
+    Returns:
+        Column → value. Distance correlations are bias-corrected and over blocks of `DCorrN` images.
+
+    Raises:
+        UsageError: If the checkpoint is damaged or the data cannot be reached.
+    """
+    classifier, spec, stored = load_classifier(path)
+    if spec.validator:
+        raise UsageError(
+            f"{path.name} is a validator: it judges reconstructions and is not attacked"
+        )
+    classifier.to(device(), memory_format=torch.channels_last)
+    data = DATASETS[spec.dataset](data_dir)
+    results = {}
+    with seeded(spec.seed, 10):
+        for role in ("train", "validation", "test"):
+            results[role] = _pass(classifier, data, role)
+    (train, train_dcorr, train_floor), (val, val_dcorr, val_floor), (test, _, _) = results.values()
+    network = classifier.network
+    labels = data.tensors("validation")[1]
+    return {
+        "Model": stored.stem,
+        "MeanTrainAcc": mean(train),
+        "SETrainAcc": standard_error(train),
+        "MeanValAcc": mean(val),
+        "SEValAcc": standard_error(val),
+        "MeanTrainDCorr": mean(train_dcorr),
+        "SETrainDCorr": standard_error(train_dcorr),
+        "MeanValDCorr": mean(val_dcorr),
+        "SEValDCorr": standard_error(val_dcorr),
+        "TestAcc": mean(test),
+        "SETestAcc": standard_error(test),
+        "AccFloor": majority_share(labels),
+        "TrainDCorrFloor": mean(train_floor),
+        "ValDCorrFloor": mean(val_floor),
+        "DCorrN": block_size(len(labels)),
+        "NoiseScale": spec.noise_scale,
+        "GaussianStd": spec.gaussian_std,
+        "NopeekWeight": spec.nopeek_weight,
+        "NopeekExponent": spec.nopeek_exponent if spec.nopeek_weight else None,
+        "Epsilon": transmission_epsilon(
+            spec.noise_scale, spec.gaussian_std, network.cut_shape.numel(), network.bound
+        ),
+        "Dataset": spec.dataset,
+        "DataSource": data.source,
+        "Network": spec.network,
+        "Seed": spec.seed,
+        "Epoch": stored.record["epoch"],
+        "MaxEpochs": spec.max_epochs,
+        "BatchSize": spec.batch_size,
+        "LearningRate": spec.learning_rate,
+        "Precision": stored.record["precision"],
+        "Digest": stored.digest,
+    }

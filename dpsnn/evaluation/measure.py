@@ -1,0 +1,46 @@
+"""Measurements shared by the evaluation of classifiers and of attackers."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dpsnn.metrics import bias_corrected_distance_correlation, shuffled, signed_root
+
+BLOCK = 500
+"""Samples per distance correlation. Equal N makes values comparable; the mean and its error are taken over blocks."""
+
+
+def device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def block_size(count: int) -> int:
+    """At most BLOCK samples, and at least two blocks, so that there is an error."""
+    return max(4, min(BLOCK, count // 2))
+
+
+def standard_error(values: Tensor) -> float:
+    """Standard error of the mean; not a number for a single value."""
+    return values.double().std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def mean(values: Tensor) -> float:
+    return values.double().mean().item()
+
+
+def dcorr_blocks(
+    x: Float[Tensor, "n ..."], y: Float[Tensor, "n ..."], size: int
+) -> tuple[Float[Tensor, " blocks"], Float[Tensor, " blocks"]]:
+    """Bias-corrected distance correlation, as sign·√|R²|, of consecutive blocks, and of shuffled pairs in each.
+
+    A last block that is not full is left out.
+    """
+    values, floors = [], []
+    for start in range(0, len(x) - size + 1, size):
+        a, b = x[start : start + size], y[start : start + size]
+        values.append(signed_root(bias_corrected_distance_correlation(a, b)))
+        floors.append(signed_root(bias_corrected_distance_correlation(a, shuffled(b, start))))
+    return torch.stack(values), torch.stack(floors)

@@ -1,0 +1,95 @@
+"""Figures, in one style: labelled, colour-blind safe, readable in black and white."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import torch
+
+from dpsnn.checkpoints import ensure_writable
+from dpsnn.errors import UsageError
+from dpsnn.tensors import Images, Labels
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
+from matplotlib.figure import Figure  # noqa: E402
+
+SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def one_per_class(labels: Labels, count: int = 10) -> list[int]:
+    """Index of the first image of each of the first `count` classes: the same pictures in every figure."""
+    return [int((labels == c).nonzero()[0]) for c in labels.unique()[:count]]
+
+
+def check_suffix(path: Path) -> None:
+    """Raise UsageError unless figures can be written as `path`."""
+    if path.suffix not in SUFFIXES:
+        raise UsageError(
+            f"cannot save a figure as {path.name!r}; end the name in one of {', '.join(SUFFIXES)}"
+        )
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure under a temporary name, then rename it.
+
+    Raises:
+        UsageError: If the suffix is not one of SUFFIXES or the folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.callback(plt.close, figure)
+        check_suffix(path)
+        ensure_writable(path.parent)
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        stack.callback(temporary.unlink, missing_ok=True)
+        # Without the date two runs give the same bytes.
+        metadata = {"Software": None} if path.suffix == ".png" else {}
+        figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata=metadata)
+        os.replace(temporary, path)
+    return path
+
+
+def reconstruction_figure(
+    originals: Images, rows: Sequence[tuple[str, Images]], title: str = ""
+) -> Figure:
+    """Originals in the first row, one attacker's reconstructions of the same pictures in each further row.
+
+    Args:
+        originals: `(N, C, H, W)` in [0, 1], one column each.
+        rows: Label and reconstructions; the label stands at the left and may have several lines.
+        title: Above the figure.
+    """
+    lines = [("originals", originals), *rows]
+    columns = len(originals)
+    _, channels, height, width = originals.shape
+    cell, head = 0.62, 0.35 if title else 0.0
+    size = (cell * columns * width / height, cell * len(lines) + head)
+    figure, axes = plt.subplots(
+        len(lines),
+        columns,
+        figsize=size,
+        squeeze=False,
+        gridspec_kw=dict(
+            wspace=0.06, hspace=0.06, left=0, right=1, bottom=0, top=1 - head / size[1]
+        ),
+    )
+    for row, (label, images) in zip(axes, lines):
+        for axis, image in zip(row, images):
+            picture = image.clamp(0, 1).permute(1, 2, 0)
+            shown = picture.squeeze(2) if channels == 1 else picture
+            axis.imshow(shown.float().numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.set_axis_off()
+        row[0].text(
+            -0.25, 0.5, label, transform=row[0].transAxes, ha="right", va="center", fontsize=9
+        )
+    if title:
+        figure.suptitle(title, fontsize=10, y=1.0, va="top")
+    return figure
+
+
+def mean_row(mean: torch.Tensor, count: int) -> tuple[str, Images]:
+    """The floor as a row of a figure: the attacker's mean image in every column."""
+    return "floor: mean image", mean.expand(count, -1, -1, -1)

@@ -1,0 +1,97 @@
+"""Repeated trainings in one line: mean and 95 % interval over seeds."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from scipy.stats import t
+
+from dpsnn.evaluation import tables
+
+MODEL_SETTINGS = (
+    "Dataset",
+    "Network",
+    "NoiseScale",
+    "GaussianStd",
+    "NopeekWeight",
+    "NopeekExponent",
+    "Epsilon",
+    "MaxEpochs",
+    "BatchSize",
+    "LearningRate",
+    "Precision",
+)
+MODEL_VALUES = ("MeanTrainAcc", "MeanValAcc", "TestAcc", "MeanTrainDCorr", "MeanValDCorr")
+
+ATTACKER_SETTINGS = (
+    "Dataset",
+    "TrainNoiseScale",
+    "NoiseScale",
+    "GaussianStd",
+    "NopeekWeight",
+    "Decoder",
+    "Adaptive",
+    "Surrogate",
+    "SurrogateSource",
+    "DataPct",
+    "Queries",
+    "Epsilon",
+    "MaxEpochs",
+    "Precision",
+)
+ATTACKER_VALUES = ("MSE", "PSNR", "SSIM", "MeanValDCorr", "ValAccuracy", "ValConfidence")
+
+LEVEL = 0.95
+
+
+def interval(values: Sequence[float]) -> float:
+    """Half the width of Student's 95 % interval of the mean; not a number for a single value."""
+    if len(values) < 2:
+        return math.nan
+    return float(t.ppf(0.5 + LEVEL / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+
+
+def over_seeds(
+    rows: Sequence[dict[str, str]], settings: Sequence[str], values: Sequence[str]
+) -> list[dict[str, object]]:
+    """One row for all rows that differ in nothing but their seed.
+
+    Args:
+        rows: Rows of a table, as read.
+        settings: Columns that must agree.
+        values: Columns of numbers.
+
+    Returns:
+        The settings, the number of `Seeds`, and for every value its mean and, as `<value>CI`, half its 95 % interval.
+    """
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(name, "") for name in settings), []).append(row)
+    summary = []
+    for key, members in groups.items():
+        line: dict[str, object] = {**dict(zip(settings, key)), "Seeds": len(members)}
+        for name in values:
+            numbers = [float(member[name]) for member in members if member.get(name)]
+            line[name] = mean(numbers) if numbers else None
+            line[f"{name}CI"] = interval(numbers)
+        summary.append(line)
+    return summary
+
+
+def write_summaries(results_dir: str | Path) -> list[Path]:
+    """Write the summaries of both tables beside them.
+
+    Returns:
+        The files written: only those whose table exists.
+    """
+    written = []
+    for table, settings, values in (
+        (tables.models_table(results_dir), MODEL_SETTINGS, MODEL_VALUES),
+        (tables.attackers_table(results_dir), ATTACKER_SETTINGS, ATTACKER_VALUES),
+    ):
+        if rows := tables.read(table):
+            path = table.with_name(f"{table.stem}_by_seed.csv")
+            tables.write(path, over_seeds(rows, settings, values))
+            written.append(path)
+    return written

@@ -1,0 +1,1 @@
+"""Which experiments belong together, and how to run them."""

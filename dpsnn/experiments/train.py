@@ -1,0 +1,257 @@
+"""Train one classifier or one attacker, unless it is there already."""
+
+import contextlib
+import glob
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning
+import torch
+from filelock import FileLock
+
+from dpsnn import checkpoints
+from dpsnn.attacks import Knowledge
+from dpsnn.batches import to_unit
+from dpsnn.checkpoints import ATTACKER, CLASSIFIER
+from dpsnn.classifier import SplitClassifier
+from dpsnn.data import DATASETS, ImageDataModule
+from dpsnn.errors import UsageError, choose
+from dpsnn.evaluation.measure import device
+from dpsnn.evaluation.report import reconstruction_figure
+from dpsnn.experiments.tracking import finish, make_loggers
+from dpsnn.specs import AttackerSpec, ClassifierSpec, option, plain
+from dpsnn.tensors import Activation, Images
+from dpsnn.training import Diverged, Fitted, fit, seeded
+
+TRIAL_RATES = {"conv": (1e-3, 3e-3, 1e-2), "linear": (3e-4, 1e-3, 3e-3)}
+"""Step sizes that an attacker tries. Deep linear decoders have no normalisation and leave the rails at 1e-2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Where a run reads and writes."""
+
+    data_dir: str = option("data", "where data sets lie or are downloaded to")
+    models_dir: str = option("models", "where checkpoints are kept")
+    results_dir: str = option("results", "where tables, figures and logs are written")
+    wandb: bool = option(False, "log to Weights & Biases as well (offline without an account)")
+
+    @property
+    def classifiers(self) -> Path:
+        return checkpoints.classifiers_dir(self.models_dir)
+
+    @property
+    def attackers(self) -> Path:
+        return checkpoints.attackers_dir(self.models_dir)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, name: str, arguments: dict[str, Any]) -> Iterator[Path]:
+    """The file for the progress of a training, while no other process trains one of this name."""
+    progress = checkpoints.progress_path(folder, name, arguments)
+    checkpoints.ensure_writable(progress.parent)
+    with FileLock(progress.with_name(f"{name}.lock")):
+        # What a process killed in the middle of writing left behind.
+        for stale in progress.parent.glob(f"{glob.escape(progress.name)}.*.tmp"):
+            stale.unlink()
+        yield progress
+
+
+def _record(fitted: Fitted, **more: Any) -> dict[str, Any]:
+    return {
+        "epoch": fitted.epoch,
+        "best": fitted.value,
+        "seconds": round(fitted.seconds, 1),
+        "precision": fitted.precision,
+        "torch": str(torch.__version__),
+        "lightning": str(pytorch_lightning.__version__),
+        **more,
+    }
+
+
+def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") -> Path:
+    """Train a classifier, or return the checkpoint that these very arguments gave before.
+
+    Raises:
+        UsageError: If an argument is out of range, data cannot be reached, a folder cannot be written, or the name is
+            taken by a classifier with other arguments.
+    """
+    name = checkpoints.classifier_name(spec)
+    data_type = choose(DATASETS, spec.dataset, "dataset")
+    if done := checkpoints.already(folders.classifiers, name, CLASSIFIER, plain(spec)):
+        return done
+    data = data_type(folders.data_dir, spec.batch_size, spec.seed)
+    data.setup()
+    checkpoints.ensure_writable(folders.classifiers, Path(folders.results_dir))
+    with _alone(folders.classifiers, name, plain(spec)) as progress:
+        # Another process may have trained it while this one waited.
+        if done := checkpoints.already(folders.classifiers, name, CLASSIFIER, plain(spec)):
+            return done
+        classifier = checkpoints.build_classifier(spec)
+        defences = [type(d).__name__ for d in classifier.defences]
+        loggers = make_loggers(
+            Path(folders.results_dir),
+            name,
+            wandb=folders.wandb,
+            group=group,
+            tags=["classifier", spec.dataset, *defences],
+            config=plain(spec),
+        )
+        fitted = fit(
+            classifier,
+            data,
+            monitor="val/accuracy",
+            mode="max",
+            max_epochs=spec.max_epochs,
+            seed=spec.seed,
+            precision=spec.precision,
+            progress_file=progress,
+            loggers=loggers,
+            title=f"training classifier {name}",
+        )
+        path = folders.classifiers / f"{name}_epoch={fitted.epoch:02d}.ckpt"
+        record = _record(fitted, data_source=data.source)
+        checkpoints.save(path, CLASSIFIER, plain(spec), record, classifier.state_dict())
+        progress.unlink(missing_ok=True)
+    finish(loggers, {"checkpoint": path.name, "best_val_accuracy": fitted.value}, {})
+    return path
+
+
+def knowledge_of(target: SplitClassifier, surrogate: torch.Tensor) -> Knowledge:
+    """What an attacker with query access may use: the frozen client, its mechanism, and images of its own."""
+    # Images last in memory: convolutions of float32 are about twice as fast.
+    target.eval().requires_grad_(False).to(device(), memory_format=torch.channels_last)
+
+    def client(images: Images) -> Activation:
+        return target.encode(images.to(device()))
+
+    return Knowledge(client, target.defences, surrogate)
+
+
+def _surrogate(
+    spec: AttackerSpec, dataset: str, data_dir: str
+) -> tuple[torch.Tensor, ImageDataModule]:
+    """The attacker's images, in a seeded order, and where they are from."""
+    data = choose(DATASETS, spec.surrogate, "surrogate")(data_dir)
+    own = DATASETS[dataset]
+    if data.image_shape != own.image_shape:
+        raise UsageError(
+            f"surrogate {spec.surrogate} has images of shape {data.image_shape}, but {dataset} has"
+            f" {own.image_shape}; choose a surrogate of the same shape"
+        )
+    pixels = data.tensors("surrogate")[0] if spec.surrogate == dataset else data.foreign_surrogate()
+    return pixels[: max(2, round(len(pixels) * spec.data_pct / 100))], data
+
+
+def complete(spec: AttackerSpec, folders: Folders) -> AttackerSpec:
+    """The spec with the classifier's full name and the surrogate filled in, and noise that changes nothing left out.
+
+    Raises:
+        UsageError: If the classifier is unknown or ambiguous.
+    """
+    if not spec.model:
+        raise UsageError("no model named; give --model NAME, a classifier's file name")
+    path = checkpoints.find(folders.classifiers, spec.model, CLASSIFIER)
+    target = checkpoints.read(path, CLASSIFIER).arguments
+    same = spec.model_noise == target.get("noise_scale")
+    return replace(
+        spec,
+        model=path.name.removesuffix(".ckpt"),
+        surrogate=spec.surrogate or str(target["dataset"]),
+        model_noise=None if same else spec.model_noise,
+    )
+
+
+def tuned_learning_rate(spec: AttackerSpec, target: SplitClassifier, knowledge: Knowledge) -> float:
+    """The one of its decoder's TRIAL_RATES that serves best, on own validation images, in a short training."""
+    results = {}
+    for rate in TRIAL_RATES[spec.decoder]:
+        trial = replace(spec, learning_rate=rate, max_epochs=max(1, spec.max_epochs // 10))
+        try:
+            fitted = fit(
+                checkpoints.build_attack(trial, target, knowledge),
+                monitor="val/mse",
+                mode="min",
+                max_epochs=trial.max_epochs,
+                seed=spec.seed,
+                precision=spec.precision,
+                title=f"  trying learning rate {rate:g}",
+            )
+            results[rate] = fitted.value
+        except Diverged:
+            results[rate] = math.inf
+    return min(results, key=lambda rate: results[rate])
+
+
+def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Path:
+    """Train a decoder against a classifier, or return the checkpoint that these very arguments gave before.
+
+    Raises:
+        UsageError: As `train_classifier`, and if the classifier is unknown, ambiguous, or was replaced since.
+    """
+    spec = complete(spec, folders)
+    target_path = checkpoints.find(folders.classifiers, spec.model, CLASSIFIER)
+    target, target_spec, target_stored = checkpoints.load_classifier(target_path)
+    if target_spec.validator:
+        raise UsageError(
+            f"{spec.model} is a validator: it judges reconstructions and is not attacked"
+        )
+    if spec.model_noise is not None:
+        checkpoints.set_noise(target, spec.model_noise)
+    surrogate, data = _surrogate(spec, target_spec.dataset, folders.data_dir)
+    name = checkpoints.attacker_name(spec)
+    arguments = checkpoints.attacker_arguments(spec, target_stored)
+    if done := checkpoints.already(folders.attackers, name, ATTACKER, arguments):
+        return done
+    checkpoints.ensure_writable(folders.attackers, Path(folders.results_dir))
+    with _alone(folders.attackers, name, arguments) as progress:
+        if done := checkpoints.already(folders.attackers, name, ATTACKER, arguments):
+            return done
+        knowledge = knowledge_of(target, surrogate)
+        rate = spec.learning_rate or tuned_learning_rate(spec, target, knowledge)
+        attack = checkpoints.build_attack(replace(spec, learning_rate=rate), target, knowledge)
+        loggers = make_loggers(
+            Path(folders.results_dir),
+            name,
+            wandb=folders.wandb,
+            group=group,
+            tags=[
+                "attacker",
+                spec.decoder,
+                "naive" if spec.naive else "adaptive",
+                target_spec.dataset,
+            ],
+            config={**plain(spec), "target": plain(target_spec)},
+        )
+        fitted = fit(
+            attack,
+            monitor="val/mse",
+            mode="min",
+            max_epochs=spec.max_epochs,
+            seed=spec.seed,
+            precision=spec.precision,
+            progress_file=progress,
+            loggers=loggers,
+            title=f"training attacker {name}",
+        )
+        path = folders.attackers / f"{name}.ckpt"
+        record = _record(
+            fitted,
+            surrogate_source=data.source,
+            surrogate_images=len(surrogate),
+            learning_rate=rate,
+            mean_image=to_unit(surrogate).mean(0),
+        )
+        checkpoints.save(path, ATTACKER, arguments, record, attack.state_dict())
+        progress.unlink(missing_ok=True)
+    pictures = {}
+    if folders.wandb:
+        with torch.no_grad(), seeded(spec.seed, 12):
+            own = to_unit(surrogate[-10:])
+            guesses = attack.reconstruct(target.to("cpu").transmit(own))
+        pictures["reconstructions"] = reconstruction_figure(own, [("attacker", guesses)])
+    finish(loggers, {"checkpoint": path.name, "best_val_mse": fitted.value}, pictures)
+    return path

@@ -1,0 +1,265 @@
+"""One way to train a LightningModule: seeded, repeatable, resumable, best epoch kept."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+
+from dpsnn.batches import derived_seed
+from dpsnn.errors import UsageError
+
+
+class Precision(NamedTuple):
+    """How to run the layers: Lightning's name of the precision and the memory layout of images."""
+
+    lightning: str
+    memory_format: torch.memory_format
+
+
+FULL = Precision("32-true", torch.contiguous_format)
+HALF = Precision("bf16-mixed", torch.channels_last)
+
+
+def resolve_precision(name: str) -> Precision:
+    """`32`, `bf16`, or `auto`: bf16 with channels_last where the machine has instructions for it, else float32."""
+    if name == "32":
+        return FULL
+    if name == "bf16":
+        return HALF
+    if torch.cuda.is_available():
+        return HALF if torch.cuda.get_device_capability() >= (8, 0) else FULL
+    # Without these instructions bf16 is emulated, several times slower than float32.
+    able = torch.cpu.get_capabilities()
+    return HALF if able.get("avx512_bf16") or able.get("amx_bf16") else FULL
+
+
+class Diverged(UsageError):
+    """Training left the finite numbers."""
+
+
+class KeepBest(Callback):
+    """Remember the weights of the epoch in which a validation quantity was best; survive interruption with them.
+
+    Args:
+        monitor: Logged quantity, for instance `val/accuracy`.
+        mode: `max` or `min`.
+        patience: Epochs without improvement after which training stops; None never stops it.
+    """
+
+    def __init__(self, monitor: str, mode: str, patience: int | None = None) -> None:
+        self.monitor = monitor
+        self.sign = 1 if mode == "max" else -1
+        self.patience = patience
+        self.epoch = -1
+        self.value = float("nan")
+        self.weights: dict[str, Tensor] = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        value = trainer.callback_metrics[self.monitor].item()
+        if not value == value:
+            raise Diverged(
+                f"{self.monitor} is not a number in epoch {trainer.current_epoch}: training diverged;"
+                " lower --learning_rate"
+            )
+        if self.epoch < 0 or self.sign * value > self.sign * self.value:
+            self.epoch, self.value = trainer.current_epoch, value
+            self.weights = {k: v.detach().cpu().clone() for k, v in pl_module.state_dict().items()}
+        elif self.patience is not None and trainer.current_epoch - self.epoch >= self.patience:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "value": self.value, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epoch, self.value = state_dict["epoch"], state_dict["value"]
+        self.weights = state_dict["weights"]
+
+
+class _SeedEpochs(Callback):
+    """Give every epoch its own seed, so that a resumed training draws what an uninterrupted one would."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.manual_seed(derived_seed(self.seed, 2, trainer.current_epoch))
+
+
+class _SaveProgress(Callback):
+    """After every epoch write all that is needed to go on, to a temporary name first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        try:
+            trainer.save_checkpoint(temporary)
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class Fitted(NamedTuple):
+    """What a training gave."""
+
+    epoch: int
+    """Epoch (from 0) with the best validation; its weights are in the module now."""
+    value: float
+    """The monitored quantity in that epoch."""
+    seconds: float
+    """Wall-clock time of this call."""
+    precision: str
+    """Precision that was used."""
+
+
+def fit(
+    module: pl.LightningModule,
+    datamodule: pl.LightningDataModule | None = None,
+    *,
+    monitor: str,
+    mode: str,
+    max_epochs: int,
+    seed: int,
+    precision: str = "auto",
+    patience: int | None = None,
+    progress_file: Path | None = None,
+    loggers: Iterable[Logger] = (),
+    callbacks: Iterable[Callback] = (),
+    title: str = "",
+) -> Fitted:
+    """Train `module` and leave it, in float32 on the CPU, with the weights of its best validation epoch.
+
+    Two calls with the same arguments on the same machine give identical weights, also if one was interrupted between
+    epochs and called again.
+
+    Args:
+        module: What to train; it brings its own data loaders unless `datamodule` is given.
+        datamodule: Data loaders, asked anew for every epoch.
+        monitor: Validation quantity that chooses the epoch.
+        mode: `max` or `min` of it.
+        max_epochs: Passes over the training data.
+        seed: Seed of everything random within training.
+        precision: `auto`, `32` or `bf16`.
+        patience: Epochs without improvement before stopping early; None never does.
+        progress_file: Where to keep the state of an unfinished training; it is resumed from there. The
+            caller removes it once the outcome is safe.
+        loggers: Lightning loggers.
+        callbacks: Further Lightning callbacks.
+        title: A line shown above the progress bar.
+
+    Raises:
+        UsageError: If training diverged or `progress_file` is damaged.
+        KeyboardInterrupt: If interrupted; the progress up to the last finished epoch is kept.
+    """
+    resolved = resolve_precision(precision)
+    resume = _checked(progress_file)
+    best = KeepBest(monitor, mode, patience)
+    extra = [_SaveProgress(progress_file)] if progress_file else []
+    _quieten()
+    start = time.monotonic()
+    # Everything on standard error: standard output carries results only.
+    with contextlib.redirect_stdout(sys.stderr):
+        if title:
+            print(title, flush=True)
+        trainer = pl.Trainer(
+            max_epochs=max_epochs,
+            precision=resolved.lightning,  # type: ignore[arg-type]
+            # Not "auto": Apple's GPUs lack the float64 in which distance correlation adds up.
+            accelerator="cuda" if torch.cuda.is_available() else "cpu",
+            devices=1,
+            logger=list(loggers),
+            callbacks=[best, _SeedEpochs(seed), *callbacks, *extra, *_progress_bar()],
+            enable_checkpointing=False,
+            enable_progress_bar=sys.stderr.isatty(),
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+            log_every_n_steps=50,
+        )
+        module.to(memory_format=resolved.memory_format)
+        _run(trainer, module, datamodule, resume)
+    module.load_state_dict(best.weights)
+    module.to("cpu", memory_format=torch.contiguous_format)
+    module.eval()
+    return Fitted(best.epoch, best.value, time.monotonic() - start, resolved.lightning)
+
+
+def _checked(progress_file: Path | None) -> Path | None:
+    """The file to resume from, if there is one."""
+    if progress_file is None or not progress_file.exists():
+        return None
+    try:
+        torch.load(progress_file, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise UsageError(
+            f"{progress_file} is damaged; delete it to train from the start"
+        ) from error
+    return progress_file
+
+
+def _run(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    datamodule: pl.LightningDataModule | None,
+    resume: Path | None,
+) -> None:
+    if resume:
+        print(f"resuming from {resume}")
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    except SystemExit as stop:
+        # Lightning turns Ctrl-C into exit code 1 and leaves the signal ignored.
+        raise KeyboardInterrupt from stop
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _progress_bar() -> list[Callback]:
+    if not sys.stderr.isatty():
+        return [_Lines()]
+    return [RichProgressBar(console_kwargs={"stderr": True})]
+
+
+class _Lines(Callback):
+    """One line per epoch for logs and pipes, where a progress bar would be noise."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        values = {k: v.item() for k, v in trainer.callback_metrics.items()}
+        shown = "  ".join(f"{key} {value:.4f}" for key, value in sorted(values.items()))
+        print(f"  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}", flush=True)
+
+
+def _quieten() -> None:
+    """Silence advice that does not apply: data are resident (no workers wanted) and runs are short."""
+    for name in ("pytorch_lightning", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for text in (
+        ".*LeafSpec.*",
+        ".*does not have many workers.*",
+        ".*log_every_n_steps.*",
+        ".*tensorboard.*",
+    ):
+        warnings.filterwarnings("ignore", text)
+
+
+@contextlib.contextmanager
+def seeded(seed: int, *streams: int) -> Iterator[None]:
+    """Draw from a stream of one's own inside the block and leave the global generator as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derived_seed(seed, *streams))
+        yield
