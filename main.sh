@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# The front door: ./main.sh GROUP [options]. Finds or makes an environment, then hands everything after GROUP on.
+#
+# Which Python: the active one if it has dpsnn and torch; else .venv, which is made from environment-lock.yml
+# first where it is missing, unfinished or older than the lock. Standard output is left to the group itself.
+set -euo pipefail
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+
+groups='
+  demo         every defence and its attacker on the embedded digits, with a table and a picture (offline, minutes)
+  test         the fast tests; options go to pytest (-m slow for the slow ones)
+  plain        the undefended classifier and its attacker
+  noise        classifiers with noise on the wire at several scales, and their attackers
+  nopeek       classifiers trained with NoPeek at several weights, and their attackers
+  combo        noise and NoPeek together, and their attackers
+  post_noise   noise set on the plain classifier after training, and its attackers
+  volume       attackers of the plain classifier with 2 to 100 % of their images
+  shift        attackers whose own images are of another kind
+  queries      attackers that average 1 to 64 transmissions of an image
+  headline     the table of the README: plain, noise 0.5 and 1.0, NoPeek 0.5, noise 1.0 with NoPeek 0.5, and their attackers
+  performance  measure every trained classifier and attacker and write the tables
+  all          plain, noise, nopeek, combo, post_noise, volume, shift and queries, with the tables
+  install      make .venv from environment-lock.yml if need be, and print the Python that the groups use'
+
+usage() {
+    echo "usage: ./main.sh GROUP [options]"
+    echo "$groups" | sed 1d
+    echo "Options go to the group: ./main.sh GROUP --help lists them, --dry-run prints the commands only."
+    echo "Relative paths start from this folder: $PWD"
+}
+say() { echo "main.sh: $*" >&2; }
+fail() { say "$*"; exit 2; }
+
+# has PYTHON MODULE...: can PYTHON import these? Asked from elsewhere, so that ./dpsnn itself does not count;
+# looks without importing, as torch alone takes seconds. Fails for Python < 3.11, which has no -P.
+has() {
+    (cd / && "$1" -P -c '
+import sys
+from importlib.util import find_spec
+specs = [find_spec(module) for module in sys.argv[1:]]
+sys.exit(not all(spec and spec.origin for spec in specs))' "${@:2}") >/dev/null 2>&1
+}
+
+# A Python to make .venv with: the first that is new enough and is not that of an unfinished .venv itself.
+find_python() {
+    local candidate
+    while read -r candidate; do
+        if "$candidate" -c '
+import ensurepip, os, sys, venv
+sys.exit(sys.version_info < (3, 11) or os.path.realpath(".venv") == os.path.realpath(sys.prefix))' </dev/null &>/dev/null
+        then
+            echo "$candidate"
+            return
+        fi
+    done < <(type -aP python3.11 python3.12 python3.13 python3 python)
+    return 1
+}
+
+# The copy of the lock is put into .venv last, so it also says that the installation was finished.
+is_complete() { [[ -x .venv/bin/python ]] && cmp -s environment-lock.yml .venv/environment-lock.yml; }
+
+pip_install() {
+    .venv/bin/python -m pip --disable-pip-version-check --no-input install --progress-bar off "$@" \
+        >.venv/install.log 2>&1 ||
+        fail "installation failed ($(sed -n 's/^ERROR: //p' .venv/install.log | tail -n 1));" \
+            "see .venv/install.log, then call ./main.sh again"
+}
+
+make_venv() {
+    local python
+    python=$(find_python) ||
+        fail "no Python 3.11 or newer with venv and pip found; install one, or activate an environment that has dpsnn"
+    if [[ -e .venv/installing ]] || ! .venv/bin/python -P -c 'import pip' >/dev/null 2>&1; then
+        say "making .venv with $("$python" --version)"
+        "$python" -m venv --clear .venv >&2 || fail "$python could not make .venv in $PWD"
+    fi
+    touch .venv/installing
+    sed -n '/^  - pip:/,$ s/^      - //p' environment-lock.yml >.venv/requirements.txt
+    say "installing the $(wc -l <.venv/requirements.txt | tr -d ' ') packages of environment-lock.yml into .venv" \
+        "(several GB, some minutes; progress in .venv/install.log)"
+    pip_install -r .venv/requirements.txt
+    say "installing dpsnn itself, from this folder"
+    pip_install --no-deps --no-build-isolation -e .
+    cp environment-lock.yml .venv/environment-lock.yml
+    rm .venv/installing
+    say "done; .venv is ready"
+}
+
+choose_python() {
+    if has python dpsnn torch; then
+        python=$(command -v python)
+        return
+    fi
+    python=$PWD/.venv/bin/python
+    if is_complete; then return; fi
+    # Two calls at once must not install into one .venv: the second waits on this file (where flock exists).
+    exec 9<"$PWD/main.sh"
+    if command -v flock >/dev/null && ! flock -n 9; then
+        say "waiting for another main.sh that is installing"
+        flock 9
+    fi
+    is_complete || make_venv
+    exec 9<&-
+}
+
+run_tests() {
+    if [[ " $* " == *" --dry-run "* ]]; then
+        echo "$python -m pytest ${*/#--dry-run/}"
+        return
+    fi
+    has "$python" pytest xdist beartype ||
+        fail "$python has no pytest, pytest-xdist or beartype; run: $python -m pip install -e '.[test]'"
+    "$python" -m pytest "$@"
+}
+
+trap 'exit 130' INT
+group=${1-}
+case $group in
+    -h | --help) usage; exit 0 ;;
+    '') usage >&2; exit 2 ;;
+esac
+if [[ $groups != *$'\n'"  $group  "* ]]; then
+    say "unknown group '$group'"
+    usage >&2
+    exit 2
+fi
+shift
+
+choose_python
+case $group in
+    install) echo "$python" ;;
+    test) run_tests "$@" ;;
+    *) exec "$python" -m dpsnn.cli "$group" "$@" ;;
+esac

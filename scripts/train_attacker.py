@@ -1,0 +1,6 @@
+"""Train one decoder against a classifier; --help shows the options."""
+
+from dpsnn.cli import script
+
+if __name__ == "__main__":
+    script("train_attacker")

@@ -1,0 +1,6 @@
+"""Train one split classifier with its defences; --help shows the options."""
+
+from dpsnn.cli import script
+
+if __name__ == "__main__":
+    script("train_model")
