@@ -1,0 +1,87 @@
+"""Shared by all tests: an environment of their own, checkpoints without training, the real data sets."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dpsnn import checkpoints
+from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+
+REAL_DATA = os.environ.get("DPSNN_DATA_MIRROR", "")
+
+# pytest runs in two processes; more threads than cores would only wait for one another.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """No real data unless the test asks for `mirror`; W&B never online."""
+    if "mirror" in request.fixturenames:
+        monkeypatch.setenv("DPSNN_DATA_MIRROR", REAL_DATA)
+    else:
+        monkeypatch.delenv("DPSNN_DATA_MIRROR", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """The folder with the real data sets."""
+    if not REAL_DATA:
+        pytest.skip("needs the real data sets: set DPSNN_DATA_MIRROR")
+    return Path(REAL_DATA)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder: data, models and results of the command line end up in it."""
+    folder = tmp_path / "place"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def classifier_file() -> Callable[..., Path]:
+    """Save an untrained classifier as `train_model` would: `classifier_file(models_dir, epoch=0, **spec)`."""
+
+    def make(models_dir: Path, epoch: int = 0, **arguments: Any) -> Path:
+        spec = ClassifierSpec(**arguments)
+        name = f"{checkpoints.classifier_name(spec)}_epoch={epoch:02d}.ckpt"
+        path = checkpoints.classifiers_dir(models_dir) / name
+        weights = checkpoints.build_classifier(spec).state_dict()
+        record = {"epoch": epoch, "precision": "32-true"}
+        checkpoints.save(path, checkpoints.CLASSIFIER, plain(spec), record, weights)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def attacker_file() -> Callable[..., Path]:
+    """Save an untrained attacker of a classifier's file: `attacker_file(models_dir, target, **spec)`."""
+
+    def make(models_dir: Path, target: Path, **arguments: Any) -> Path:
+        classifier, target_spec, stored = checkpoints.load_classifier(target)
+        spec = AttackerSpec(**{"surrogate": target_spec.dataset, **arguments, "model": stored.stem})
+        path = checkpoints.attackers_dir(models_dir) / f"{checkpoints.attacker_name(spec)}.ckpt"
+        record = {
+            "epoch": 0,
+            "precision": "32-true",
+            "mean_image": torch.full(classifier.network.image_shape, 0.5),
+            "surrogate_source": "none: untrained",
+            "surrogate_images": 0,
+        }
+        checkpoints.save(
+            path,
+            checkpoints.ATTACKER,
+            checkpoints.attacker_arguments(spec, stored),
+            record,
+            checkpoints.build_attack(spec, classifier).state_dict(),
+        )
+        return path
+
+    return make

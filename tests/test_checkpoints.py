@@ -1,0 +1,448 @@
+"""Names are fixed, files are whole or absent, and a stranger's file is data, never code."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dpsnn import checkpoints
+from dpsnn.checkpoints import ATTACKER, CLASSIFIER
+from dpsnn.errors import UsageError
+from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+
+WEIGHTS = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3)}
+RECORD: dict[str, Any] = {"epoch": 0, "precision": "32-true"}
+FileMaker = Callable[..., Path]
+
+
+def one_line(raised: pytest.ExceptionInfo[UsageError]) -> str:
+    """The message, which must be a single line."""
+    text = str(raised.value)
+    assert text and text.splitlines() == [text]
+    return text
+
+
+def write(path: Path, **changes: Any) -> Path:
+    """A small classifier's file with some parts exchanged; None leaves a part out."""
+    content: dict[str, Any] = {
+        "dpsnn": CLASSIFIER,
+        "format": checkpoints.FORMAT,
+        "arguments": plain(ClassifierSpec()),
+        "record": RECORD,
+        "state_dict": WEIGHTS,
+        **changes,
+    }
+    torch.save({key: value for key, value in content.items() if value is not None}, path)
+    return path
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    "number, spelled",
+    [
+        (0.5, "05"),
+        (1.0, "10"),
+        (0.05, "005"),
+        (0.0, "00"),
+        (-0.0, "00"),
+        (1e-5, "000001"),
+        (2.5e-7, "000000025"),
+        (10.5, "105"),
+        (1.05, "105"),
+        (1e20, "1000000000000000000000"),
+    ],
+)
+def test_a_number_loses_its_decimal_point(number: float, spelled: str) -> None:
+    assert checkpoints.spell(number) == spelled
+
+
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        ({}, "digits_00noise_00nopeek"),
+        (
+            {"dataset": "mnist", "noise_scale": 0.5, "nopeek_weight": 0.1},
+            "mnist_05noise_01nopeek",
+        ),
+        ({"validator": True}, "attack_validation_digits_00noise_00nopeek"),
+        ({"gaussian_std": 0.25}, "digits_00noise_00nopeek_025gaussian"),
+        (
+            {"nopeek_weight": 0.5, "nopeek_exponent": 2.0},
+            "digits_00noise_05nopeek_exp2",
+        ),
+        (
+            {"nopeek_weight": 0.5, "nopeek_exponent": 0.5},
+            "digits_00noise_05nopeek_exp0.5",
+        ),
+        ({"nopeek_exponent": 2.0}, "digits_00noise_00nopeek"),
+        ({"seed": 3}, "digits_00noise_00nopeek_seed3"),
+        ({"network": "validator"}, "digits_00noise_00nopeek_validator"),
+        (
+            {"noise_scale": 1.0, "gaussian_std": 0.1, "nopeek_weight": 0.05, "seed": 1},
+            "digits_10noise_005nopeek_01gaussian_seed1",
+        ),
+    ],
+)
+def test_classifier_name(arguments: dict[str, Any], name: str) -> None:
+    assert checkpoints.classifier_name(ClassifierSpec(**arguments)) == name
+
+
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        ({}, "mnist_attacker_model<M>"),
+        ({"naive": True}, "mnist_attacker_naive_model<M>"),
+        ({"decoder": "linear"}, "mnist_attacker_linear_model<M>"),
+        ({"data_pct": 10}, "mnist_attacker_10datapct_model<M>"),
+        ({"seed": 2}, "mnist_attacker_seed2_model<M>"),
+        ({"model_noise": 0.0}, "mnist_attacker_model<M>_set00noise"),
+        (
+            {
+                "surrogate": "emnist",
+                "naive": True,
+                "decoder": "linear",
+                "data_pct": 5,
+                "seed": 1,
+                "model_noise": 0.05,
+            },
+            "emnist_attacker_naive_linear_5datapct_seed1_model<M>_set005noise",
+        ),
+        (
+            {"model": "mnist_05noise_01nopeek_epoch=08", "model_noise": 1.0},
+            "mnist_attacker_model<mnist_05noise_01nopeek_epoch=08>_set10noise",
+        ),
+    ],
+)
+def test_attacker_name(arguments: dict[str, Any], name: str) -> None:
+    spec = AttackerSpec(**{"surrogate": "mnist", "model": "M", **arguments})
+    assert checkpoints.attacker_name(spec) == name
+
+
+# ---------------------------------------------------------------- saving
+
+
+def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
+    path, arguments = tmp_path / "new" / "a_epoch=00.ckpt", plain(ClassifierSpec(noise_scale=0.5))
+    checkpoints.save(path, CLASSIFIER, arguments, RECORD, WEIGHTS)
+    stored = checkpoints.read(path, CLASSIFIER)
+    assert (stored.path, stored.stem) == (path, "a_epoch=00")
+    assert (stored.arguments, stored.record) == (arguments, RECORD)
+    assert stored.weights.keys() == WEIGHTS.keys()
+    assert all(torch.equal(stored.weights[name], tensor) for name, tensor in WEIGHTS.items())
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_saving_never_overwrites(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.ckpt")
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="never overwritten") as raised:
+        checkpoints.save(path, CLASSIFIER, {}, {}, {})
+    assert str(path) in one_line(raised)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("module, function", [(torch, "save"), (os, "replace")])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
+def test_an_interrupted_save_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    function: str,
+    stop: type[BaseException],
+) -> None:
+    def half(content: object, file: Path) -> None:
+        Path(file).write_bytes(b"half a file")
+        raise stop
+
+    monkeypatch.setattr(module, function, half)
+    with pytest.raises(stop):
+        checkpoints.save(tmp_path / "a.ckpt", CLASSIFIER, {}, RECORD, WEIGHTS)
+    # What os.replace half did is its own; the temporary file must be gone.
+    assert [f.name for f in tmp_path.iterdir() if f.name != "a.ckpt" or function == "save"] == []
+
+
+def test_colliding_names_are_refused(tmp_path: Path, classifier_file: FileMaker) -> None:
+    old, new = ClassifierSpec(noise_scale=1.05), ClassifierSpec(noise_scale=10.5)
+    name = checkpoints.classifier_name(new)
+    assert checkpoints.classifier_name(old) == name == "digits_105noise_00nopeek"
+    path = classifier_file(tmp_path, noise_scale=1.05)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=r"noise_scale=1\.05, not 10\.5.*--models_dir") as raised:
+        checkpoints.already(path.parent, name, CLASSIFIER, plain(new))
+    assert path.name in one_line(raised)
+    assert path.read_bytes() == before
+    assert checkpoints.already(path.parent, name, CLASSIFIER, plain(old)) == path
+
+
+def test_an_attacker_of_another_model_of_that_name_is_refused(
+    tmp_path: Path, classifier_file: FileMaker, attacker_file: FileMaker
+) -> None:
+    target = classifier_file(tmp_path)
+    path = attacker_file(tmp_path, target)
+    stored = checkpoints.read(path, ATTACKER)
+    changed = {**stored.arguments, "target": "0" * 16}
+    assert checkpoints.already(path.parent, stored.stem, ATTACKER, stored.arguments) == path
+    with pytest.raises(UsageError, match="target="):
+        checkpoints.already(path.parent, stored.stem, ATTACKER, changed)
+
+
+@pytest.mark.parametrize("file", ["models", "models/classifiers"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, file: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("in the way")
+    fine = tmp_path / "results"
+    with pytest.raises(UsageError, match="cannot write to .*another folder") as raised:
+        checkpoints.ensure_writable(fine, tmp_path / "models" / "classifiers")
+    one_line(raised)
+    assert not fine.exists()
+
+
+# ---------------------------------------------------------------- finding
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """A folder with names only."""
+    for name in (
+        "a_00noise_epoch=01",
+        "a_05noise_epoch=00",
+        "a_05noise_epoch=03",
+        "b<a>_set10noise",
+    ):
+        (tmp_path / f"{name}.ckpt").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name, found",
+    [
+        ("a_00noise_epoch=01.ckpt", "a_00noise_epoch=01"),
+        ("a_00noise_epoch=01", "a_00noise_epoch=01"),
+        ("a_00noise", "a_00noise_epoch=01"),
+        ("a_00noise.ckpt", "a_00noise_epoch=01"),
+        ("a_05noise_epoch=03", "a_05noise_epoch=03"),
+        ("b<a>_set10noise", "b<a>_set10noise"),
+    ],
+)
+def test_find_takes_names_with_and_without_their_ends(shelf: Path, name: str, found: str) -> None:
+    assert checkpoints.find(shelf, name, CLASSIFIER) == shelf / f"{found}.ckpt"
+    elsewhere = shelf / "elsewhere"
+    assert checkpoints.find(elsewhere, str(shelf / name), CLASSIFIER) == shelf / f"{found}.ckpt"
+
+
+@pytest.mark.parametrize(
+    "name, parts",
+    [
+        ("a_05noise", ["ambiguous", "a_05noise_epoch=00", "a_05noise_epoch=03"]),
+        ("a", ["unknown classifier 'a'", "a_00noise_epoch=01", "train_model"]),
+        ("a_*noise", ["unknown classifier 'a_*noise'"]),
+        ("", ["unknown classifier ''"]),
+        ("a_00noise_epoch=02", ["unknown classifier", "a_00noise_epoch=01"]),
+    ],
+)
+def test_find_refuses_what_does_not_name_one_file(shelf: Path, name: str, parts: list[str]) -> None:
+    with pytest.raises(UsageError) as raised:
+        checkpoints.find(shelf, name, CLASSIFIER)
+    assert all(part in one_line(raised) for part in parts)
+
+
+def test_find_in_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds nothing yet: train it with scripts/train_attacker"):
+        checkpoints.find(tmp_path / "missing", "a", ATTACKER)
+
+
+# ---------------------------------------------------------------- what a stranger's file gets
+
+
+class Bomb:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_the_bomb_works(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "mark")))
+    assert (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("kind", [CLASSIFIER, ATTACKER])
+@pytest.mark.parametrize("spot", ["arguments", "record", "state_dict", "dpsnn", "pickle", "legacy"])
+def test_a_malicious_pickle_is_refused_and_never_runs(tmp_path: Path, kind: str, spot: str) -> None:
+    path, mark = tmp_path / "a.ckpt", tmp_path / "mark"
+    if spot == "pickle":
+        path.write_bytes(pickle.dumps(Bomb(mark)))
+    elif spot == "legacy":
+        torch.save({"x": Bomb(mark)}, path, _use_new_zipfile_serialization=False)
+    else:
+        write(path, **{"dpsnn": kind, spot: {"x": Bomb(mark)}})
+    with pytest.raises(UsageError, match="refused: it could run code") as raised:
+        checkpoints.read(path, kind)
+    assert str(path) in one_line(raised)
+    assert not mark.exists()
+
+
+def truncated(path: Path) -> None:
+    write(path)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def headless(path: Path) -> None:
+    write(path)
+    path.write_bytes(path.read_bytes()[200:])
+
+
+@pytest.mark.parametrize(
+    "make, part",
+    [
+        (truncated, "damaged"),
+        (headless, ""),
+        (lambda path: path.write_bytes(b""), ""),
+        (lambda path: path.write_text("Just some text.\n"), ""),
+        (lambda path: path.write_bytes(bytes(range(256)) * 9), ""),
+        (lambda path: path.mkdir(), ""),
+        (lambda path: torch.save({"state_dict": WEIGHTS}, path), "not a dpsnn classifier"),
+        (lambda path: torch.save(torch.zeros(3), path), "not a dpsnn classifier"),
+        (lambda path: write(path, dpsnn=ATTACKER), "not a dpsnn classifier"),
+        (lambda path: write(path, format=2), "format 2, not 1"),
+        (lambda path: write(path, format=None), "format None, not 1"),
+        (lambda path: write(path, arguments=None), "parts are missing"),
+        (lambda path: write(path, arguments={"noise_scale": 0.5}), "parts are missing"),
+        (lambda path: write(path, arguments={"dataset": torch.zeros(2)}), "of the wrong type"),
+        (lambda path: write(path, record=[]), "of the wrong type"),
+        (lambda path: write(path, record={}), "parts are missing"),
+        (lambda path: write(path, state_dict={"weight": [1.0]}), "of the wrong type"),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_refused(
+    tmp_path: Path, make: Callable[[Path], object], part: str
+) -> None:
+    path = tmp_path / "a.ckpt"
+    make(path)
+    with pytest.raises(UsageError) as raised:
+        checkpoints.read(path, CLASSIFIER)
+    assert str(path) in one_line(raised) and part in one_line(raised)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="train it first"):
+        checkpoints.read(tmp_path / "a.ckpt", CLASSIFIER)
+
+
+@pytest.mark.parametrize(
+    "changes, part",
+    [
+        ({"noise_scale": "0.5"}, "noise_scale='0.5'"),
+        ({"noise_scale": None}, "noise_scale=None"),
+        ({"max_epochs": 1.5}, "max_epochs=1.5"),
+        ({"validator": "yes"}, "validator='yes'"),
+        ({"noise_scale": -1.0}, "noise_scale is -1.0"),
+        ({"dataset": "mnits"}, "unknown dataset 'mnits'"),
+        ({"dataset": 5}, "dataset=5"),
+        ({"network": "resnet"}, "unknown network 'resnet'"),
+        ({}, "does not fit the network"),
+    ],
+)
+def test_arguments_and_weights_must_fit(tmp_path: Path, changes: dict[str, Any], part: str) -> None:
+    path = write(tmp_path / "a.ckpt", arguments={**plain(ClassifierSpec()), **changes})
+    with pytest.raises(UsageError) as raised:
+        checkpoints.load_classifier(path)
+    assert part in one_line(raised)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    weights = checkpoints.build_classifier(ClassifierSpec()).state_dict()
+    name = "network.server.2.bias"
+    path = write(tmp_path / "a.ckpt", state_dict={**weights, name: torch.zeros(26)})
+    with pytest.raises(UsageError, match="does not fit the network") as raised:
+        checkpoints.load_classifier(path)
+    one_line(raised)
+
+
+def test_an_attacker_with_another_decoders_weights_is_refused(
+    tmp_path: Path, classifier_file: FileMaker, attacker_file: FileMaker
+) -> None:
+    target = classifier_file(tmp_path)
+    path = attacker_file(tmp_path, target)
+    content = torch.load(path, weights_only=True)
+    content["arguments"]["decoder"] = "linear"
+    torch.save(content, path)
+    with pytest.raises(UsageError, match="does not fit the network") as raised:
+        checkpoints.load_attacker(path, checkpoints.load_classifier(target)[0])
+    one_line(raised)
+
+
+def test_a_whole_number_serves_as_a_float(tmp_path: Path, classifier_file: FileMaker) -> None:
+    path = classifier_file(tmp_path)
+    content = torch.load(path, weights_only=True)
+    content["arguments"] |= {"nopeek_weight": 1}
+    torch.save(content, path)
+    assert checkpoints.load_classifier(path)[1].nopeek_weight == 1
+
+
+# ---------------------------------------------------------------- weights
+
+
+@pytest.mark.parametrize(
+    "changed, same",
+    [
+        ({"weight": WEIGHTS["weight"].clone(), "count": torch.tensor(3)}, True),
+        (dict(reversed(WEIGHTS.items())), True),
+        ({**WEIGHTS, "weight": WEIGHTS["weight"].t().contiguous().t()}, True),
+        ({**WEIGHTS, "weight": WEIGHTS["weight"] + 1e-6}, False),
+        ({**WEIGHTS, "count": torch.tensor(4)}, False),
+        ({"other": WEIGHTS["weight"], "count": WEIGHTS["count"]}, False),
+        ({"weight": WEIGHTS["weight"]}, False),
+    ],
+)
+def test_digest_is_of_names_and_values(changed: dict[str, Tensor], same: bool) -> None:
+    assert (checkpoints.digest(changed) == checkpoints.digest(WEIGHTS)) is same
+    assert len(checkpoints.digest(changed)) == 16
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"noise_scale": 0.5, "gaussian_std": 0.1, "nopeek_weight": 0.5}, {"validator": True}],
+)
+def test_a_classifier_is_rebuilt_from_its_file(
+    tmp_path: Path, classifier_file: FileMaker, arguments: dict[str, Any]
+) -> None:
+    original = checkpoints.build_classifier(ClassifierSpec(**arguments)).eval()
+    rebuilt, spec, stored = checkpoints.load_classifier(classifier_file(tmp_path, **arguments))
+    images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    for classifier in (original, rebuilt):
+        torch.manual_seed(1)  # of the noise
+        outputs.append(classifier(images))
+    assert torch.equal(*outputs)
+    assert spec == ClassifierSpec(**arguments)
+    assert [repr(d) for d in rebuilt.defences] == [repr(d) for d in original.defences]
+    assert stored.digest == checkpoints.digest(original.state_dict())
+    assert not rebuilt.training
+
+
+@pytest.mark.parametrize("arguments", [{}, {"decoder": "linear", "naive": True}])
+def test_an_attacker_is_rebuilt_from_its_file(
+    tmp_path: Path,
+    classifier_file: FileMaker,
+    attacker_file: FileMaker,
+    arguments: dict[str, Any],
+) -> None:
+    target = classifier_file(tmp_path)
+    path = attacker_file(tmp_path, target, **arguments)
+    classifier = checkpoints.load_classifier(target)[0]
+    rebuilt, spec, _ = checkpoints.load_attacker(path, classifier)
+    original = checkpoints.build_attack(spec, classifier).eval()
+    smashed = torch.rand(3, 500, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(rebuilt.reconstruct(smashed), original.reconstruct(smashed))
+    assert (spec.decoder, rebuilt.naive) == (arguments.get("decoder", "conv"), spec.naive)

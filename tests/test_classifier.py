@@ -1,0 +1,183 @@
+"""The split classifier: one door out of the client, repeatable training, the best epoch kept."""
+
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.nn import functional as F
+
+from dpsnn import checkpoints
+from dpsnn.checkpoints import CLASSIFIER, build_classifier, load_classifier, set_noise
+from dpsnn.classifier import SplitClassifier
+from dpsnn.data import Digits
+from dpsnn.defences import LaplaceNoise, NoPeek
+from dpsnn.experiments.train import Folders, train_classifier
+from dpsnn.metrics import distance_correlation
+from dpsnn.networks import titcombe
+from dpsnn.specs import ClassifierSpec
+from dpsnn.training import KeepBest, fit, resolve_precision, seeded
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    return next(iter(Digits().batches("train")))
+
+
+def make(**arguments: float) -> SplitClassifier:
+    return build_classifier(ClassifierSpec(**arguments))  # type: ignore[arg-type]
+
+
+def folders(tmp_path: Path) -> Folders:
+    return Folders(models_dir=str(tmp_path / "models"), results_dir=str(tmp_path / "results"))
+
+
+def test_the_server_sees_only_what_was_transmitted(
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    classifier = make(noise_scale=1.0)
+    seen = []
+    classifier.network.server.register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0])
+    )
+    torch.manual_seed(5)
+    smashed = classifier.transmit(batch[0])
+    torch.manual_seed(5)
+    classifier(batch[0])
+    assert torch.equal(seen[0], smashed)
+    noise = (smashed - classifier.encode(batch[0])).flatten()
+    assert noise.abs().mean().item() == pytest.approx(1.0, abs=0.02), "mean |Laplace(0, 1)| is 1"
+
+
+def test_loss_is_cross_entropy_of_logits_plus_penalty(
+    batch: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = make(nopeek_weight=0.5)
+    monkeypatch.setattr(classifier, "log_dict", lambda *a, **k: None)
+    images, labels = batch
+    expected = F.cross_entropy(classifier(images), labels)
+    expected = expected + 0.5 * distance_correlation(images, classifier.transmit(images))
+    torch.testing.assert_close(classifier.training_step(batch, 0), expected)
+    assert not torch.allclose(classifier(images).sum(1), torch.ones(len(images))), "no softmax"
+
+
+def test_noise_can_be_set_after_training_zero_included(
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    classifier = make(noise_scale=0.5, nopeek_weight=0.1)
+    set_noise(classifier, 0.0)
+    assert torch.equal(classifier.transmit(batch[0]), classifier.encode(batch[0]))
+    set_noise(classifier, 3.0)
+    noise = classifier.transmit(batch[0]) - classifier.encode(batch[0])
+    assert noise.abs().mean().item() == pytest.approx(3.0, rel=0.02)
+    assert sum(isinstance(d, LaplaceNoise) for d in classifier.defences) == 1
+    bare = SplitClassifier(titcombe((1, 28, 28), 10), [NoPeek(0.1)])
+    set_noise(bare, 1.0)
+    assert not torch.equal(bare.transmit(batch[0]), bare.encode(batch[0]))
+
+
+def test_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    first = checkpoints.digest(make(seed=3).state_dict())
+    torch.manual_seed(2)
+    assert checkpoints.digest(make(seed=3).state_dict()) == first
+    assert checkpoints.digest(make(seed=4).state_dict()) != first
+    assert checkpoints.digest(make(seed=3, noise_scale=1.0).state_dict()) == first, "paired designs"
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_same_seed_same_tensors(tmp_path: Path, precision: str) -> None:
+    spec = ClassifierSpec(
+        max_epochs=1, noise_scale=0.5, nopeek_weight=0.1, precision=precision, batch_size=200
+    )
+    paths = [train_classifier(spec, folders(tmp_path / name)) for name in "ab"]
+    first, second = (checkpoints.read(path, CLASSIFIER) for path in paths)
+    assert first.digest == second.digest
+    assert first.record["best"] == second.record["best"]
+
+
+def test_training_learns_keeps_the_best_epoch_and_is_skipped_when_done(tmp_path: Path) -> None:
+    spec = ClassifierSpec(max_epochs=3, precision="32")
+    path = train_classifier(spec, folders(tmp_path))
+    classifier, loaded, stored = load_classifier(path)
+    assert loaded == spec
+    log = (
+        tmp_path / "results" / "logs" / "digits_00noise_00nopeek" / "version_0" / "metrics.csv"
+    ).read_text()
+    header, *lines = log.splitlines()
+    column = header.split(",").index("val/accuracy")
+    curve = [float(line.split(",")[column]) for line in lines if line.split(",")[column]]
+    assert len(curve) == 3
+    assert path.name == f"digits_00noise_00nopeek_epoch={curve.index(max(curve)):02d}.ckpt"
+    assert stored.record["best"] == pytest.approx(max(curve))
+    pixels, labels = Digits().tensors("validation")
+    with torch.no_grad():
+        accuracy = (classifier(pixels / 255).argmax(1) == labels).float().mean().item()
+    assert accuracy == pytest.approx(max(curve), abs=0.01) and accuracy > 0.8
+    modified = path.stat().st_mtime_ns
+    assert train_classifier(spec, folders(tmp_path)) == path
+    assert path.stat().st_mtime_ns == modified
+    assert not list((tmp_path / "models" / "classifiers" / ".progress").glob("*.ckpt"))
+
+
+def test_keep_best_restores_the_weights_of_that_epoch() -> None:
+    class Weight(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    trainer = Mock(spec=pl.Trainer, should_stop=False)
+    best, module = KeepBest("v", "min", patience=2), Weight()
+    for epoch, value in enumerate([3.0, 1.0, 2.0, 2.0]):
+        trainer.current_epoch, trainer.callback_metrics = epoch, {"v": torch.tensor(value)}
+        torch.nn.init.constant_(module.weight, float(epoch))
+        best.on_validation_end(trainer, module)
+    assert (best.epoch, best.value, best.weights["weight"].item()) == (1, 1.0, 1.0)
+    assert trainer.should_stop
+    again = KeepBest("v", "min")
+    again.load_state_dict(best.state_dict())
+    assert (again.epoch, again.value) == (1, 1.0)
+
+
+def test_precisions_are_what_they_say() -> None:
+    assert resolve_precision("32").lightning == "32-true"
+    assert resolve_precision("bf16").lightning == "bf16-mixed"
+    assert resolve_precision("bf16").memory_format == torch.channels_last
+    assert resolve_precision("auto") in (resolve_precision("32"), resolve_precision("bf16"))
+
+
+def test_what_crosses_the_wire_is_float32_also_under_bf16(
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    classifier = make(noise_scale=0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        smashed, logits = classifier.transmit(batch[0]), classifier(batch[0])
+    assert smashed.dtype == logits.dtype == torch.float32
+    noise = smashed - classifier.encode(batch[0])
+    assert noise.flatten().unique().numel() > 0.9 * noise.numel(), "noise was rounded to bf16"
+
+
+def test_seeded_block_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    with seeded(7, 1):
+        inside = torch.rand(3)
+    assert torch.equal(torch.rand(3), expected)
+    with seeded(7, 1):
+        assert torch.equal(torch.rand(3), inside)
+
+
+def test_fit_trains_a_module_and_data_of_ones_own() -> None:
+    classifier = SplitClassifier(titcombe((1, 28, 28), 10), [LaplaceNoise(0.1)])
+    fitted = fit(
+        classifier,
+        Digits(batch_size=256),
+        monitor="val/accuracy",
+        mode="max",
+        max_epochs=1,
+        seed=0,
+        precision="32",
+    )
+    assert fitted.epoch == 0 and 0 <= fitted.value <= 1 and not classifier.training

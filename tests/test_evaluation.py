@@ -1,0 +1,213 @@
+"""Evaluation: right columns, right floors, the same row twice, nothing done again."""
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dpsnn import checkpoints
+from dpsnn.classifier import SplitClassifier
+from dpsnn.cli import main
+from dpsnn.data import Digits
+from dpsnn.evaluation.attackers import judge, load_attacked, reconstruct, score
+from dpsnn.evaluation.classifiers import classifier_row
+from dpsnn.evaluation.measure import block_size, dcorr_blocks, standard_error
+from dpsnn.evaluation.report import one_per_class, reconstruction_figure, save_figure
+from dpsnn.evaluation.tables import as_text
+from dpsnn.metrics import mean_image, mse
+from dpsnn.networks import SplitNetwork
+
+MODEL_COLUMNS = "Model MeanTrainAcc SETrainAcc MeanValAcc SEValAcc MeanTrainDCorr SETrainDCorr MeanValDCorr SEValDCorr"
+ATTACKER_COLUMNS = "Model Attacker MeanValDCorr SEValDCorr ValAccuracy"
+
+
+def table(folder: Path, name: str) -> list[dict[str, str]]:
+    with open(folder / "results" / "quantitative_measures" / name, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def models(
+    place: Path, classifier_file: Callable[..., Path], attacker_file: Callable[..., Path]
+) -> Path:
+    """An untrained classifier with noise, an attacker of it with other noise, and a validator."""
+    target = classifier_file(place / "models", epoch=3, noise_scale=0.5)
+    attacker_file(place / "models", target)
+    attacker_file(place / "models", target, model_noise=2.0, naive=True)
+    classifier_file(place / "models", validator=True)
+    return place
+
+
+def test_tables_have_the_fixed_columns_first_and_floors_beside(models: Path) -> None:
+    assert main(["evaluate_models"]) == 0 and main(["evaluate_attackers"]) == 0
+    (row,) = table(models, "model_performances.csv")
+    assert list(row)[:9] == MODEL_COLUMNS.split()
+    assert {"TestAcc", "NoiseScale", "NopeekWeight", "Seed", "Epsilon"} <= set(row)
+    assert row["Model"] == "digits_05noise_00nopeek_epoch=03"
+    assert float(row["Epsilon"]) == 2000 and row["NoiseScale"] == "0.5"
+    labels = Digits().tensors("validation")[1]
+    assert float(row["AccFloor"]) == pytest.approx(
+        100 * labels.bincount().max().item() / 147, rel=1e-5
+    )
+    rows = table(models, "attack_performances.csv")
+    assert list(rows[0])[:5] == ATTACKER_COLUMNS.split()
+    expected = "MSE PSNR SSIM MSEFloor SSIMFloor ValAccuracyFloor Adaptive Surrogate NoiseScale"
+    assert set(expected.split()) <= set(rows[0])
+    by_noise = {row["NoiseScale"]: row for row in rows}
+    assert by_noise["0.5"]["Adaptive"] == "True" and by_noise["2"]["Adaptive"] == "False"
+    assert float(by_noise["2"]["Epsilon"]) == 500
+    assert by_noise["2"]["Attacker"].endswith("_set20noise")
+
+
+def test_rows_are_the_same_twice_and_not_made_again(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = models / "results" / "quantitative_measures"
+
+    def run(*options: str) -> tuple[str, ...]:
+        assert (
+            main(["evaluate_models", *options]) == 0 and main(["evaluate_attackers", *options]) == 0
+        )
+        return tuple(
+            (folder / f"{kind}_performances.csv").read_text() for kind in ("model", "attack")
+        )
+
+    first = run()
+    capsys.readouterr()
+    assert run() == first
+    assert "evaluating" not in capsys.readouterr().err, "an up-to-date row was made again"
+    assert run("--all") == first
+    assert capsys.readouterr().err.count("evaluating") == 3
+
+
+def test_a_retrained_model_is_evaluated_again(
+    models: Path, classifier_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["evaluate_models"])
+    before = table(models, "model_performances.csv")
+    path = models / "models" / "classifiers" / "digits_05noise_00nopeek_epoch=03.ckpt"
+    stored = checkpoints.read(path, checkpoints.CLASSIFIER)
+    path.unlink()
+    changed = {name: 0.5 * tensor for name, tensor in stored.weights.items()}
+    checkpoints.save(path, checkpoints.CLASSIFIER, stored.arguments, stored.record, changed)
+    assert main(["evaluate_models"]) == 0
+    (row,) = table(models, "model_performances.csv")
+    assert row["Digest"] != before[0]["Digest"] and row["MeanValDCorr"] != before[0]["MeanValDCorr"]
+    # Its attackers attacked something else.
+    capsys.readouterr()
+    assert main(["evaluate_attackers"]) == 2
+    assert "attacked another model" in capsys.readouterr().err
+
+
+def test_classifier_row_equals_a_direct_computation(
+    tmp_path: Path, classifier_file: Callable[..., Path]
+) -> None:
+    path = classifier_file(tmp_path)
+    row = classifier_row(path, "data")
+    classifier, _, _ = checkpoints.load_classifier(path)
+    pixels, labels = Digits().tensors("test")
+    with torch.no_grad():
+        right = (classifier(pixels / 255).argmax(1) == labels).double()
+    assert row["TestAcc"] == pytest.approx(100 * right.mean().item())
+    assert row["SETestAcc"] == pytest.approx(100 * right.std().item() / math.sqrt(250))
+    assert row["Epsilon"] == math.inf
+    floor = row["ValDCorrFloor"]
+    assert isinstance(floor, float) and abs(floor) < 0.3
+    assert isinstance(row["MeanValDCorr"], float) and row["MeanValDCorr"] > 0.5
+
+
+def test_attackers_are_scored_on_what_crosses_the_wire(models: Path) -> None:
+    (path,) = (models / "models" / "attackers").glob("*naive*")
+    attacked = load_attacked(path, models / "models")
+    seen = []
+    reconstruct_once = attacked.attack.reconstruct
+
+    class Spy:
+        def reconstruct(self, smashed: torch.Tensor) -> torch.Tensor:
+            seen.append(smashed)
+            return reconstruct_once(smashed)
+
+    images = Digits().tensors("scoring")[0] / 255
+    reconstruct(attacked._replace(attack=Spy()), images)
+    noise = torch.cat(seen) - attacked.target.encode(images)
+    assert noise.abs().mean().item() == pytest.approx(
+        2.0, rel=0.05
+    ), "a naive attacker is scored defended"
+
+
+def test_scores_at_both_ends() -> None:
+    images, labels = (Digits().tensors("scoring")[0] / 255, Digits().tensors("scoring")[1])
+    floor = mean_image(Digits().tensors("surrogate")[0], len(images))
+    perfect = score(images, images, labels, floor)
+    assert perfect["MSE"] == 0 and perfect["SSIM"] == pytest.approx(1)
+    assert perfect["MeanValDCorr"] == pytest.approx(1, abs=1e-4)
+    assert perfect["MSEFloor"] == pytest.approx(mse(floor, images).mean().item())
+    nothing = score(floor.contiguous(), images, labels, floor)
+    assert nothing["MSE"] == nothing["MSEFloor"] and nothing["SSIM"] == nothing["SSIMFloor"]
+    assert nothing["MeanValDCorr"] == 0 and nothing["ValAccuracy"] is None
+
+
+def test_the_judge_reports_accuracy_and_confidence() -> None:
+    class Certain(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[0.0, math.log(3)]]).expand(len(images), -1)
+
+    network = SplitNetwork(torch.nn.Identity(), Certain(), (1, 2, 2), 2)
+    labels = torch.tensor([1, 1, 1, 0])
+    right, confidence = judge(SplitClassifier(network), torch.zeros(4, 1, 2, 2), labels)
+    assert right.tolist() == [100, 100, 100, 0]
+    assert confidence.tolist() == pytest.approx([75, 75, 75, 25])
+
+
+def test_distance_correlation_comes_in_equal_blocks_with_its_floor() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1050, 20)
+    values, floors = dcorr_blocks(x, x + 0.1 * torch.randn_like(x), block_size(1050))
+    assert len(values) == len(floors) == 2 and block_size(1050) == 500 and block_size(147) == 73
+    assert values.min() > 0.95 and floors.abs().max() < 0.2
+    assert standard_error(torch.tensor([1.0, 3.0])) == pytest.approx(1)
+    assert math.isnan(standard_error(torch.tensor([1.0])))
+
+
+def test_plot_attack_draws_and_names_its_file(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attackers = [
+        p.name.removesuffix(".ckpt") for p in (models / "models" / "attackers").glob("*.ckpt")
+    ]
+    words = ["plot_attack", "--model", "digits_05noise_00nopeek", "--savepath", "deep/figure.png"]
+    assert main([*words, "--attacker", *attackers]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "deep/figure.png"
+    first = Path("deep/figure.png").read_bytes()
+    assert first.startswith(b"\x89PNG") and len(first) > 10_000
+    assert main([*words, "--attacker", *attackers]) == 0
+    assert Path("deep/figure.png").read_bytes() == first, "a figure is the same twice"
+
+
+def test_figures_show_the_pictures(tmp_path: Path) -> None:
+    originals = torch.rand(3, 1, 6, 6)
+    figure = reconstruction_figure(originals, [("guess", 1 - originals)], "title")
+    shown = [axis.images[0].get_array() for axis in figure.axes]
+    assert len(shown) == 6
+    for column in range(3):
+        torch.testing.assert_close(torch.as_tensor(shown[column]), originals[column, 0])
+        torch.testing.assert_close(torch.as_tensor(shown[3 + column]), 1 - originals[column, 0])
+    assert save_figure(figure, tmp_path / "new" / "f.png").exists()
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["f.png"]
+
+
+def test_one_picture_per_class() -> None:
+    assert one_per_class(torch.tensor([2, 0, 2, 1, 0])) == [1, 3, 0]
+
+
+def test_text_tables_are_aligned() -> None:
+    text = as_text([{"a": "x", "b": 12.34}, {"a": "longer", "b": 0.012345}], {"a": "A", "b": "B"})
+    assert text.splitlines() == [
+        f"A{13 * chr(32)}B",
+        "------  -------",
+        "x          12.3",
+        "longer  0.01235",
+    ]

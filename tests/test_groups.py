@@ -1,0 +1,199 @@
+"""Groups: what the paper trained, the commands they print, and the demo from end to end."""
+
+import csv
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpsnn.checkpoints import attacker_name, classifier_name
+from dpsnn.cli import main
+from dpsnn.data import DATASETS, ImageDataModule
+from dpsnn.errors import UsageError
+from dpsnn.experiments import run
+from dpsnn.experiments.groups import GROUPS, Experiment
+from dpsnn.experiments.run import merge
+from dpsnn.experiments.train import Folders
+from dpsnn.specs import AttackerSpec, ClassifierSpec
+
+
+@pytest.mark.parametrize(
+    ("group", "count"),
+    [("plain", 1), ("noise", 6), ("nopeek", 5), ("combo", 12), ("all", 24), ("headline", 5)],
+)
+def test_groups_hold_the_published_classifiers(group: str, count: int) -> None:
+    experiments = merge(GROUPS[group](ClassifierSpec(dataset="mnist"), AttackerSpec()))
+    assert len(experiments) == count
+    assert len({classifier_name(e.classifier) for e in experiments}) == count, "names differ"
+    for experiment in experiments:
+        kinds = {(a.decoder, a.naive) for a in experiment.attackers}
+        assert kinds == {("conv", False), ("conv", True), ("linear", False)}
+        named = [
+            replace(a, model="m", surrogate=a.surrogate or "mnist") for a in experiment.attackers
+        ]
+        assert len({attacker_name(a) for a in named}) == len(named), "names differ"
+
+
+def test_published_settings_are_in_their_groups() -> None:
+    def settings(group: str) -> set[tuple[float, float]]:
+        experiments = GROUPS[group](ClassifierSpec(), AttackerSpec())
+        return {(e.classifier.noise_scale, e.classifier.nopeek_weight) for e in experiments}
+
+    assert settings("plain") == {(0, 0)}
+    assert settings("noise") == {(s, 0) for s in (0.1, 0.2, 0.5, 1, 2, 5)}
+    assert settings("nopeek") == {(0, w) for w in (0.05, 0.1, 0.25, 0.5, 1)}
+    assert settings("combo") == {(s, w) for s in (0.1, 0.2, 0.5, 1) for w in (0.1, 0.25, 0.5)}
+
+
+def test_groups_beyond_the_paper_attack_it_further() -> None:
+    def attackers(group: str) -> list[AttackerSpec]:
+        (experiment,) = merge(GROUPS[group](ClassifierSpec(dataset="mnist"), AttackerSpec()))
+        return list(experiment.attackers)
+
+    assert {(a.model_noise, a.naive) for a in attackers("post_noise")} == {
+        (scale, naive) for scale in (0.1, 0.5, 1, 2, 5) for naive in (False, True)
+    }
+    assert [a.data_pct for a in attackers("volume")] == [2, 5, 10, 25, 50, 75, 100]
+    assert [a.surrogate for a in attackers("shift")] == ["emnist", "omniglot28"]
+    assert {(a.queries, a.naive) for a in attackers("queries")} == {
+        (count, naive) for count in (1, 4, 16, 64) for naive in (False, True)
+    }
+    everything = merge(GROUPS["all"](ClassifierSpec(dataset="mnist"), AttackerSpec()))
+    assert (
+        sum(len(e.attackers) for e in everything) == 24 * 3 + 10 + 6 + 2 + 6
+    ), "what groups share counts once"
+
+
+def test_a_failed_member_stops_no_other_and_is_named(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = run.train_classifier
+
+    def fail_with_noise(spec: ClassifierSpec, *rest: Any) -> Path:
+        if spec.noise_scale:
+            raise RuntimeError("out of memory")
+        return train(spec, *rest)
+
+    monkeypatch.setattr(run, "train_classifier", fail_with_noise)
+    experiments = [
+        Experiment(ClassifierSpec(max_epochs=1, noise_scale=scale), (AttackerSpec(max_epochs=1),))
+        for scale in (0.5, 0.0)
+    ]
+
+    def failing(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
+        """One that fails and one that does not."""
+        return experiments
+
+    monkeypatch.setitem(GROUPS, "plain", failing)
+    assert main(["plain", "--max_epochs", "1"]) == 1
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("dpsnn: 2 of 5 failed: digits_05noise_00nopeek (out of memory)")
+    with open("results/quantitative_measures/attack_performances.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["Model"] == "digits_00noise_00nopeek_epoch=00"
+
+
+def test_surrogates_out_of_reach_are_left_out_of_all_and_said(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: ImageDataModule) -> None:
+        raise UsageError("cannot reach it")
+
+    monkeypatch.setattr(DATASETS["emnist"], "setup", gone)
+    base, attacker = ClassifierSpec(), AttackerSpec()
+    attackers = (attacker, replace(attacker, surrogate="emnist"))
+    (left,) = run.reachable([Experiment(base, attackers)], Folders())
+    assert left.attackers == (attacker,)
+    assert "emnist: cannot reach it" in capsys.readouterr().err
+
+
+def test_seeds_repeat_a_group(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plain", "--seeds", "0", "3", "--dry_run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 2 * 4 + 2
+    assert [line.count("--seed 3") for line in lines] == [0] * 5 + [1] * 4 + [0] * 2
+
+
+def test_dry_run_prints_commands_that_the_scripts_accept(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["noise", "--dataset", "digits", "--max-epochs", "2", "--seed", "3", "--dry-run"]) == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert not list(place.iterdir()), "a dry run writes nothing"
+    assert len(lines) == 1 + 6 + 18 + 2
+    scripts = [Path(shlex.split(line)[1]).stem for line in lines]
+    assert scripts[0] == "train_model" and scripts[-2:] == ["evaluate_models", "evaluate_attackers"]
+    for line in lines:
+        _, script, *options = shlex.split(line)
+        # The parser of that command takes every option; the bad value then stops it before any work.
+        assert main([Path(script).stem, *options, "--no_such_option"]) == 2
+        assert "no_such_option" in capsys.readouterr().err
+    assert (
+        "--noise_scale 0.1" in lines[1] and "--max_epochs 2" in lines[1] and "--seed 3" in lines[1]
+    )
+    assert "--max_epochs 2" in lines[2], "a limit given for a group holds for its attackers too"
+
+
+def test_scripts_are_doors_to_the_same_commands() -> None:
+    root = Path(__file__).parent.parent
+    scripts = sorted((root / "scripts").glob("*.py"))
+    assert len(scripts) == 5
+    for script in scripts:
+        lines = script.read_text().splitlines()
+        assert len(lines) < 30 and lines[-1].strip() == f'script("{script.stem}")'
+    shown = subprocess.run(
+        [sys.executable, scripts[0], "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"dpsnn {scripts[0].stem}" in shown
+
+
+def check_demo(folder: Path, out: str) -> list[dict[str, str]]:
+    assert out.splitlines()[-1] == str(folder / "demo.csv")
+    with open(folder / "demo.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["Defence"] for row in rows] == [
+        "none (plain)",
+        "noise 1.0",
+        "NoPeek 0.5",
+        "noise 1.0 + NoPeek 0.5",
+        "floor: no information",
+        "ceiling: the true image",
+    ]
+    assert all(row["Defence"] in out for row in rows)
+    assert [row["Epsilon"] for row in rows[:4]] == ["inf", "1000", "inf", "1000"]
+    assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
+    return rows
+
+
+@pytest.mark.slow
+def test_demo_in_little_and_again_without_training(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["demo", "--max_epochs", "1", "--batch_size", "200"]
+    assert main(words) == 0
+    first = capsys.readouterr()
+    check_demo(Path("results/demo"), first.out)
+    assert "training classifier" in first.err
+    assert main(words) == 0
+    again = capsys.readouterr()
+    assert again.out == first.out and "training" not in again.err and "evaluating" not in again.err
+
+
+@pytest.mark.slow
+def test_the_demo_shows_what_it_says(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
+    plain, noise, nopeek, both, floor, ceiling = check_demo(
+        Path("results/demo"), capsys.readouterr().out
+    )
+    for row in (plain, noise, nopeek, both):
+        assert float(row["TestAcc"]) > 90
+        assert float(row["MSE"]) < 0.6 * float(floor["MSE"]), "no defence here stops the attacker"
+    assert float(plain["SSIM"]) > 0.8 > float(floor["SSIM"])
+    assert float(plain["ValAccuracy"]) > 90
+    assert float(noise["MSE"]) > 1.3 * float(plain["MSE"])

@@ -1,0 +1,79 @@
+"""Networks: the two halves are the whole, and decoders fit any cut."""
+
+import pytest
+import torch
+
+from dpsnn.networks import NETWORKS
+from dpsnn.networks.decoder import DECODERS
+
+SHAPES = [((1, 28, 28), 10), ((3, 32, 36), 4)]
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize(("shape", "classes"), SHAPES)
+def test_server_of_client_is_the_unsplit_network(
+    name: str, shape: tuple[int, int, int], classes: int
+) -> None:
+    network = NETWORKS[name](shape, classes, 0.13, 0.31).eval()
+    images = torch.rand(4, *shape)
+    unsplit = torch.nn.Sequential(*network.client, *network.server)
+    smashed = network.client(images)
+    assert smashed.shape[1:] == network.cut_shape
+    assert torch.equal(network(images), unsplit(images))
+    assert network(images).shape == (4, classes)
+    if network.bound is not None:
+        assert network.client(1e3 * images).abs().max() <= network.bound
+
+
+def test_titcombe_is_the_published_network() -> None:
+    network = NETWORKS["titcombe"]((1, 28, 28), 10)
+    assert network.cut_shape == (500,) and network.bound == 1
+    shapes = [tuple(p.shape) for p in network.parameters() if p.dim() > 1]
+    assert shapes == [(32, 1, 3, 3), (64, 32, 3, 3), (500, 9216), (128, 500), (10, 128)]
+    # Published order: ReLU, then pool. Ours pools first; a maximum commutes with a monotone function.
+    layers = list(network.client)
+    assert [type(layer).__name__ for layer in layers[4:6]] == ["MaxPool2d", "ReLU"]
+    layers[4], layers[5] = layers[5], layers[4]
+    images = torch.rand(3, 1, 28, 28)
+    assert torch.equal(network.client(images), torch.nn.Sequential(*layers)(images))
+
+
+@pytest.mark.parametrize("name", sorted(DECODERS))
+@pytest.mark.parametrize("cut", [(500,), (8, 5, 5)])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 35)])
+def test_decoders_fit_any_cut_and_image(
+    name: str, cut: tuple[int, ...], shape: tuple[int, int, int]
+) -> None:
+    decoder = DECODERS[name](cut, shape)
+    smashed = torch.randn(2, *cut)
+    pictures = decoder(smashed)
+    assert pictures.shape == (2, *shape)
+    assert decoder.loss(smashed, torch.rand(2, *shape)).isfinite()
+    if decoder.bounded:
+        assert 0 <= pictures.min() and pictures.max() <= 1
+
+
+def test_the_linear_decoder_is_linear_and_the_default_is_not() -> None:
+    a, b = torch.randn(2, 1, 500)
+    for name, linear in (("linear", True), ("conv", False)):
+        decoder = DECODERS[name]((500,), (1, 28, 28)).eval().double()
+        x, y = a.double(), b.double()
+        # An affine map: the origin's picture counts twice on the left.
+        difference = decoder(x) + decoder(y) - decoder(x + y) - decoder(torch.zeros_like(x))
+        # Pictures are float32 whatever the layers compute in.
+        assert (difference.abs().max().item() < 1e-5) == linear
+
+
+@pytest.mark.parametrize("name", sorted(DECODERS))
+def test_both_losses_have_the_conditional_mean_as_their_minimum(name: str) -> None:
+    decoder = DECODERS[name]((3,), (1, 28, 28))
+    pictures = torch.cat([torch.zeros(3, 1, 28, 28), torch.ones(1, 1, 28, 28)])
+    level = torch.nn.Parameter(torch.zeros(1, 1, 28, 28))
+    decoder.layers = torch.nn.Identity()
+    optimiser = torch.optim.Adam([level], 0.05)
+    for _ in range(400):
+        loss = decoder.loss(level.expand(4, -1, -1, -1), pictures)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert decoder(level).mean().item() == pytest.approx(0.25, abs=1e-3)

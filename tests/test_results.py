@@ -1,0 +1,71 @@
+"""The committed results hold what the README says of them."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+TABLES = Path(__file__).parent.parent / "results" / "quantitative_measures"
+
+HEADLINE = [
+    "00noise_00nopeek",
+    "05noise_00nopeek",
+    "10noise_00nopeek",
+    "00noise_05nopeek",
+    "10noise_05nopeek",
+]
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    with open(TABLES / name, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def attack(defence: str, naive: bool = False, decoder: str = "conv") -> dict[str, float | str]:
+    (row,) = (
+        row
+        for row in rows("attack_performances.csv")
+        if row["Model"].startswith(f"mnist_{defence}_epoch")
+        and row["Adaptive"] == str(not naive)
+        and row["Decoder"] == decoder
+        and row["NoiseScale"] == row["TrainNoiseScale"]
+    )
+    return {key: float(row[key]) for key in ("MSE", "SEMSE", "SSIM", "MSEFloor", "ValAccuracy")}
+
+
+@pytest.mark.parametrize("defence", HEADLINE)
+def test_every_headline_model_was_measured_and_attacked_three_ways(defence: str) -> None:
+    (model,) = (
+        row
+        for row in rows("model_performances.csv")
+        if row["Model"].startswith(f"mnist_{defence}_epoch")
+    )
+    assert float(model["TestAcc"]) > 97 and model["MaxEpochs"] == "10"
+    for row in (attack(defence), attack(defence, naive=True), attack(defence, decoder="linear")):
+        assert row["MSEFloor"] == pytest.approx(0.0678, abs=1e-4)
+
+
+def test_plain_is_accurate_and_leaks() -> None:
+    (plain,) = (
+        r
+        for r in rows("model_performances.csv")
+        if r["Model"].startswith("mnist_00noise_00nopeek_")
+    )
+    assert float(plain["TestAcc"]) >= 98.5
+    assert attack("00noise_00nopeek")["SSIM"] >= 0.85
+    assert attack("00noise_00nopeek")["MSE"] <= 0.015
+
+
+@pytest.mark.parametrize("defence", HEADLINE)
+def test_the_linear_decoder_is_weaker_than_the_convolutional_one(defence: str) -> None:
+    assert attack(defence, decoder="linear")["MSE"] > attack(defence)["MSE"]
+
+
+def test_adapting_to_the_noise_pays() -> None:
+    adaptive, naive = attack("10noise_00nopeek"), attack("10noise_00nopeek", naive=True)
+    assert adaptive["MSE"] <= 0.6 * naive["MSE"]
+
+
+@pytest.mark.parametrize("defence", ["00noise_00nopeek", "00noise_05nopeek"])
+def test_without_noise_naive_and_adaptive_are_the_same_attacker(defence: str) -> None:
+    assert attack(defence) == attack(defence, naive=True)
