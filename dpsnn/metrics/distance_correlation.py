@@ -9,24 +9,23 @@ a_i. and totals a..,
 so rows are taken in blocks and memory grows with n, not n². Sums are kept in float64, where cancellation is harmless.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from dpsnn.tensors import Number
 
-BLOCK_ELEMENTS = 9_000_000
-"""Distances held at once per matrix, 36 MB in float32: beyond it rows are taken in blocks and recomputed backward. Not
-smaller: below 32 MiB glibc serves aligned requests from its heap, which does not reuse them and grows block by block."""
+BLOCK_ELEMENTS = 1 << 19
+"""Distances held at once per matrix, about what stays in a processor's cache; rows are taken in blocks of so many."""
 
 
 class _Sums(NamedTuple):
-    """Per-row sums of two distance matrices and the totals of their products."""
+    """Per-row sums of two distance matrices and the totals of their products, in float64."""
 
     rows_a: Tensor
     rows_b: Tensor
@@ -45,40 +44,113 @@ def _prepare(samples: Tensor) -> Tensor:
     return flat / scale if scale > 0 else flat
 
 
-def _distances(rows: Tensor, samples: Tensor, exponent: Number) -> Tensor:
-    """‖rows_i - samples_j‖^exponent in float64 by one matrix product; 0, with gradient 0, where points coincide."""
-    row_norms, norms = rows.pow(2).sum(1, keepdim=True), samples.pow(2).sum(1)
-    squared = (row_norms + norms) - 2 * (rows @ samples.T)
-    if exponent == 2:
-        return squared.double().clamp(min=0)
-    # Rounding leaves coinciding points a little apart, by about eps √p; the root would make a huge gradient of that.
-    noise = 4 * torch.finfo(rows.dtype).eps * samples.shape[1] ** 0.5 * (row_norms + norms)
-    apart = squared > noise
-    squared = torch.where(apart, squared, torch.ones_like(squared))
-    return torch.where(apart, squared.pow(exponent / 2), torch.zeros_like(squared)).double()
+class _Distances:
+    """The matrix ‖s_i - s_j‖^exponent above its diagonal, some rows at a time, in buffers made once.
+
+    The other half is the same by symmetry, and matrix products are most of the work. Allocating buffers anew for every
+    block takes as long as filling them, and fragments the heap.
+    """
+
+    def __init__(self, samples: Tensor, exponent: Number) -> None:
+        n, width = samples.shape
+        self.samples = samples
+        self.exponent = exponent
+        self.norms = samples.pow(2).sum(1)
+        # Rounding leaves coinciding points a little apart, by about eps √width; the root would make a huge gradient
+        # of that.
+        self.noise = 4 * torch.finfo(samples.dtype).eps * width**0.5
+        self.size = max(1, min(n, BLOCK_ELEMENTS // n))
+        self.buffers = samples.new_empty(3, self.size * n)
+
+    def blocks(self) -> list[slice]:
+        """Ranges of rows that together are all."""
+        n = len(self.samples)
+        return [slice(start, min(start + self.size, n)) for start in range(0, n, self.size)]
+
+    def of(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """`(distances, squared distances)` from some samples to themselves and all after them, until the next call.
+
+        Where points coincide they are 0 and infinity, so that their quotient is 0. With the exponent 2, which has no
+        root, both are the squared distance.
+        """
+        shape = rows.stop - rows.start, len(self.samples) - rows.start
+        squared, power, limit = self.buffers[:, : shape[0] * shape[1]].view(3, *shape)
+        own, others = self.norms[rows, None], self.norms[rows.start :]
+        points = self.samples[rows.start :]
+        torch.addmm(others, points[: shape[0]], points.T, alpha=-2, out=squared)
+        squared += own
+        if self.exponent == 2:
+            return squared.clamp_(min=0), squared
+        torch.add(others, own, out=limit).mul_(self.noise)
+        coincide = squared <= limit
+        squared.masked_fill_(coincide, 0)
+        torch.pow(squared, self.exponent / 2, out=power)
+        return power, squared.masked_fill_(coincide, math.inf)
+
+    def pull_back(
+        self, rows: slice, gradient: Tensor, distances: Tensor, squared: Tensor, into: Tensor
+    ) -> None:
+        """Add the gradient by the samples, from that by the distances of `of(rows)` (which is used up).
+
+        With w_ij = g_ij · exponent · ‖s_i - s_j‖^(exponent - 2) it is Σ_j w_ij (s_i - s_j) for either end.
+        """
+        if self.exponent != 2:
+            gradient.mul_(distances).div_(squared)
+        gradient.mul_(self.exponent)
+        own, others = self.samples[rows], self.samples[rows.start :]
+        into[rows].addcmul_(gradient.sum(1, keepdim=True), own).addmm_(gradient, others, alpha=-1)
+        after, count = gradient[:, len(own) :], len(own)
+        into[rows.stop :].addcmul_(after.sum(0).unsqueeze(1), others[count:])
+        into[rows.stop :].addmm_(after.T, own, alpha=-1)
 
 
-def _block_sums(
-    x_rows: Tensor, x: Tensor, y_rows: Tensor, y: Tensor, exponent: Number
-) -> tuple[Tensor, ...]:
-    a, b = _distances(x_rows, x, exponent), _distances(y_rows, y, exponent)
-    return a.sum(1), b.sum(1), (a * b).sum(), (a * a).sum(), (b * b).sum()
+class _DistanceSums(torch.autograd.Function):
+    """All of `_Sums`, with the gradient in closed form: autograd would keep twenty matrices of distances for it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, exponent: Number) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x, y)
+        ctx.exponent = exponent
+        of_x, of_y = _Distances(x, exponent), _Distances(y, exponent)
+        row_sums = x.new_zeros(2, len(x), dtype=torch.float64)
+        products = x.new_zeros(3, dtype=torch.float64)
+        for rows in of_x.blocks():
+            a, b = of_x.of(rows)[0].double(), of_y.of(rows)[0].double()
+            count = len(a)
+            for sums, part in zip(row_sums, (a, b)):
+                sums[rows] += part.sum(1)
+                sums[rows.stop :] += part[:, count:].sum(0)
+            for k, (p, q) in enumerate(((a, b), (a, a), (b, b))):
+                diagonal = (p[:, :count] * q[:, :count]).sum()
+                products[k] += 2 * torch.dot(p.view(-1), q.view(-1)) - diagonal
+        return *row_sums.unbind(), *products.unbind()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, y = ctx.saved_tensors
+        of_x, of_y = _Distances(x, ctx.exponent), _Distances(y, ctx.exponent)
+        rows_a, rows_b, ab, aa, bb = (gradient.to(x.dtype) for gradient in gradients)
+        wants_x, wants_y, _ = ctx.needs_input_grad
+        by_x = torch.zeros_like(x) if wants_x else None
+        by_y = torch.zeros_like(y) if wants_y else None
+        with torch.autocast(x.device.type, enabled=False):
+            for rows in of_x.blocks():
+                (a, a_squared), (b, b_squared) = of_x.of(rows), of_y.of(rows)
+                # Of a distance in both of its places in the whole matrix: in the row of each of its ends.
+                if by_x is not None:
+                    by_a = rows_a[rows.start :] + rows_a[rows, None]
+                    by_a.add_(2 * ab * b).add_(4 * aa * a)
+                    of_x.pull_back(rows, by_a, a, a_squared, by_x)
+                if by_y is not None:
+                    by_b = rows_b[rows.start :] + rows_b[rows, None]
+                    by_b.add_(2 * ab * a).add_(4 * bb * b)
+                    of_y.pull_back(rows, by_b, b, b_squared, by_y)
+        return by_x, by_y, None
 
 
 def _sums(x: Tensor, y: Tensor, exponent: Number) -> _Sums:
-    n = len(x)
-    block = max(1, min(n, BLOCK_ELEMENTS // n))
-    parts = []
-    # Not slices: the gradient of each would be a padded copy of the whole.
-    for x_rows, y_rows in zip(x.split(block), y.split(block)):
-        arguments = (x_rows, x, y_rows, y, exponent)
-        if block < n and torch.is_grad_enabled():
-            parts.append(checkpoint(_block_sums, *arguments, use_reentrant=False))
-        else:
-            parts.append(_block_sums(*arguments))
-    rows_a, rows_b, ab, aa, bb = zip(*parts)
-    totals = (torch.stack(part).sum() for part in (ab, aa, bb))
-    return _Sums(torch.cat(rows_a), torch.cat(rows_b), *totals)
+    return _Sums(*_DistanceSums.apply(_prepare(x), _prepare(y), exponent))
 
 
 def _check(x: Tensor, y: Tensor, exponent: Number, least: int) -> None:
@@ -118,7 +190,7 @@ def distance_correlation(
     """
     _check(x, y, exponent, least=2)
     with torch.autocast(x.device.type, enabled=False):
-        sums, n = _sums(_prepare(x), _prepare(y), exponent), len(x)
+        sums, n = _sums(x, y, exponent), len(x)
 
     def covariance(products: Tensor, p: Tensor, q: Tensor) -> Tensor:
         return products / n**2 - 2 * (p * q).sum() / n**3 + p.sum() * q.sum() / n**4
@@ -146,7 +218,7 @@ def bias_corrected_distance_correlation(
     """
     _check(x, y, exponent, least=4)
     with torch.autocast(x.device.type, enabled=False):
-        sums, n = _sums(_prepare(x), _prepare(y), exponent), len(x)
+        sums, n = _sums(x, y, exponent), len(x)
 
     def covariance(products: Tensor, p: Tensor, q: Tensor) -> Tensor:
         centred = products - 2 / (n - 2) * (p * q).sum() + p.sum() * q.sum() / ((n - 1) * (n - 2))
