@@ -13,8 +13,14 @@ from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 
 REAL_DATA = os.environ.get("DPSNN_DATA_MIRROR", "")
 
-# pytest runs in two processes; more threads than cores would only wait for one another.
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """pytest runs in two processes; more threads than cores would only wait for one another.
+
+    Before every test: numba (in dcor) sets the number anew, and sums of another number of parts differ in the last bit.
+    """
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
