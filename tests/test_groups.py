@@ -4,12 +4,14 @@ import csv
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dpsnn import checkpoints
 from dpsnn.checkpoints import attacker_name, classifier_name
 from dpsnn.cli import main
 from dpsnn.data import DATASETS, ImageDataModule
@@ -143,7 +145,7 @@ def test_dry_run_prints_commands_that_the_scripts_accept(
 def test_scripts_are_doors_to_the_same_commands() -> None:
     root = Path(__file__).parent.parent
     scripts = sorted((root / "scripts").glob("*.py"))
-    assert len(scripts) == 5
+    assert len(scripts) == 6
     for script in scripts:
         lines = script.read_text().splitlines()
         assert len(lines) < 30 and lines[-1].strip() == f'script("{script.stem}")'
@@ -197,3 +199,35 @@ def test_the_demo_shows_what_it_says(place: Path, capsys: pytest.CaptureFixture[
     assert float(plain["SSIM"]) > 0.8 > float(floor["SSIM"])
     assert float(plain["ValAccuracy"]) > 90
     assert float(noise["MSE"]) > 1.3 * float(plain["MSE"])
+
+
+def test_without_noise_the_naive_attacker_is_the_adaptive_one_and_is_not_trained_again(
+    place: Path, classifier_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (
+        "train_attacker --max_epochs 1 --learning_rate 0.003 --data_pct 20 --precision 32".split()
+    )
+    made, epochs = {}, []
+    for models in ("alone", "after"):
+        for scale in (0.0, 0.5):
+            target = classifier_file(place / models, noise_scale=scale)
+            for option in (["--naive"],) if models == "alone" else ([], ["--naive"]):
+                command = [
+                    *words,
+                    *option,
+                    "--model",
+                    target.stem,
+                    "--models_dir",
+                    str(place / models),
+                ]
+                assert main(command) == 0
+                out, err = capsys.readouterr()
+                made[models, scale, bool(option)] = checkpoints.read(Path(out.strip()), "attacker")
+                epochs.append(err.count("epoch 1/1"))
+    # Alone without and with noise; then adaptive and naive without, adaptive and naive with noise.
+    assert epochs == [1, 1, 1, 0, 1, 1]
+    for scale in (0.0, 0.5):
+        assert made["after", scale, True].digest == made["alone", scale, True].digest
+        assert made["after", scale, True].arguments["naive"] is True
+    assert made["after", 0.0, False].digest == made["after", 0.0, True].digest
+    assert made["after", 0.5, False].digest != made["after", 0.5, True].digest

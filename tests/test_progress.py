@@ -25,7 +25,7 @@ def test_the_estimate_is_the_median_of_each_kind(
     board = Progress("g", ["classifier"] * 3 + ["attacker"] * 4, done=2)
     assert board.remaining() == "time unknown"
     board.make("classifier", "one", lambda: Path("c"))
-    assert board.remaining() == f"about {duration(2 * 100 + 4 * 100)}", "an unseen kind is average"
+    assert board.remaining() == "time unknown", "attackers were not seen yet"
     for name in ("a", "b", "c"):
         board.make("attacker", name, lambda: Path("a"))
     assert board.remaining() == f"about {duration(2 * 100 + 1 * 20)}"
@@ -44,12 +44,14 @@ def test_failures_stop_nothing_and_are_named_at_the_end(capsys: pytest.CaptureFi
     board.drop("attacker", ["its own"], "its classifier failed")
     assert board.make("attacker", "other", lambda: Path("x")) == Path("x")
     board.check("tables", fail)
+    board.check("well", lambda: None)
     assert board.make("attacker", "last", lambda: Path("y")) == Path("y")
     with pytest.raises(GroupFailed, match="^3 of 4 failed: ") as raised:
         board.close()
     for part in ("first (no luck)", "its own (its classifier failed)", "tables (no luck)"):
         assert part in str(raised.value)
-    assert "2 of 4 done" in capsys.readouterr().err.splitlines()[-1]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "2 of 4 done" in last and "attackers 0 s, evaluation 0 s; at most" in last
 
 
 def test_interruption_is_no_failure() -> None:

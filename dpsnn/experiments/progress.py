@@ -1,5 +1,6 @@
 """The view of a running group: what is done, what runs, what is left and for how long; a failure stops nothing else."""
 
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,12 @@ def duration(seconds: Number) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def peak_memory() -> float:
+    """The most memory that this process has held, in GiB."""
+    unit = 1024**3 if sys.platform == "darwin" else 1024**2
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
 class Progress:
     """Runs the members of a group one after another and keeps count.
 
@@ -40,15 +47,16 @@ class Progress:
         self.done = done
         self.total = done + len(plan)
         self.seconds: dict[str, list[float]] = {}
+        self.checking = 0.0
         self.failed: dict[str, str] = {}
 
     def remaining(self) -> str:
-        """Estimate from the median of what each kind took so far; a kind not seen yet is taken for an average one."""
-        seen = [s for times in self.seconds.values() for s in times]
-        if not seen:
+        """Estimate from the median of what each kind took so far; none before each kind that is left was seen."""
+        left = {kind: count for kind, count in self.left.items() if count}
+        if not left.keys() <= self.seconds.keys():
             return "time unknown"
-        per_kind = {kind: median(self.seconds.get(kind) or seen) for kind in self.left}
-        return f"about {duration(sum(n * per_kind[kind] for kind, n in self.left.items()))}"
+        per_kind = {kind: median(self.seconds[kind]) for kind in left}
+        return f"about {duration(sum(count * per_kind[kind] for kind, count in left.items()))}"
 
     def make(self, kind: str, name: str, action: Callable[[], Path]) -> Path | None:
         """Make one member; None if it failed, which is noted and told at the end."""
@@ -77,21 +85,25 @@ class Progress:
 
     def check(self, name: str, action: Callable[[], object]) -> None:
         """Do something that belongs to a member and is too short to count; a failure is noted like a member's."""
+        start = time.monotonic()
         try:
             action()
         except Exception as error:
             self.failed[name] = " ".join(str(error).split()) or type(error).__name__
             note(f"  failed: {self.failed[name]}")
+        self.checking += time.monotonic() - start
 
     def close(self) -> None:
-        """Say how long each part took.
+        """Say how long each part took, and how much memory.
 
         Raises:
             GroupFailed: If a member failed; the line names each with its reason.
         """
         parts = [f"{kind}s {duration(sum(times))}" for kind, times in self.seconds.items()]
+        parts.append(f"evaluation {duration(self.checking)}")
         note(
-            f"[{self.group}: {self.done} of {self.total} done] {', '.join(parts) or 'nothing to do'}"
+            f"[{self.group}: {self.done} of {self.total} done] {', '.join(parts)};"
+            f" at most {peak_memory():.1f} GiB of memory"
         )
         if self.failed:
             named = "; ".join(f"{name} ({reason})" for name, reason in self.failed.items())

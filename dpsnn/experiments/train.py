@@ -15,7 +15,7 @@ from filelock import FileLock
 from dpsnn import checkpoints
 from dpsnn.attacks import Knowledge
 from dpsnn.batches import to_unit
-from dpsnn.checkpoints import ATTACKER, CLASSIFIER
+from dpsnn.checkpoints import ATTACKER, CLASSIFIER, Stored
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError, choose
@@ -169,7 +169,7 @@ def tuned_learning_rate(spec: AttackerSpec, target: SplitClassifier, knowledge: 
     """The one of its decoder's TRIAL_RATES that serves best, on own validation images, in a short training."""
     results = {}
     for rate in TRIAL_RATES[spec.decoder]:
-        trial = replace(spec, learning_rate=rate, max_epochs=max(1, spec.max_epochs // 10))
+        trial = replace(spec, learning_rate=rate, max_epochs=max(1, spec.max_epochs // 20))
         try:
             fitted = fit(
                 checkpoints.build_attack(trial, target, knowledge),
@@ -184,6 +184,20 @@ def tuned_learning_rate(spec: AttackerSpec, target: SplitClassifier, knowledge: 
         except Diverged:
             results[rate] = math.inf
     return min(results, key=lambda rate: results[rate])
+
+
+def _twin(
+    spec: AttackerSpec, target_spec: ClassifierSpec, target: Stored, folders: Folders
+) -> Path | None:
+    """The adaptive attacker that a naive one would equal bit for bit, where there is no noise to ignore and it exists."""
+    scale = target_spec.noise_scale if spec.model_noise is None else spec.model_noise
+    if not spec.naive or scale or target_spec.gaussian_std:
+        return None
+    twin = replace(spec, naive=False)
+    arguments = checkpoints.attacker_arguments(twin, target)
+    return checkpoints.already(
+        folders.attackers, checkpoints.attacker_name(twin), ATTACKER, arguments
+    )
 
 
 def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Path:
@@ -210,6 +224,11 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
     with _alone(folders.attackers, name, arguments) as progress:
         if done := checkpoints.already(folders.attackers, name, ATTACKER, arguments):
             return done
+        path = folders.attackers / f"{name}.ckpt"
+        if twin := _twin(spec, target_spec, target_stored, folders):
+            stored = checkpoints.read(twin, ATTACKER)
+            checkpoints.save(path, ATTACKER, arguments, stored.record, stored.weights)
+            return path
         knowledge = knowledge_of(target, surrogate)
         rate = spec.learning_rate or tuned_learning_rate(spec, target, knowledge)
         attack = checkpoints.build_attack(replace(spec, learning_rate=rate), target, knowledge)
@@ -237,7 +256,6 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
             loggers=loggers,
             title=f"training attacker {name}",
         )
-        path = folders.attackers / f"{name}.ckpt"
         record = _record(
             fitted,
             surrogate_source=data.source,
