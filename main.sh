@@ -18,6 +18,7 @@ groups='
   shift        attackers whose own images are of another kind
   queries      attackers that average 1 to 64 transmissions of an image
   headline     the table of the README: plain, noise 0.5 and 1.0, NoPeek 0.5, noise 1.0 with NoPeek 0.5, and their attackers
+  published    the experiments of the paper by their own protocol, flaws included, in results/published
   performance  measure every trained classifier and attacker and write the tables
   all          plain, noise, nopeek, combo, post_noise, volume, shift and queries, with the tables
   install      make .venv from environment-lock.yml if need be, and print the Python that the groups use'

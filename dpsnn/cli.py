@@ -18,7 +18,9 @@ from dpsnn.experiments import run, train
 from dpsnn.experiments.demo import demo, demo_experiments
 from dpsnn.experiments.groups import GROUPS, Experiment
 from dpsnn.experiments.headline import headline
+from dpsnn.experiments.ledger import write_ledger
 from dpsnn.experiments.progress import GroupFailed
+from dpsnn.experiments.published import published, published_experiments
 from dpsnn.experiments.train import Folders
 from dpsnn.networks import NETWORKS
 from dpsnn.specs import DECODERS, PRECISIONS, AttackerSpec, ClassifierSpec
@@ -42,6 +44,9 @@ GROUP_OPTIONS = (
     "learning_rate",
     "precision",
 )
+
+PROTOCOL_OPTIONS = ("dataset", "seed", "precision")
+"""What the published protocol leaves open."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -172,13 +177,7 @@ def run_demo(options: argparse.Namespace) -> Path | None:
 
 def run_group(options: argparse.Namespace) -> Path | None:
     base, attacker, judge, folders = _group_specs(options)
-    experiments = [
-        experiment
-        for seed in options.seeds or [base.seed]
-        for experiment in GROUPS[options.command](
-            replace(base, seed=seed), replace(attacker, seed=seed)
-        )
-    ]
+    experiments = _for_seeds(GROUPS[options.command], options, base, attacker)
     if options.dry_run:
         _print_commands(experiments, judge, folders)
         return None
@@ -190,6 +189,25 @@ def run_group(options: argparse.Namespace) -> Path | None:
     if options.command == "headline":
         print(*headline(trained, folders), sep="\n")
     return tables.attackers_table(folders.results_dir)
+
+
+def run_published(options: argparse.Namespace) -> Path | None:
+    base, attacker, judge, folders = _group_specs(options)
+    experiments = _for_seeds(published_experiments, options, base, attacker)
+    if options.dry_run:
+        _print_commands(experiments, judge, folders)
+        return None
+    table = published(experiments, judge, folders)
+    print(*write_summaries(folders.results_dir), sep="\n")
+    return table
+
+
+def ledger(options: argparse.Namespace) -> Path:
+    one_of(options.dataset, CHOICES["dataset"], "dataset")
+    published_dir = options.published_dir or Path(options.results_dir) / "published"
+    return write_ledger(
+        options.dataset, Path(published_dir), Path(options.results_dir), Path(options.output)
+    )
 
 
 def performance(options: argparse.Namespace) -> Path | None:
@@ -224,6 +242,20 @@ def _group_specs(
     return base, attacker, judge, spec_from(Folders, options)
 
 
+def _for_seeds(
+    group: Callable[[ClassifierSpec, AttackerSpec], list[Experiment]],
+    options: argparse.Namespace,
+    base: ClassifierSpec,
+    attacker: AttackerSpec,
+) -> list[Experiment]:
+    """The group once, or with each of the seeds asked for."""
+    return [
+        experiment
+        for seed in options.seeds or [base.seed]
+        for experiment in group(replace(base, seed=seed), replace(attacker, seed=seed))
+    ]
+
+
 def _print_commands(
     experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders
 ) -> None:
@@ -241,8 +273,11 @@ class _Given(argparse.Action):
         setattr(namespace, f"{self.dest}_given", True)
 
 
-def _group_parser(parser: argparse.ArgumentParser, results: str, models: str) -> None:
-    add_options(parser, ClassifierSpec, GROUP_OPTIONS)
+def _group_parser(
+    parser: argparse.ArgumentParser, results: str, models: str, protocol: bool = False
+) -> None:
+    """The options of a group; where a protocol fixes the training, only those that it leaves open."""
+    add_options(parser, ClassifierSpec, PROTOCOL_OPTIONS if protocol else GROUP_OPTIONS)
     parser.add_argument(
         "--max_epochs",
         type=int,
@@ -255,12 +290,25 @@ def _group_parser(parser: argparse.ArgumentParser, results: str, models: str) ->
     parser.add_argument(
         "--attacker_epochs", type=int, metavar="EPOCHS", help="passes over the attackers' images"
     )
-    add_options(parser, AttackerSpec, ["surrogate"])
+    if protocol:
+        parser.set_defaults(surrogate="")
+    else:
+        add_options(parser, AttackerSpec, ["surrogate"])
     add_options(parser, Folders)
     parser.add_argument(
         "--dry_run", action="store_true", help="print the commands, one a line, and do nothing"
     )
     parser.set_defaults(max_epochs_given=False, results_dir=results, models_dir=models)
+
+
+def _seeds_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="SEED",
+        help="repeat the group with each seed; the tables by seed then carry mean and 95 %% interval",
+    )
 
 
 def _evaluation_parser(parser: argparse.ArgumentParser, what: str) -> None:
@@ -331,13 +379,30 @@ def make_parser() -> Parser:
         text = " ".join((experiments.__doc__ or "").split()).rstrip(".")
         made = command(name, run_group, f"{text[0].lower()}{text[1:]}")
         _group_parser(made, "results", "models")
-        made.add_argument(
-            "--seeds",
-            type=int,
-            nargs="+",
-            metavar="SEED",
-            help="repeat the group with each seed; the tables by seed then carry mean and 95 %% interval",
-        )
+        _seeds_option(made)
+    text = " ".join((published_experiments.__doc__ or "").split()).rstrip(".")
+    made = command("published", run_published, f"{text[0].lower()}{text[1:]}")
+    _group_parser(made, "results/published", "models/published", protocol=True)
+    _seeds_option(made)
+    made = command(
+        "ledger", ledger, "set the published figures beside ours, and say why they differ"
+    )
+    made.add_argument(
+        "--dataset", default="mnist", metavar="DATASET", help="data set of ours [%(default)s]"
+    )
+    add_options(made, Folders, ["results_dir"])
+    made.add_argument(
+        "--published_dir",
+        default="",
+        metavar="DIR",
+        help="results of the group `published` [published, within the results folder]",
+    )
+    made.add_argument(
+        "--output",
+        default="docs/reproduction.md",
+        metavar="FILE",
+        help="file to write [%(default)s]",
+    )
     made = command("performance", performance, "evaluate every model and attacker without a row")
     made.add_argument("--dataset", default="", metavar="DATASET", help="only models of this set")
     add_options(made, Folders)

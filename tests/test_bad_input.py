@@ -96,7 +96,7 @@ WHOLE = "it must be a whole number from"
         *(("seed", value, f"{WHOLE} 0") for value in ("-1", "9" * 30)),
         ("dataset", "mnits", "choose from ['digits', 'emnist', 'mnist', 'omniglot28']"),
         ("dataset", "", "choose from ['digits', 'emnist', 'mnist', 'omniglot28']"),
-        ("network", "resnet", "choose from ['titcombe', 'validator']"),
+        ("network", "resnet", "choose from ['titcombe', 'titcombe_softmax', 'validator']"),
         ("precision", "16", "choose from ['32', 'auto', 'bf16']"),
         ("noise_scale", "much", "invalid float value"),
         ("max_epochs", "1.5", "invalid int value"),

@@ -25,6 +25,10 @@ def attackers_table(results_dir: str | Path) -> Path:
     return Path(results_dir) / "quantitative_measures" / "attack_performances.csv"
 
 
+def published_table(results_dir: str | Path) -> Path:
+    return Path(results_dir) / "quantitative_measures" / "published.csv"
+
+
 def cell(value: object) -> str:
     """How a value stands in a table: six significant digits, nothing for what does not apply."""
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -3,15 +3,18 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 from dpsnn.checkpoints import ensure_writable
 from dpsnn.evaluation import tables
+from dpsnn.evaluation.summary import interval
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.run import plot_attacks
 from dpsnn.experiments.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 
 Trained = Sequence[tuple[Experiment, Path, list[Path]]]
+Row = dict[str, str]
 
 HEADINGS = (
     "defence",
@@ -46,52 +49,61 @@ def _stem(path: Path) -> str:
 
 
 def markdown(trained: Trained, folders: Folders) -> str:
-    """One line per attacker, standard errors over images (or blocks of them) after ±, floor and ceiling at the end."""
+    """One line per defence and attacker, floor and ceiling at the end.
+
+    After ± stands half the 95 % interval over seeds; of a single seed, the standard error over images (or blocks of
+    them).
+    """
     models = {r["Model"]: r for r in tables.read(tables.models_table(folders.results_dir))}
     attackers = {r["Attacker"]: r for r in tables.read(tables.attackers_table(folders.results_dir))}
-    lines = [HEADINGS, ("---",) * 2 + ("---:",) * (len(HEADINGS) - 2)]
+    # Seeds of one defence and attacker come together, in the order of the first seed.
+    members: dict[tuple[str, str], list[tuple[Row, Row]]] = {}
     for experiment, model_path, paths in trained:
-        model = models[_stem(model_path)]
         for spec, path in zip(experiment.attackers, paths):
-            row = attackers[_stem(path)]
-            lines.append(
-                (
-                    describe(experiment.classifier),
-                    kind(spec),
-                    _plus_minus(model, "TestAcc", 2),
-                    _plus_minus(model, "MeanValDCorr", 3, "SEValDCorr"),
-                    _plus_minus(row, "MSE", 4),
-                    _plus_minus(row, "SSIM", 3),
-                    _plus_minus(row, "ValAccuracy", 1),
-                    "∞" if row["Epsilon"] == "inf" else f"{float(row['Epsilon']):,.0f}",
-                )
+            key = (describe(experiment.classifier), kind(spec))
+            pair = (models[_stem(model_path)], attackers[_stem(path)])
+            members.setdefault(key, []).append(pair)
+    lines = [HEADINGS, ("---",) * 2 + ("---:",) * (len(HEADINGS) - 2)]
+    for key, pairs in members.items():
+        classifiers, attacks = zip(*pairs)
+        epsilon = attacks[0]["Epsilon"]
+        lines.append(
+            (
+                *key,
+                _plus_minus(classifiers, "TestAcc", 2),
+                _plus_minus(classifiers, "MeanValDCorr", 3, "SEValDCorr"),
+                _plus_minus(attacks, "MSE", 4),
+                _plus_minus(attacks, "SSIM", 3),
+                _plus_minus(attacks, "ValAccuracy", 1),
+                "∞" if epsilon == "inf" else f"{float(epsilon):,.0f}",
             )
-    floor = (
-        "*floor*",
-        "mean image",
-        f"{float(model['AccFloor']):.2f}",
-        f"{float(model['ValDCorrFloor']):.3f}",
-        f"{float(row['MSEFloor']):.4f}",
-        f"{float(row['SSIMFloor']):.3f}",
-        f"{float(row['ValAccuracyFloor']):.1f}",
-        "0",
+        )
+    classifiers, attacks = zip(*(pair for pairs in members.values() for pair in pairs))
+
+    def floor(rows: Sequence[Row], column: str, digits: int) -> str:
+        return f"{mean(float(row[column]) for row in rows):.{digits}f}"
+
+    lines.append(
+        (
+            "*floor*",
+            "mean image",
+            floor(classifiers, "AccFloor", 2),
+            floor(classifiers, "ValDCorrFloor", 3),
+            floor(attacks, "MSEFloor", 4),
+            floor(attacks, "SSIMFloor", 3),
+            floor(attacks, "ValAccuracyFloor", 1),
+            "0",
+        )
     )
-    ceiling = (
-        "*ceiling*",
-        "true image",
-        "",
-        "",
-        "0",
-        "1",
-        f"{float(row['ValAccuracyCeiling']):.1f}",
-        "",
-    )
-    return "\n".join(f"| {' | '.join(line)} |" for line in (*lines, floor, ceiling))
+    ceiling = floor(attacks, "ValAccuracyCeiling", 1)
+    lines.append(("*ceiling*", "true image", "", "", "0", "1", ceiling, ""))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _plus_minus(row: dict[str, str], column: str, digits: int, error: str = "") -> str:
-    value, spread = float(row[column]), float(row[error or f"SE{column}"])
-    return f"{value:.{digits}f} ± {spread:.{digits}f}"
+def _plus_minus(rows: Sequence[Row], column: str, digits: int, error: str = "") -> str:
+    values = [float(row[column]) for row in rows]
+    spread = interval(values) if len(values) > 1 else float(rows[0][error or f"SE{column}"])
+    return f"{mean(values):.{digits}f} ± {spread:.{digits}f}"
 
 
 def headline(trained: Trained, folders: Folders) -> tuple[Path, Path]:
@@ -104,7 +116,7 @@ def headline(trained: Trained, folders: Folders) -> tuple[Path, Path]:
     Returns:
         The markdown file and the figure.
     """
-    dataset = trained[0][0].classifier.dataset
+    dataset, first = trained[0][0].classifier.dataset, trained[0][0].classifier.seed
     text = Path(folders.results_dir) / f"headline_{dataset}.md"
     ensure_writable(text.parent)
     temporary = text.with_name(f".{text.name}.{os.getpid()}.tmp")
@@ -114,7 +126,7 @@ def headline(trained: Trained, folders: Folders) -> tuple[Path, Path]:
         (f"{describe(experiment.classifier)}\n{kind(spec)} attacker", path)
         for experiment, _, paths in trained
         for spec, path in zip(experiment.attackers, paths)
-        if not spec.naive or experiment.classifier.noise_scale
+        if spec.seed == first and (not spec.naive or experiment.classifier.noise_scale)
     ]
     figure = Path(folders.results_dir) / "figures" / f"headline_{dataset}.png"
     return text, plot_attacks(

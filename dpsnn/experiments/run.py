@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from dpsnn import checkpoints
 from dpsnn.attacks.base import BLOCK
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
@@ -120,18 +122,16 @@ def _validator(folders: Folders, model: str, name: str) -> Path:
         ) from error
 
 
-def plot_attacks(
-    attackers: Sequence[tuple[str, Path]], folders: Folders, savepath: Path, title: str = ""
-) -> Path:
-    """Draw the same picture of each class, originals above what each attacker makes of them, and the floor.
+def attack_figure(
+    attackers: Sequence[tuple[str, Path]], folders: Folders, title: str = ""
+) -> Figure:
+    """The same picture of each class, originals above what each attacker makes of them, and the floor.
 
     Args:
         attackers: Label and checkpoint of each row; all targets must be of one data set.
         folders: Where classifiers and data are.
-        savepath: The figure's file.
         title: Above the figure.
     """
-    check_suffix(savepath)
     rows = []
     for label, path in attackers:
         attacked = load_attacked(path, folders.models_dir)
@@ -142,8 +142,15 @@ def plot_attacks(
         guesses = reconstruct(attacked, pixels[:whole_blocks].float() / 255)
         rows.append((label, guesses[shown]))
     rows.append(mean_row(attacked.stored.record["mean_image"], len(shown)))
-    figure = reconstruction_figure(pixels[shown].float() / 255, rows, title)
-    return save_figure(figure, savepath)
+    return reconstruction_figure(pixels[shown].float() / 255, rows, title)
+
+
+def plot_attacks(
+    attackers: Sequence[tuple[str, Path]], folders: Folders, savepath: Path, title: str = ""
+) -> Path:
+    """Draw `attack_figure` to a file."""
+    check_suffix(savepath)
+    return save_figure(attack_figure(attackers, folders, title), savepath)
 
 
 # ---------------------------------------------------------------- groups

@@ -189,7 +189,7 @@ def tuned_learning_rate(spec: AttackerSpec, target: SplitClassifier, knowledge: 
 def _twin(
     spec: AttackerSpec, target_spec: ClassifierSpec, target: Stored, folders: Folders
 ) -> Path | None:
-    """The adaptive attacker that a naive one would equal bit for bit, where there is no noise to ignore and it exists."""
+    """The finished adaptive attacker that this naive one would equal bit for bit: where there is no noise to ignore."""
     scale = target_spec.noise_scale if spec.model_noise is None else spec.model_noise
     if not spec.naive or scale or target_spec.gaussian_std:
         return None

@@ -6,12 +6,13 @@ To add one: write its file and add a line here; that `server(client(x))` equals 
 from collections.abc import Callable
 
 from dpsnn.networks.split import SplitNetwork
-from dpsnn.networks.titcombe import titcombe
+from dpsnn.networks.titcombe import titcombe, titcombe_softmax
 from dpsnn.networks.validator import validator
 
 NETWORKS: dict[str, Callable[..., SplitNetwork]] = {
     "titcombe": titcombe,
+    "titcombe_softmax": titcombe_softmax,
     "validator": validator,
 }
 
-__all__ = ["NETWORKS", "SplitNetwork", "titcombe", "validator"]
+__all__ = ["NETWORKS", "SplitNetwork", "titcombe", "titcombe_softmax", "validator"]

@@ -1,0 +1,264 @@
+"""Plots of numbers, in one style: labelled, colour-blind safe, and told apart by marker and line in black and white."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dpsnn.evaluation.report import plt
+from dpsnn.evaluation.summary import interval
+from dpsnn.tensors import Number
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe & Ito's palette, safe for the colour-blind."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.markersize": 5,
+    "lines.linewidth": 1.4,
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of leakage: how it is called, and which columns hold its standard error, floor and ceiling."""
+
+    column: str
+    label: str
+    error: str = ""
+    floor: str = ""
+    floor_label: str = "floor: mean image"
+    ceiling: str = ""
+
+
+LEAKAGE = (
+    Measure("MSE", "MSE (lower: leaks more)", "SEMSE", "MSEFloor"),
+    Measure("SSIM", "SSIM (higher: leaks more)", "SESSIM", "SSIMFloor"),
+    Measure(
+        "ValAccuracy",
+        "recognised by the judge %",
+        "SEValAccuracy",
+        "ValAccuracyFloor",
+        "floor: most frequent class",
+        "ValAccuracyCeiling",
+    ),
+)
+"""The three measures of a reconstruction; they may disagree, so figures show all."""
+
+WIRE = Measure(
+    "MeanValDCorr",
+    "distance correlation on the wire",
+    "SEValDCorr",
+    "ValDCorrFloor",
+    "floor: shuffled pairs",
+)
+
+
+def estimate(rows: pd.DataFrame, measure: Measure) -> tuple[float, float]:
+    """Mean of a measure and half its 95 % interval: over seeds where there are several, else over images."""
+    values = rows[measure.column].dropna()
+    if len(values) == 1 and measure.error:
+        return float(values.iloc[0]), 1.96 * float(rows[measure.error].iloc[0])
+    return float(values.mean()), interval([float(value) for value in values])
+
+
+def curves(
+    axis: Axes, series: dict[str, pd.DataFrame], x: str, measure: Measure, xlabel: str
+) -> None:
+    """One line per series, the mean over seeds with its interval; floor and ceiling where the measure has them.
+
+    Args:
+        axis: Where to draw.
+        series: Label → rows of a table; rows of equal `x` are repetitions.
+        x: Column of the horizontal axis, of numbers.
+        measure: Column of the vertical axis.
+        xlabel: What stands below.
+    """
+    for number, (label, rows) in enumerate(series.items()):
+        points = []
+        for _, repeated in rows.groupby(x):
+            points.append(estimate(repeated, measure))
+        middle, half = np.array(points).reshape(-1, 2).T
+        axis.errorbar(
+            sorted(set(rows[x])),
+            middle,
+            yerr=half,
+            label=label,
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)],
+            linestyle=LINES[number % len(LINES)],
+            capsize=2,
+        )
+    _reference_lines(axis, pd.concat(series.values()), measure)
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(measure.label)
+
+
+def _reference_lines(
+    axis: Axes, rows: pd.DataFrame, measure: Measure, upright: bool = False
+) -> None:
+    line = axis.axvline if upright else axis.axhline
+    for column, label, style in (
+        (measure.floor, measure.floor_label, (0, (1, 2))),
+        (measure.ceiling, "ceiling: true image", (0, (6, 3))),
+    ):
+        if column:
+            line(
+                float(rows[column].mean()), color="black", linewidth=1, linestyle=style, label=label
+            )
+
+
+def _legend(figure: Figure) -> None:
+    """One legend below all panels, each entry once."""
+    entries = {
+        label: handle
+        for axis in figure.axes
+        for handle, label in zip(*axis.get_legend_handles_labels())
+    }
+    # What was measured first, then floors and ceilings.
+    entries = dict(sorted(entries.items(), key=lambda entry: ":" in entry[0]))
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside lower center", ncols=min(4, len(entries))
+    )
+
+
+def leakage_curves(
+    series: dict[str, pd.DataFrame], x: str, xlabel: str, title: str, scale: str = "linear"
+) -> Figure:
+    """The three measures of leakage against one setting.
+
+    Args:
+        series: Label → rows of the table of attackers.
+        x: Column of the setting, of numbers.
+        xlabel: Name of the setting, with its unit.
+        title: Above the figure.
+        scale: `linear`, `log`, or `symlog` for settings that include 0.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(LEAKAGE), figsize=(9.5, 3.3))
+        ticks = sorted({float(value) for rows in series.values() for value in rows[x]})
+        for axis, measure in zip(axes, LEAKAGE):
+            curves(axis, series, x, measure, xlabel)
+            # Linear up to the smallest value above 0, so that 0 has its place beside it.
+            linear = {"linthresh": min(t for t in ticks if t > 0)} if scale == "symlog" else {}
+            axis.set_xscale(scale, **linear)
+            if scale != "linear":
+                axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+                axis.minorticks_off()
+        _legend(figure)
+        figure.suptitle(title)
+    return figure
+
+
+def leakage_bars(groups: dict[str, pd.DataFrame], title: str) -> Figure:
+    """The three measures of leakage for settings that are no numbers, one bar each with its interval."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(LEAKAGE), figsize=(9.5, 3.0))
+        for axis, measure in zip(axes, LEAKAGE):
+            for number, (label, rows) in enumerate(groups.items()):
+                value, half = estimate(rows, measure)
+                axis.bar(
+                    label,
+                    value,
+                    yerr=None if np.isnan(half) else half,
+                    color=COLOURS[number % len(COLOURS)],
+                    hatch=("", "//", "..", "xx")[number % 4],
+                    edgecolor="black",
+                    capsize=3,
+                )
+            _reference_lines(axis, pd.concat(groups.values()), measure)
+            axis.set_ylabel(measure.label)
+        _legend(figure)
+        figure.suptitle(title)
+    return figure
+
+
+def wire_curves(series: dict[str, pd.DataFrame], title: str) -> Figure:
+    """Distance correlation on the wire and test accuracy against the weight of NoPeek."""
+    accuracy = Measure("TestAcc", "test accuracy %", "SETestAcc")
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(8, 3.3))
+        for axis, measure in zip(axes, (WIRE, accuracy)):
+            curves(axis, series, "NopeekWeight", measure, "NoPeek weight")
+        axes[0].set_ylim(bottom=min(0, axes[0].get_ylim()[0]))
+        _legend(figure)
+        figure.suptitle(title)
+    return figure
+
+
+def front(points: Sequence[tuple[Number, Number]]) -> list[int]:
+    """Indices of the points that no other one beats, by rising first coordinate; more is better in both."""
+    order = sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1]))
+    kept: list[int] = []
+    for index in order:
+        if not kept or points[index][1] > points[kept[-1]][1]:
+            kept.append(index)
+    return kept[::-1]
+
+
+def pareto(
+    families: dict[str, list[tuple[str, pd.DataFrame, dict[str, pd.DataFrame]]]], title: str
+) -> Figure:
+    """Accuracy against leakage, a point per defence, one panel per measure of leakage, the front drawn.
+
+    Args:
+        families: Family of defences → its members: label, rows of the classifier, and for each measure (by column) the
+            rows of its strongest attacker.
+        title: Above the figure.
+    """
+    accuracy = Measure("TestAcc", "test accuracy %", "SETestAcc")
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(LEAKAGE), figsize=(12, 4.4), sharey=True)
+        for axis, measure in zip(axes, LEAKAGE):
+            points, better = [], 1 if measure.column == "MSE" else -1
+            for number, (family, members) in enumerate(families.items()):
+                for position, (label, classifier, attackers) in enumerate(members):
+                    x, x_half = estimate(attackers[measure.column], measure)
+                    y, y_half = estimate(classifier, accuracy)
+                    points.append((better * x, y))
+                    axis.errorbar(
+                        x,
+                        y,
+                        xerr=x_half,
+                        yerr=y_half,
+                        color=COLOURS[number],
+                        marker=MARKERS[number],
+                        linestyle="",
+                        elinewidth=0.7,
+                        label=None if position else family,
+                    )
+                    axis.annotate(label, (x, y), (3, 3), textcoords="offset points", fontsize=6.5)
+            on_front = [points[i] for i in front(points)]
+            axis.plot(
+                [better * x for x, _ in on_front],
+                [y for _, y in on_front],
+                color="black",
+                linewidth=1,
+                zorder=0,
+                label="best at this leakage",
+            )
+            everything = pd.concat(a[measure.column] for ms in families.values() for _, _, a in ms)
+            _reference_lines(axis, everything, measure, upright=True)
+            axis.set_xlabel(measure.label)
+            if better < 0:
+                # More private to the right, in every panel.
+                axis.invert_xaxis()
+        axes[0].set_ylabel(accuracy.label)
+        _legend(figure)
+        figure.suptitle(title)
+    return figure

@@ -1,0 +1,136 @@
+"""Every published row beside our two: by the published protocol, and done soundly. Gathered from the tables alone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dpsnn.errors import UsageError
+from dpsnn.evaluation import tables
+from dpsnn.experiments.published import PUBLISHED, Published
+from dpsnn.specs import ClassifierSpec
+
+Row = Mapping[str, str]
+
+KINDS = {
+    ("True", "conv"): "adaptive",
+    ("False", "conv"): "naive",
+    ("True", "linear"): "linear",
+}
+"""The attackers of a sound row, by the columns Adaptive and Decoder."""
+
+
+class Line(NamedTuple):
+    """One published row with what we have beside it; None where it was not run."""
+
+    paper: Published
+    protocol: Row | None
+    """Our row of published statistics."""
+    wire: Row | None
+    """The protocol's attacker, scored honestly on what crosses the wire."""
+    sound: Row | None
+    """Our honest row of the classifier trained soundly."""
+    attackers: dict[str, Row]
+    """The honest rows of its attackers, of the KINDS."""
+
+
+def number(row: Row | None, column: str) -> float | None:
+    """A cell as a number; None where the row, the column or the value is missing.
+
+    Raises:
+        UsageError: If the cell holds something else.
+    """
+    text = row.get(column, "") if row else ""
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(
+            f"column {column} has {text!r}, no number; delete that row and evaluate again"
+        ) from error
+
+
+def best(line: Line, column: str, sign: int) -> tuple[str, Row] | None:
+    """The kind and row of the sound attacker that does most harm: largest `sign` × column."""
+    scored = [
+        (sign * value, kind, row)
+        for kind, row in line.attackers.items()
+        if (value := number(row, column)) is not None
+    ]
+    if not scored:
+        return None
+    _, kind, row = max(scored, key=lambda entry: entry[0])  # the first of equals
+    return kind, row
+
+
+def gather(dataset: str, published_dir: Path, results_dir: Path) -> list[Line]:
+    """One line per published row, in the paper's order.
+
+    Args:
+        dataset: Data set of our rows.
+        published_dir: Results of the group `published`.
+        results_dir: Results of the honest groups.
+
+    Raises:
+        UsageError: If there is not a single row for the data set, or a table is damaged.
+    """
+
+    def read(path: Path, key: Sequence[str]) -> list[dict[str, str]]:
+        return [row for row in tables.read(path, key) if row.get("Dataset") == dataset]
+
+    protocol = read(tables.published_table(published_dir), tables.CLASSIFIER_KEY)
+    wires = read(tables.attackers_table(published_dir), tables.ATTACKER_KEY)
+    models = read(tables.models_table(results_dir), tables.CLASSIFIER_KEY)
+    attacks = read(tables.attackers_table(results_dir), tables.ATTACKER_KEY)
+    if not protocol and not models:
+        raise UsageError(
+            f"no results for {dataset} in {published_dir} or {results_dir}; run"
+            f" ./main.sh published --dataset {dataset} and ./main.sh all --dataset {dataset} first"
+        )
+    sound = [row for row in models if _is_sound(row)]
+    lines = []
+    for paper in PUBLISHED:
+        ours, honest = _pick(protocol, paper), _pick(sound, paper)
+        names = (ours["Model"], ours.get("Attacker")) if ours else ()
+        wire = next((row for row in wires if (row["Model"], row["Attacker"]) == names), None)
+        lines.append(Line(paper, ours, wire, honest, _attackers(attacks, honest)))
+    return lines
+
+
+def _is_sound(row: Row) -> bool:
+    return (
+        row.get("Network") == "titcombe"
+        and row.get("BatchSize") == "128"
+        and number(row, "LearningRate") == ClassifierSpec.learning_rate
+        and not number(row, "GaussianStd")
+        and number(row, "NopeekExponent") in (None, 1)
+    )
+
+
+def _pick(rows: Iterable[Row], paper: Published) -> Row | None:
+    """The row with these defences and the smallest seed; the latest of several."""
+    wanted = (paper.noise_scale, paper.nopeek_weight)
+    fitting = [
+        row for row in rows if (number(row, "NoiseScale"), number(row, "NopeekWeight")) == wanted
+    ]
+    return min(reversed(fitting), key=lambda row: number(row, "Seed") or 0, default=None)
+
+
+def _attackers(rows: Iterable[Row], model: Row | None) -> dict[str, Row]:
+    """The plain attackers of a classifier: own digits, all of them, one transmission, the noise of training."""
+    if model is None:
+        return {}
+    found: dict[str, Row] = {}
+    for row in rows:
+        kind = KINDS.get((row.get("Adaptive", ""), row.get("Decoder", "")))
+        usual = (
+            row["Model"] == model["Model"]
+            and row.get("Surrogate") == row.get("Dataset")
+            and number(row, "DataPct") == 100
+            and number(row, "Queries") == 1
+            and number(row, "NoiseScale") == number(row, "TrainNoiseScale")
+            and number(row, "Seed") == number(model, "Seed")
+        )
+        if kind and usual:
+            found[kind] = row
+    return {kind: found[kind] for kind in KINDS.values() if kind in found}

@@ -1,0 +1,262 @@
+"""Figures show what the tables say: values, intervals, floors and the front; what has no rows is named, not drawn."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dpsnn import checkpoints
+from dpsnn.errors import UsageError
+from dpsnn.evaluation import plots, tables
+from dpsnn.evaluation.summary import interval
+from dpsnn.experiments import figures
+from dpsnn.experiments.figures import FIGURES, Missing, Results
+from dpsnn.experiments.groups import GROUPS, Experiment
+from dpsnn.experiments.headline import markdown
+from dpsnn.experiments.train import Folders
+from dpsnn.specs import AttackerSpec, ClassifierSpec
+
+FileMaker = Callable[..., Path]
+
+
+def invented_rows(
+    experiments: list[Experiment], generator: random.Random
+) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """Rows of both tables with the columns that figures read, and values out of thin air."""
+    models: list[dict[str, object]] = []
+    attacks: list[dict[str, object]] = []
+    for experiment in experiments:
+        spec = experiment.classifier
+        model = f"{checkpoints.classifier_name(spec)}_epoch=00"
+        models.append(
+            {
+                "Model": model,
+                "TestAcc": 90 + 9 * generator.random(),
+                "SETestAcc": 0.1,
+                "AccFloor": 10.0,
+                "MeanValDCorr": generator.random(),
+                "SEValDCorr": 0.01,
+                "ValDCorrFloor": 0.02,
+                "NoiseScale": spec.noise_scale,
+                "NopeekWeight": spec.nopeek_weight,
+                "NopeekExponent": spec.nopeek_exponent if spec.nopeek_weight else None,
+                "GaussianStd": 0.0,
+                "Network": "titcombe",
+                "Dataset": spec.dataset,
+                "Seed": spec.seed,
+            }
+        )
+        for attacker in experiment.attackers:
+            attacker = replace(attacker, model=model, surrogate=attacker.surrogate or spec.dataset)
+            noise = spec.noise_scale if attacker.model_noise is None else attacker.model_noise
+            attacks.append(
+                {
+                    "Model": model,
+                    "Attacker": checkpoints.attacker_name(attacker),
+                    "MSE": generator.random() / 20,
+                    "SEMSE": 0.001,
+                    "MSEFloor": 0.07,
+                    "SSIM": generator.random(),
+                    "SESSIM": 0.01,
+                    "SSIMFloor": 0.3,
+                    "ValAccuracy": 100 * generator.random(),
+                    "SEValAccuracy": 1.0,
+                    "ValAccuracyFloor": 10.0,
+                    "ValAccuracyCeiling": 98.0,
+                    "Adaptive": not attacker.naive,
+                    "Decoder": attacker.decoder,
+                    "Surrogate": attacker.surrogate,
+                    "SurrogateImages": 10 * attacker.data_pct,
+                    "DataPct": attacker.data_pct,
+                    "Queries": attacker.queries,
+                    "NoiseScale": noise,
+                    "TrainNoiseScale": spec.noise_scale,
+                    "NopeekWeight": spec.nopeek_weight,
+                    "Epsilon": 1000 / noise if noise else float("inf"),
+                    "Dataset": spec.dataset,
+                    "Seed": attacker.seed,
+                }
+            )
+    return models, attacks
+
+
+def write_tables(folder: Path, *seeds: int, group: str = "all") -> Folders:
+    experiments = [
+        experiment
+        for seed in seeds
+        for experiment in GROUPS[group](ClassifierSpec(seed=seed), AttackerSpec(seed=seed))
+    ]
+    models, attacks = invented_rows(experiments, random.Random(0))
+    folders = Folders(results_dir=str(folder / "results"), models_dir=str(folder / "models"))
+    tables.upsert(tables.models_table(folders.results_dir), models, tables.CLASSIFIER_KEY)
+    tables.upsert(tables.attackers_table(folders.results_dir), attacks, tables.ATTACKER_KEY)
+    return folders
+
+
+def points(axis: Axes, label: str) -> dict[float, float]:
+    """What an axis shows under a label: x → y."""
+    for container in axis.containers:
+        if container.get_label() == label:
+            x, y = container.lines[0].get_data()  # type: ignore[union-attr]
+            return dict(zip(np.asarray(x).tolist(), np.asarray(y).tolist()))
+    raise AssertionError(f"no {label}")
+
+
+def heights(axis: Axes) -> dict[str, float]:
+    """Label of each reference line → its height."""
+    return {str(line.get_label()): float(np.asarray(line.get_ydata())[0]) for line in axis.lines}
+
+
+def test_curves_show_the_rows_with_their_floor_and_ceiling(tmp_path: Path) -> None:
+    results = Results(write_tables(tmp_path, 0), "digits")
+    figure = figures.noise(results)
+    rows = results.attacks(NopeekWeight=0.0, Kind="adaptive linear")
+    assert len(rows) == 7
+    for axis, column in zip(figure.axes, ("MSE", "SSIM", "ValAccuracy")):
+        expected = dict(zip(rows.TrainNoiseScale, rows[column]))
+        assert points(axis, "adaptive linear attacker") == pytest.approx(expected)
+        assert column.replace("ValAccuracy", "recognised") in axis.get_ylabel()
+    assert heights(figure.axes[0])["floor: mean image"] == pytest.approx(0.07)
+    assert heights(figure.axes[2])["ceiling: true image"] == pytest.approx(98)
+    assert len({label for _, label in legend(figure)}) == len(legend(figure)) == 6
+
+
+def legend(figure: Figure) -> list[tuple[int, str]]:
+    return [(i, text.get_text()) for i, text in enumerate(figure.legends[0].get_texts())]
+
+
+def test_seeds_become_a_mean_with_its_interval(tmp_path: Path) -> None:
+    results = Results(write_tables(tmp_path, 0, 1, 2), "digits")
+    rows = results.attacks(TrainNoiseScale=0.5, NopeekWeight=0.0, Kind="naive")
+    assert sorted(rows.Seed) == [0, 1, 2]
+    middle, half = plots.estimate(rows, plots.LEAKAGE[0])
+    assert middle == pytest.approx(rows.MSE.mean()) and half == pytest.approx(interval([*rows.MSE]))
+    assert points(figures.noise(results).axes[0], "naive attacker")[0.5] == pytest.approx(middle)
+    one = rows[rows.Seed == 1]
+    assert plots.estimate(one, plots.LEAKAGE[0]) == (one.MSE.iloc[0], pytest.approx(1.96 * 0.001))
+
+
+@pytest.mark.parametrize(
+    ("draw", "x", "values"),
+    [
+        (figures.post_noise, "adaptive attacker", [0, 0.1, 0.5, 1, 2, 5]),
+        (figures.volume, "adaptive attacker", [20, 50, 100, 250, 500, 750, 1000]),
+        (figures.queries, "naive attacker", [1, 4, 16, 64]),
+        (figures.nopeek, "adaptive attacker", [0, 0.05, 0.1, 0.25, 0.5, 1]),
+    ],
+)
+def test_each_question_has_its_axis(
+    tmp_path: Path, draw: Callable[[Results], Figure], x: str, values: list[float]
+) -> None:
+    figure = draw(Results(write_tables(tmp_path, 0), "digits"))
+    assert [*points(figure.axes[0], x)] == values
+
+
+def test_the_wire_shows_its_shuffled_floor(tmp_path: Path) -> None:
+    figure = figures.wire(Results(write_tables(tmp_path, 0), "digits"))
+    assert heights(figure.axes[0])["floor: shuffled pairs"] == pytest.approx(0.02)
+    assert [*points(figure.axes[0], "noise 0")] == [0, 0.05, 0.1, 0.25, 0.5, 1]
+    assert [*points(figure.axes[0], "noise 0.2")] == [0, 0.1, 0.25, 0.5]
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    generator = random.Random(1)
+    cloud = [(generator.random(), generator.random()) for _ in range(60)]
+    beaten = {
+        i
+        for i, (x, y) in enumerate(cloud)
+        if any(a >= x and b >= y and (a, b) != (x, y) for a, b in cloud)
+    }
+    kept = plots.front(cloud)
+    assert set(kept) == set(range(60)) - beaten
+    assert [cloud[i][0] for i in kept] == sorted(cloud[i][0] for i in kept)
+    assert plots.front([(1, 1), (1, 2), (0, 2)]) == [1]
+
+
+def test_the_pareto_plot_takes_the_strongest_attacker_of_each_defence(tmp_path: Path) -> None:
+    results = Results(write_tables(tmp_path, 0), "digits")
+    figure = figures.pareto(results)
+    rows = results.attacks(TrainNoiseScale=0.0, NopeekWeight=0.0)
+    assert len(rows) == 3
+    (shown,) = points(figure.axes[0], "no defence")
+    assert shown == pytest.approx(rows.MSE.min())
+    (shown,) = points(figure.axes[1], "no defence")
+    assert shown == pytest.approx(rows.SSIM.max())
+    names = {text for _, text in legend(figure)}
+    assert {"no defence", "noise", "NoPeek", "noise and NoPeek"} <= names
+    # One name per classifier that has a defence.
+    assert len([t for t in figure.axes[0].texts if t.get_text()]) == 23
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """Tables and untrained checkpoints of everything."""
+    return write_tables(tmp_path_factory.mktemp("drawn"), 0)
+
+
+def test_every_figure_is_drawn_and_what_has_no_checkpoint_is_named(
+    drawn: Folders,
+    classifier_file: FileMaker,
+    attacker_file: FileMaker,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for experiment in GROUPS["volume"](ClassifierSpec(), AttackerSpec()):
+        target = classifier_file(Path(drawn.models_dir))
+        for attacker in experiment.attackers:
+            attacker_file(Path(drawn.models_dir), target, data_pct=attacker.data_pct)
+    written = figures.draw(drawn, "digits")
+    pictures = {"defence", "post_noise", "queries"}
+    missing = {f"reconstructions_by_{name}" for name in pictures}
+    assert [path.stem.removesuffix("_digits") for path in written] == [
+        name for name in FIGURES if name not in missing
+    ]
+    assert all(path.stat().st_size > 5000 for path in written)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1].strip() for line in lines] == [
+        f"{name}_digits.png" for name in FIGURES if name in missing
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "pareto"])
+def test_a_figure_without_rows_says_what_is_missing(tmp_path: Path, name: str) -> None:
+    results = Results(write_tables(tmp_path, 0, group="plain"), "digits")
+    with pytest.raises(Missing):
+        FIGURES[name](results)
+
+
+def test_no_results_at_all_are_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no results in .*model_performances.csv; run ./main.sh"):
+        Results(Folders(results_dir=str(tmp_path)), "digits")
+    with pytest.raises(UsageError, match="no results for mnist"):
+        Results(write_tables(tmp_path, 0, group="plain"), "mnist")
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_the_headline_gives_errors_over_images_or_an_interval_over_seeds(
+    tmp_path: Path, seeds: tuple[int, ...]
+) -> None:
+    folders = write_tables(tmp_path, *seeds, group="headline")
+    trained: list[Any] = []
+    for seed in seeds:
+        for experiment in GROUPS["headline"](ClassifierSpec(seed=seed), AttackerSpec(seed=seed)):
+            model = Path(f"{checkpoints.classifier_name(experiment.classifier)}_epoch=00.ckpt")
+            named = [replace(a, model=model.stem, surrogate="digits") for a in experiment.attackers]
+            paths = [Path(f"{checkpoints.attacker_name(spec)}.ckpt") for spec in named]
+            trained.append((experiment, model, paths))
+    lines = markdown(trained, folders).splitlines()
+    assert len(lines) == 2 + 5 * 3 + 2
+    cells = [cell.strip() for cell in lines[5].strip("|").split("|")]
+    assert cells[:2] == ["noise 0.5", "adaptive"] and cells[-1] == "2,000"
+    table = pd.read_csv(tables.attackers_table(folders.results_dir))
+    rows = table[(table.TrainNoiseScale == 0.5) & table.Adaptive & (table.Decoder == "conv")]
+    assert len(rows) == len(seeds)
+    spread = interval([*rows.MSE]) if len(seeds) > 1 else 0.001
+    assert cells[4] == f"{rows.MSE.mean():.4f} ± {spread:.4f}"
+    assert lines[-2].startswith("| *floor* | mean image | 10.00 | 0.020 | 0.0700 | 0.300 | 10.0 |")
