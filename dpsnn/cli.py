@@ -16,11 +16,13 @@ from dpsnn.evaluation import tables
 from dpsnn.evaluation.summary import write_summaries
 from dpsnn.experiments import run, train
 from dpsnn.experiments.demo import demo, demo_experiments
+from dpsnn.experiments.figures import FIGURES, draw, figure_path
 from dpsnn.experiments.groups import GROUPS, Experiment
 from dpsnn.experiments.headline import headline
 from dpsnn.experiments.ledger import write_ledger
 from dpsnn.experiments.progress import GroupFailed
 from dpsnn.experiments.published import published, published_experiments
+from dpsnn.experiments.tracking import summarise
 from dpsnn.experiments.train import Folders
 from dpsnn.networks import NETWORKS
 from dpsnn.specs import DECODERS, PRECISIONS, AttackerSpec, ClassifierSpec
@@ -183,12 +185,42 @@ def run_group(options: argparse.Namespace) -> Path | None:
         return None
     if options.command == "all":
         experiments = run.reachable(experiments, folders)
-    trained = run.run(experiments, judge, folders, options.command)
-    print(tables.models_table(folders.results_dir))
-    print(*write_summaries(folders.results_dir), sep="\n")
+    try:
+        trained = run.run(experiments, judge, folders, options.command)
+    except GroupFailed:
+        # What the other members gave is not lost.
+        _conclude(options.command, base.dataset, folders)
+        raise
     if options.command == "headline":
         print(*headline(trained, folders), sep="\n")
+    _conclude(options.command, base.dataset, folders)
     return tables.attackers_table(folders.results_dir)
+
+
+def _conclude(group: str, dataset: str, folders: Folders) -> None:
+    """What is made of the tables of a group: summaries, for `all` the figures, and the mirror in W&B."""
+    drawn = draw(folders, dataset) if group == "all" else []
+    written = [tables.models_table(folders.results_dir), *write_summaries(folders.results_dir)]
+    print(*drawn, *written, sep="\n")
+    if folders.wandb:
+        summarise(group, dataset, Path(folders.results_dir), drawn)
+
+
+def figures(options: argparse.Namespace) -> Path | None:
+    folders = spec_from(Folders, options)
+    one_of(options.dataset, CHOICES["dataset"], "dataset")
+    if options.dry_run:
+        print(*(figure_path(folders, name, options.dataset) for name in FIGURES), sep="\n")
+        return None
+    written = draw(folders, options.dataset)
+    if not written:
+        raise UsageError(
+            f"nothing to draw for {options.dataset}; run ./main.sh all --dataset {options.dataset}"
+        )
+    if folders.wandb:
+        summarise("figures", options.dataset, Path(folders.results_dir), written)
+    print(*written[:-1], sep="\n")
+    return written[-1]
 
 
 def run_published(options: argparse.Namespace) -> Path | None:
@@ -403,6 +435,15 @@ def make_parser() -> Parser:
         metavar="FILE",
         help="file to write [%(default)s]",
     )
+    made = command("figures", figures, "draw every figure from the tables and checkpoints")
+    made.add_argument(
+        "--dataset",
+        default=ClassifierSpec.dataset,
+        metavar="DATASET",
+        help="data set of the classifiers [%(default)s]",
+    )
+    made.add_argument("--dry_run", action="store_true", help="print the files and draw nothing")
+    add_options(made, Folders)
     made = command("performance", performance, "evaluate every model and attacker without a row")
     made.add_argument("--dataset", default="", metavar="DATASET", help="only models of this set")
     add_options(made, Folders)

@@ -50,7 +50,7 @@ def locked_version(name: str) -> str:
 
 
 def test_setup_has_the_lists_this_file_knows() -> None:
-    assert set(SETUP) == {"run", "test", "dev"}
+    assert set(SETUP) == {"run", "test", "notebooks", "dev"}
     assert all(SETUP.values())
 
 

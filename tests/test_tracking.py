@@ -9,7 +9,9 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from dpsnn.cli import main
-from dpsnn.experiments.tracking import has_account
+from dpsnn.evaluation import tables
+from dpsnn.evaluation.report import plt, save_figure
+from dpsnn.experiments.tracking import has_account, summarise
 
 BLOCK = 32 * 1024
 
@@ -69,6 +71,25 @@ def test_offline_runs_hold_metrics_configuration_and_a_picture(tracked: Path) ->
     assert {"attacker", "adaptive", "digits"} <= set(run.tags) and run.project == "dpsnn"
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config["target"]["noise_scale"] == 0.5
+
+
+def test_a_group_is_summed_up_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [
+        {"Model": "a", "Dataset": "digits", "TestAcc": 97.5},
+        {"Model": "b", "Dataset": "mnist", "TestAcc": 99.0},
+    ]
+    tables.upsert(tables.models_table(tmp_path), models, tables.CLASSIFIER_KEY)
+    picture = save_figure(plt.figure(), tmp_path / "figures" / "pareto_digits.png")
+    summarise("all", "digits", tmp_path, [picture])
+    (path,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    (run,) = [r.run for r in records(path) if r.HasField("run")][:1]
+    assert (run.display_name, run.run_group) == ("all_digits_summary", "all")
+    logged, files = items(path), path.parent / "files"
+    table = json.loads((files / str(logged["model_performances/path"])).read_text())
+    assert table["columns"] == ["Model", "Dataset", "TestAcc"]
+    assert table["data"] == [["a", "digits", "97.5"]]
+    shown = files / str(logged["pareto_digits/path"])
+    assert shown.read_bytes() == picture.read_bytes()
 
 
 def test_csv_logs_are_always_written(tracked: Path) -> None:

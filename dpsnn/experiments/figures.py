@@ -1,5 +1,6 @@
 """The figures of the paper and beyond, drawn from the tables and checkpoints that the groups left."""
 
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import plots, tables
-from dpsnn.evaluation.report import save_figure
+from dpsnn.evaluation.report import plt, save_figure
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.run import attack_figure
 from dpsnn.experiments.train import Folders
@@ -326,11 +327,41 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
 """Name of the file → how it is drawn. To add a figure: write its function and a line here."""
 
 
+def figure_path(folders: Folders, name: str, dataset: str) -> Path:
+    """Where a figure is written."""
+    return Path(folders.results_dir) / "figures" / f"{name}_{dataset}.png"
+
+
+def show(results: Results, name: str) -> Any:
+    """A figure for a notebook: drawn anew where its checkpoints are there, else the file that was drawn last.
+
+    Returns:
+        An `IPython.display.Image`.
+
+    Raises:
+        Missing: If there is neither.
+    """
+    from IPython.display import Image
+
+    try:
+        content = io.BytesIO()
+        figure = FIGURES[name](results)
+        figure.savefig(content, dpi=100, bbox_inches="tight")
+        plt.close(figure)
+        return Image(content.getvalue())
+    except Missing as reason:
+        path = figure_path(results.folders, name, results.dataset)
+        if not path.exists():
+            raise
+        note(f"{reason}; this is {path.name} as it was drawn last")
+        return Image(path.read_bytes())
+
+
 def draw(folders: Folders, dataset: str) -> list[Path]:
     """Draw every figure whose rows and checkpoints are there; the others are named on standard error.
 
     Returns:
-        The files, `figures/NAME_DATASET.png` under the results.
+        The files.
 
     Raises:
         UsageError: If there are no results for the data set at all, or the folder cannot be written.
@@ -338,7 +369,7 @@ def draw(folders: Folders, dataset: str) -> list[Path]:
     results = Results(folders, dataset)
     written = []
     for name, figure in FIGURES.items():
-        path = Path(folders.results_dir) / "figures" / f"{name}_{dataset}.png"
+        path = figure_path(folders, name, dataset)
         try:
             written.append(save_figure(figure(results), path))
         except Missing as reason:
