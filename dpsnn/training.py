@@ -1,6 +1,7 @@
 """One way to train a LightningModule: seeded, repeatable, resumable, best epoch kept."""
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -170,6 +171,8 @@ def fit(
     best = KeepBest(monitor, mode, patience)
     extra = [_SaveProgress(progress_file)] if progress_file else []
     _quieten()
+    # Trainers and their modules refer to each other: those of earlier trainings, with their data, would pile up.
+    gc.collect()
     start = time.monotonic()
     # Everything on standard error: standard output carries results only.
     with contextlib.redirect_stdout(sys.stderr):

@@ -68,6 +68,8 @@ WIRE = Measure(
     "floor: shuffled pairs",
 )
 
+ACCURACY = Measure("TestAcc", "test accuracy %", "SETestAcc")
+
 
 def estimate(rows: pd.DataFrame, measure: Measure) -> tuple[float, float]:
     """Mean of a measure and half its 95 % interval: over seeds where there are several, else over images."""
@@ -190,10 +192,9 @@ def leakage_bars(groups: dict[str, pd.DataFrame], title: str) -> Figure:
 
 def wire_curves(series: dict[str, pd.DataFrame], title: str) -> Figure:
     """Distance correlation on the wire and test accuracy against the weight of NoPeek."""
-    accuracy = Measure("TestAcc", "test accuracy %", "SETestAcc")
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(8, 3.3))
-        for axis, measure in zip(axes, (WIRE, accuracy)):
+        for axis, measure in zip(axes, (WIRE, ACCURACY)):
             curves(axis, series, "NopeekWeight", measure, "NoPeek weight")
         axes[0].set_ylim(bottom=min(0, axes[0].get_ylim()[0]))
         _legend(figure)
@@ -221,7 +222,6 @@ def pareto(
             rows of its strongest attacker.
         title: Above the figure.
     """
-    accuracy = Measure("TestAcc", "test accuracy %", "SETestAcc")
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(LEAKAGE), figsize=(12, 4.4), sharey=True)
         for axis, measure in zip(axes, LEAKAGE):
@@ -229,7 +229,7 @@ def pareto(
             for number, (family, members) in enumerate(families.items()):
                 for position, (label, classifier, attackers) in enumerate(members):
                     x, x_half = estimate(attackers[measure.column], measure)
-                    y, y_half = estimate(classifier, accuracy)
+                    y, y_half = estimate(classifier, ACCURACY)
                     points.append((better * x, y))
                     axis.errorbar(
                         x,
@@ -258,7 +258,7 @@ def pareto(
             if better < 0:
                 # More private to the right, in every panel.
                 axis.invert_xaxis()
-        axes[0].set_ylabel(accuracy.label)
+        axes[0].set_ylabel(ACCURACY.label)
         _legend(figure)
         figure.suptitle(title)
     return figure

@@ -14,6 +14,7 @@ from dpsnn.evaluation.report import plt, save_figure
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.run import attack_figure
 from dpsnn.experiments.train import Folders
+from dpsnn.tensors import Number
 
 
 class Missing(UsageError):
@@ -146,11 +147,12 @@ def defences(results: Results) -> Figure:
     def rows(noise: float, weight: float) -> pd.DataFrame:
         return results.attacks(TrainNoiseScale=noise, NopeekWeight=weight, Kind="adaptive")
 
-    labelled = [(_defence(noise, weight), rows(noise, weight)) for noise, weight in shown]
+    labelled = [(describe(noise, weight), rows(noise, weight)) for noise, weight in shown]
     return results.pictures(labelled, "reconstructions by the adaptive attacker")
 
 
-def _defence(noise: float, weight: float) -> str:
+def describe(noise: Number, weight: Number) -> str:
+    """The defences with a Laplace scale and a NoPeek weight, in words."""
     parts = [f"noise {noise:g}"] * bool(noise) + [f"NoPeek {weight:g}"] * bool(weight)
     return " + ".join(parts) or "none"
 

@@ -1,24 +1,26 @@
 """The table and the picture of the README, from the rows and checkpoints of the group `headline`."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
+
+import pandas as pd
 
 from dpsnn.checkpoints import ensure_writable
-from dpsnn.evaluation import tables
-from dpsnn.evaluation.summary import interval
+from dpsnn.evaluation.plots import ACCURACY, LEAKAGE, WIRE, Measure, estimate
+from dpsnn.experiments.figures import Results, describe
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.run import plot_attacks
 from dpsnn.experiments.train import Folders
-from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.specs import AttackerSpec
 
 Trained = Sequence[tuple[Experiment, Path, list[Path]]]
-Row = dict[str, str]
 
 HEADINGS = (
     "defence",
     "attacker",
+    "seeds",
     "test accuracy %",
     "DCorr on the wire",
     "MSE",
@@ -28,82 +30,68 @@ HEADINGS = (
 )
 
 
-def describe(spec: ClassifierSpec) -> str:
-    """The defences of a classifier in words."""
-    parts = []
-    if spec.noise_scale:
-        parts.append(f"noise {spec.noise_scale:g}")
-    if spec.nopeek_weight:
-        parts.append(f"NoPeek {spec.nopeek_weight:g}")
-    return " + ".join(parts) or "none"
-
-
 def kind(spec: AttackerSpec) -> str:
     """The attacker in a word or two."""
     knowledge = "naive" if spec.naive else "adaptive"
     return knowledge if spec.decoder == "conv" else f"{knowledge} {spec.decoder}"
 
 
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".ckpt")
+def markdown(experiments: Sequence[Experiment], results: Results) -> str:
+    """One line per defence and attacker with all seeds that the tables have, floor and ceiling at the end.
 
-
-def markdown(trained: Trained, folders: Folders) -> str:
-    """One line per defence and attacker, floor and ceiling at the end.
-
-    After ± stands half the 95 % interval over seeds; of a single seed, the standard error over images (or blocks of
-    them).
+    After ± stands half the 95 % interval: over seeds where there are several, else over images.
     """
-    models = {r["Model"]: r for r in tables.read(tables.models_table(folders.results_dir))}
-    attackers = {r["Attacker"]: r for r in tables.read(tables.attackers_table(folders.results_dir))}
-    # Seeds of one defence and attacker come together, in the order of the first seed.
-    members: dict[tuple[str, str], list[tuple[Row, Row]]] = {}
-    for experiment, model_path, paths in trained:
-        for spec, path in zip(experiment.attackers, paths):
-            key = (describe(experiment.classifier), kind(spec))
-            pair = (models[_stem(model_path)], attackers[_stem(path)])
-            members.setdefault(key, []).append(pair)
     lines = [HEADINGS, ("---",) * 2 + ("---:",) * (len(HEADINGS) - 2)]
-    for key, pairs in members.items():
-        classifiers, attacks = zip(*pairs)
-        epsilon = attacks[0]["Epsilon"]
-        lines.append(
-            (
-                *key,
-                _plus_minus(classifiers, "TestAcc", 2),
-                _plus_minus(classifiers, "MeanValDCorr", 3, "SEValDCorr"),
-                _plus_minus(attacks, "MSE", 4),
-                _plus_minus(attacks, "SSIM", 3),
-                _plus_minus(attacks, "ValAccuracy", 1),
-                "∞" if epsilon == "inf" else f"{float(epsilon):,.0f}",
+    shown = []
+    # The same for every seed, hence each once.
+    defences = dict.fromkeys(
+        (e.classifier.noise_scale, e.classifier.nopeek_weight) for e in experiments
+    )
+    for noise, weight in defences:
+        classifiers = results.classifiers(NoiseScale=noise, NopeekWeight=weight)
+        for name in dict.fromkeys(kind(spec) for e in experiments for spec in e.attackers):
+            attacks = results.attacks(TrainNoiseScale=noise, NopeekWeight=weight, Kind=name)
+            if attacks.empty:
+                continue
+            shown.append(attacks)
+            epsilon = attacks.Epsilon.iloc[0]
+            lines.append(
+                (
+                    describe(noise, weight),
+                    name,
+                    str(len(attacks)),
+                    _plus_minus(classifiers, ACCURACY, 2),
+                    _plus_minus(classifiers, WIRE, 3),
+                    *(_plus_minus(attacks, m, digits) for m, digits in zip(LEAKAGE, (4, 3, 1))),
+                    "∞" if epsilon == math.inf else f"{epsilon:,.0f}",
+                )
             )
-        )
-    classifiers, attacks = zip(*(pair for pairs in members.values() for pair in pairs))
-
-    def floor(rows: Sequence[Row], column: str, digits: int) -> str:
-        return f"{mean(float(row[column]) for row in rows):.{digits}f}"
-
+    attacks, classifiers = pd.concat(shown), results.models
     lines.append(
         (
             "*floor*",
             "mean image",
-            floor(classifiers, "AccFloor", 2),
-            floor(classifiers, "ValDCorrFloor", 3),
-            floor(attacks, "MSEFloor", 4),
-            floor(attacks, "SSIMFloor", 3),
-            floor(attacks, "ValAccuracyFloor", 1),
+            "",
+            f"{classifiers.AccFloor.mean():.2f}",
+            f"{classifiers.ValDCorrFloor.mean():.3f}",
+            f"{attacks.MSEFloor.mean():.4f}",
+            f"{attacks.SSIMFloor.mean():.3f}",
+            f"{attacks.ValAccuracyFloor.mean():.1f}",
             "0",
         )
     )
-    ceiling = floor(attacks, "ValAccuracyCeiling", 1)
-    lines.append(("*ceiling*", "true image", "", "", "0", "1", ceiling, ""))
+    ceiling = f"{attacks.ValAccuracyCeiling.mean():.1f}"
+    lines.append(("*ceiling*", "true image", "", "", "", "0", "1", ceiling, ""))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _plus_minus(rows: Sequence[Row], column: str, digits: int, error: str = "") -> str:
-    values = [float(row[column]) for row in rows]
-    spread = interval(values) if len(values) > 1 else float(rows[0][error or f"SE{column}"])
-    return f"{mean(values):.{digits}f} ± {spread:.{digits}f}"
+def _defence(experiment: Experiment) -> str:
+    return describe(experiment.classifier.noise_scale, experiment.classifier.nopeek_weight)
+
+
+def _plus_minus(rows: pd.DataFrame, measure: Measure, digits: int) -> str:
+    value, half = estimate(rows, measure)
+    return f"{value:.{digits}f} ± {half:.{digits}f}"
 
 
 def headline(trained: Trained, folders: Folders) -> tuple[Path, Path]:
@@ -120,10 +108,11 @@ def headline(trained: Trained, folders: Folders) -> tuple[Path, Path]:
     text = Path(folders.results_dir) / f"headline_{dataset}.md"
     ensure_writable(text.parent)
     temporary = text.with_name(f".{text.name}.{os.getpid()}.tmp")
-    temporary.write_text(markdown(trained, folders) + "\n", encoding="utf-8")
+    table = markdown([experiment for experiment, _, _ in trained], Results(folders, dataset))
+    temporary.write_text(table + "\n", encoding="utf-8")
     os.replace(temporary, text)
     rows = [
-        (f"{describe(experiment.classifier)}\n{kind(spec)} attacker", path)
+        (f"{_defence(experiment)}\n{kind(spec)} attacker", path)
         for experiment, _, paths in trained
         for spec, path in zip(experiment.attackers, paths)
         if spec.seed == first and (not spec.naive or experiment.classifier.noise_scale)
