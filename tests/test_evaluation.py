@@ -102,6 +102,22 @@ def test_a_retrained_model_is_evaluated_again(
     assert "attacked another model" in capsys.readouterr().err
 
 
+def test_rows_of_a_training_that_ended_in_another_epoch_are_dropped(
+    models: Path, classifier_file: Callable[..., Path]
+) -> None:
+    classifier_file(models / "models", epoch=1, noise_scale=5.0)
+    assert main(["evaluate_models"]) == 0 and main(["evaluate_attackers"]) == 0
+    assert len(table(models, "attack_performances.csv")) == 2
+    (models / "models" / "classifiers" / "digits_05noise_00nopeek_epoch=03.ckpt").unlink()
+    classifier_file(models / "models", epoch=7, noise_scale=0.5)
+    assert main(["evaluate_models"]) == 0
+    assert sorted(row["Model"] for row in table(models, "model_performances.csv")) == [
+        "digits_05noise_00nopeek_epoch=07",
+        "digits_50noise_00nopeek_epoch=01",
+    ]
+    assert table(models, "attack_performances.csv") == []
+
+
 def test_classifier_row_equals_a_direct_computation(
     tmp_path: Path, classifier_file: Callable[..., Path]
 ) -> None:

@@ -49,7 +49,7 @@ def test_plain_is_accurate_and_leaks() -> None:
     (plain,) = (
         r
         for r in rows("model_performances.csv")
-        if r["Model"].startswith("mnist_00noise_00nopeek_")
+        if r["Model"].startswith("mnist_00noise_00nopeek_epoch")
     )
     assert float(plain["TestAcc"]) >= 98.5
     assert attack("00noise_00nopeek")["SSIM"] >= 0.85

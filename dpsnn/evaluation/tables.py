@@ -3,7 +3,7 @@
 import csv
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -87,6 +87,16 @@ def upsert(path: Path, rows: Sequence[Row], key: Sequence[str]) -> None:
         if rows:
             columns.sort(key=lambda c: list(rows[0]).index(c) if c in rows[0] else len(rows[0]))
         _replace(path, table, columns)
+
+
+def drop(path: Path, column: str, values: Collection[str]) -> None:
+    """Take out the rows that have one of `values` in a column, as atomically as `upsert`."""
+    if not any(row.get(column) in values for row in read(path)):
+        return
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        rows = read(path)
+        kept = [row for row in rows if row.get(column) not in values]
+        _replace(path, kept, list(rows[0]))
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:

@@ -59,7 +59,22 @@ def evaluate_models(paths: Sequence[Path], folders: Folders, again: bool = False
     for path in due:
         note(f"evaluating {path.name.removesuffix('.ckpt')}")
         tables.upsert(table, [classifier_row(path, folders.data_dir)], tables.CLASSIFIER_KEY)
+        _retire(path, folders)
     return table
+
+
+def _retire(path: Path, folders: Folders) -> None:
+    """Drop the rows of an earlier training of this classifier, which ended in another epoch and whose file is gone."""
+    name = path.name.rsplit("_epoch=", 1)[0]
+    table = tables.models_table(folders.results_dir)
+    gone = {
+        row["Model"]
+        for row in tables.read(table)
+        if row["Model"].rsplit("_epoch=", 1)[0] == name
+        and not (path.parent / f"{row['Model']}.ckpt").exists()
+    }
+    for measured in (table, tables.attackers_table(folders.results_dir)):
+        tables.drop(measured, "Model", gone)
 
 
 def _prepare(table: Path, datasets: Iterable[str], folders: Folders) -> None:
