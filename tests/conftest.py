@@ -13,11 +13,19 @@ from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 
 REAL_DATA = os.environ.get("DPSNN_DATA_MIRROR", "")
 
-# pytest runs in two processes; more threads than cores would only wait for one another.
-torch.set_num_threads(1)
-# dcor's compiler sets the number of threads anew, whereupon sums differ in the last bit, and beside a large torch it
-# now and then finds no room for its code and aborts. The oracle is as right without it.
+# dcor's compiler: beside a large torch it now and then finds no room for its code and aborts. The oracle is as right
+# without it.
 os.environ["NUMBA_DISABLE_JIT"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """pytest runs in two processes; more threads than cores would only wait for one another.
+
+    Before every test: libraries that tests import set the number anew, and sums of another number of parts differ in
+    the last bit.
+    """
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -301,7 +301,11 @@ def test_two_calls_at_once_install_once(front: Front) -> None:
 def test_ctrl_c_exits_130(front: Front) -> None:
     front.stub("python", "has_dpsnn")
     process = subprocess.Popen(
-        [front.repo / "main.sh", "test", "SLEEP"], env=front.environment, start_new_session=True
+        [front.repo / "main.sh", "test", "SLEEP"],
+        env=front.environment,
+        start_new_session=True,
+        # A test run in the background ignores Ctrl-C, and so would this child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     deadline = time.monotonic() + 30
     while not front.calls and time.monotonic() < deadline:
