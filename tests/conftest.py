@@ -13,10 +13,6 @@ from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 
 REAL_DATA = os.environ.get("DPSNN_DATA_MIRROR", "")
 
-# dcor's compiler: beside a large torch it now and then finds no room for its code and aborts. The oracle is as right
-# without it.
-os.environ["NUMBA_DISABLE_JIT"] = "1"
-
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
