@@ -231,3 +231,11 @@ def test_without_noise_the_naive_attacker_is_the_adaptive_one_and_is_not_trained
         assert made["after", scale, True].arguments["naive"] is True
     assert made["after", 0.0, False].digest == made["after", 0.0, True].digest
     assert made["after", 0.5, False].digest != made["after", 0.5, True].digest
+
+    for option in (["--model_noise", "2"], ["--queries", "4"]):
+        models = ["--model", target.stem, "--models_dir", str(place / "after")]
+        assert main([*words, *models, "--naive", *option]) == 0
+        out, err = capsys.readouterr()
+        same = checkpoints.read(Path(out.strip()), "attacker")
+        assert "epoch 1/1" not in err
+        assert same.digest == made["after", 0.5, True].digest

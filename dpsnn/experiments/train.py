@@ -189,15 +189,29 @@ def tuned_learning_rate(spec: AttackerSpec, target: SplitClassifier, knowledge: 
 def _twin(
     spec: AttackerSpec, target_spec: ClassifierSpec, target: Stored, folders: Folders
 ) -> Path | None:
-    """The finished adaptive attacker that this naive one would equal bit for bit: where there is no noise to ignore."""
-    scale = target_spec.noise_scale if spec.model_noise is None else spec.model_noise
-    if not spec.naive or scale or target_spec.gaussian_std:
+    """A finished attacker that this naive one would equal bit for bit.
+
+    A naive attacker never sees noise. To its training it does not matter how much there is or over how many
+    transmissions it could be averaged; and without noise the adaptive attacker is the same.
+    """
+    if not spec.naive:
         return None
-    twin = replace(spec, naive=False)
-    arguments = checkpoints.attacker_arguments(twin, target)
-    return checkpoints.already(
-        folders.attackers, checkpoints.attacker_name(twin), ATTACKER, arguments
-    )
+    unset = replace(spec, model_noise=None, queries=1)
+    twins = [unset]
+    if not target_spec.gaussian_std:
+        if not target_spec.noise_scale:
+            twins.append(replace(unset, naive=False))
+        if spec.model_noise == 0:
+            twins.append(replace(unset, naive=False, model_noise=0.0))
+    for twin in twins:
+        arguments = checkpoints.attacker_arguments(twin, target)
+        name = checkpoints.attacker_name(twin)
+        with contextlib.suppress(
+            UsageError
+        ):  # its name is taken by an attacker with other arguments
+            if path := checkpoints.already(folders.attackers, name, ATTACKER, arguments):
+                return path
+    return None
 
 
 def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Path:
