@@ -46,6 +46,7 @@ def invented_rows(
                 {
                     "Model": model,
                     "Attacker": checkpoints.attacker_name(attacker),
+                    "TargetAcc": 90 + 9 * generator.random(),
                     "MSE": generator.random() / 20,
                     "SEMSE": 0.001,
                     "MSEFloor": 0.07,

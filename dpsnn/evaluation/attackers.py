@@ -76,14 +76,21 @@ def reconstruct(attacked: Attacked, images: Images) -> Images:
 
     An attacker of several queries sees each image sent so many times and averages what crossed the wire.
     """
-    guesses = []
+    return overheard(attacked, images)[0]
+
+
+@torch.inference_mode()
+def overheard(attacked: Attacked, images: Images) -> tuple[Images, Labels]:
+    """What the attacker makes of transmissions of `images`, and the class that the server reads out of the same."""
+    guesses, classes = [], []
     with seeded(attacked.spec.seed, 11):
         for block in images.to(device()).split(BLOCK):
             # The client is deterministic: it need not compute every transmission of an image anew.
             activation = attacked.target.encode(block)
             smashed = averaged(attacked.target.defences, activation, attacked.spec.queries)
             guesses.append(attacked.attack.reconstruct(smashed).cpu())
-    return torch.cat(guesses)
+            classes.append(attacked.target.network.server(smashed).argmax(1).cpu())
+    return torch.cat(guesses), torch.cat(classes)
 
 
 def load_judge(path: Path, dataset: str) -> tuple[SplitClassifier, Stored]:
@@ -207,11 +214,14 @@ def attacker_row(
         _KNOWN_REFERENCES[known] = _references(images, labels, guess, validator)
     spec, target_spec = attacked.spec, attacked.target_spec
     network = attacked.target.network
+    guesses, classes = overheard(attacked, images)
     return {
         "Model": spec.model,
         "Attacker": attacked.stored.stem,
-        **_measured(reconstruct(attacked, images), images, labels, validator),
+        **_measured(guesses, images, labels, validator),
         **_KNOWN_REFERENCES[known],
+        # Of the classifier on the very tensors that were attacked: what its users got for this leakage.
+        "TargetAcc": mean(100.0 * (classes == labels)),
         "Adaptive": not spec.naive,
         "Decoder": spec.decoder,
         "Surrogate": spec.surrogate,

@@ -40,7 +40,15 @@ ATTACKER_SETTINGS = (
     "MaxEpochs",
     "Precision",
 )
-ATTACKER_VALUES = ("MSE", "PSNR", "SSIM", "MeanValDCorr", "ValAccuracy", "ValConfidence")
+ATTACKER_VALUES = (
+    "MSE",
+    "PSNR",
+    "SSIM",
+    "MeanValDCorr",
+    "ValAccuracy",
+    "ValConfidence",
+    "TargetAcc",
+)
 
 LEVEL = 0.95
 
