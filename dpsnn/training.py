@@ -193,7 +193,8 @@ def fit(
             reload_dataloaders_every_n_epochs=1,
             log_every_n_steps=50,
         )
-        module.to(memory_format=resolved.memory_format)
+        if getattr(module, "channels_last", True):
+            module.to(memory_format=resolved.memory_format)
         _run(trainer, module, datamodule, resume)
     module.load_state_dict(best.weights)
     module.to("cpu", memory_format=torch.contiguous_format)

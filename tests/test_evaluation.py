@@ -12,7 +12,7 @@ from dpsnn import checkpoints
 from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
 from dpsnn.data import Digits
-from dpsnn.evaluation.attackers import judge, load_attacked, overheard, score
+from dpsnn.evaluation.attackers import encode, judge, load_attacked, overheard, score
 from dpsnn.evaluation.classifiers import classifier_row
 from dpsnn.evaluation.measure import block_size, dcorr_blocks, standard_error
 from dpsnn.evaluation.report import one_per_class, reconstruction_figure, save_figure
@@ -147,7 +147,7 @@ def test_attackers_are_scored_on_what_crosses_the_wire(models: Path) -> None:
             return reconstruct_once(smashed)
 
     images = Digits().tensors("scoring")[0] / 255
-    _, classes = overheard(attacked._replace(attack=Spy()), images)
+    _, classes = overheard(attacked._replace(attack=Spy()), encode(attacked.target, images))
     with torch.inference_mode():
         read = attacked.target.network.server(torch.cat(seen)).argmax(1)
     assert torch.equal(classes, read), "the server reads the very tensors that are attacked"

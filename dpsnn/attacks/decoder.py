@@ -68,6 +68,10 @@ class DecoderAttack(pl.LightningModule):
         self.batch_size = batch_size
         self.seed = seed
 
+    @property
+    def channels_last(self) -> bool:
+        return self.decoder.channels_last
+
     def forward(self, smashed: Smashed) -> Images:
         return self.decoder(smashed)
 
@@ -117,8 +121,12 @@ class DecoderAttack(pl.LightningModule):
         self.log("val/mse", error, on_step=False, on_epoch=True, batch_size=len(images))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        # Lightning's own clipping refuses fused optimisers.
-        torch.nn.utils.clip_grad_norm_(self.parameters(), LARGEST_GRADIENT)
+        # Lightning's own clipping refuses fused optimisers, and torch's multiplies even where the norm is small enough.
+        total = torch.nn.utils.get_total_norm(
+            [p.grad for p in self.parameters() if p.grad is not None]
+        )
+        if total > LARGEST_GRADIENT:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters(), LARGEST_GRADIENT, total)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), self.learning_rate, fused=True)

@@ -28,7 +28,7 @@ from dpsnn.errors import UsageError
 from dpsnn.evaluation.measure import block_size, dcorr_blocks, device, mean, standard_error
 from dpsnn.metrics import majority_share, mse, psnr, ssim, transmission_epsilon
 from dpsnn.specs import AttackerSpec, ClassifierSpec
-from dpsnn.tensors import Images, Labels
+from dpsnn.tensors import Activation, Images, Labels
 from dpsnn.training import seeded
 
 
@@ -76,17 +76,26 @@ def reconstruct(attacked: Attacked, images: Images) -> Images:
 
     An attacker of several queries sees each image sent so many times and averages what crossed the wire.
     """
-    return overheard(attacked, images)[0]
+    return overheard(attacked, encode(attacked.target, images))[0]
 
 
 @torch.inference_mode()
-def overheard(attacked: Attacked, images: Images) -> tuple[Images, Labels]:
-    """What the attacker makes of transmissions of `images`, and the class that the server reads out of the same."""
+def encode(target: SplitClassifier, images: Images) -> Activation:
+    """The client's output for all images, on the CPU."""
+    return torch.cat([target.encode(block.to(device())).cpu() for block in images.split(BLOCK)])
+
+
+@torch.inference_mode()
+def overheard(attacked: Attacked, activations: Activation) -> tuple[Images, Labels]:
+    """What the attacker makes of transmissions of images, and the class that the server reads out of the same.
+
+    Args:
+        attacked: Attacker and target.
+        activations: What the client gave for the images.
+    """
     guesses, classes = [], []
     with seeded(attacked.spec.seed, 11):
-        for block in images.to(device()).split(BLOCK):
-            # The client is deterministic: it need not compute every transmission of an image anew.
-            activation = attacked.target.encode(block)
+        for activation in activations.to(device()).split(BLOCK):
             smashed = averaged(attacked.target.defences, activation, attacked.spec.queries)
             guesses.append(attacked.attack.reconstruct(smashed).cpu())
             classes.append(attacked.target.network.server(smashed).argmax(1).cpu())
@@ -193,6 +202,10 @@ _KNOWN_REFERENCES: dict[tuple[str, ...], dict[str, object]] = {}
 """By data set, its folder, the attacker's mean image and the judge: a hundred attackers share a few."""
 
 
+_KNOWN_ACTIVATIONS: dict[tuple[str, ...], Activation] = {}
+"""What the client last evaluated gives for the images that are scored: its attackers come one after another."""
+
+
 def attacker_row(
     path: Path, models_dir: str | Path, data_dir: str | Path, validator_path: Path
 ) -> dict[str, object]:
@@ -214,7 +227,11 @@ def attacker_row(
         _KNOWN_REFERENCES[known] = _references(images, labels, guess, validator)
     spec, target_spec = attacked.spec, attacked.target_spec
     network = attacked.target.network
-    guesses, classes = overheard(attacked, images)
+    client = (str(attacked.stored.arguments["target"]), dataset, str(data_dir))
+    if client not in _KNOWN_ACTIVATIONS:
+        _KNOWN_ACTIVATIONS.clear()
+        _KNOWN_ACTIVATIONS[client] = encode(attacked.target, images)
+    guesses, classes = overheard(attacked, _KNOWN_ACTIVATIONS[client])
     return {
         "Model": spec.model,
         "Attacker": attacked.stored.stem,

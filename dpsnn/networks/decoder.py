@@ -29,6 +29,7 @@ class Decoder(nn.Module):
         grid: `(channels, height, width)` that a first linear layer produces.
         layers: What turns the grid into the picture.
         bounded: Whether the layers give logits, of which a sigmoid makes pixels in (0, 1).
+        channels_last: Whether they are faster in this memory layout, in bf16 on a CPU.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class Decoder(nn.Module):
         grid: tuple[int, int, int],
         *layers: nn.Module,
         bounded: bool,
+        channels_last: bool,
     ) -> None:
         super().__init__()
         self.bounded = bounded
+        self.channels_last = channels_last
         self.layers = nn.Sequential(
             nn.Flatten(),
             nn.Linear(math.prod(smashed_shape), math.prod(grid)),
@@ -84,6 +87,7 @@ def conv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> D
         nn.Conv2d(16, channels, 3, padding=1),
         _Crop(height, width),
         bounded=True,
+        channels_last=False,
     )
 
 
@@ -103,6 +107,7 @@ def linear(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) ->
         nn.ConvTranspose2d(8, channels, 3),
         _Crop(height, width),
         bounded=False,
+        channels_last=True,
     )
 
 
