@@ -21,14 +21,13 @@ def rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def attack(defence: str, naive: bool = False, decoder: str = "conv") -> dict[str, float | str]:
+def attack(defence: str, naive: bool = False, decoder: str = "conv") -> dict[str, float]:
+    kind = f"mnist_attacker{'_naive' * naive}{'_linear' * (decoder == 'linear')}"
     (row,) = (
         row
         for row in rows("attack_performances.csv")
         if row["Model"].startswith(f"mnist_{defence}_epoch")
-        and row["Adaptive"] == str(not naive)
-        and row["Decoder"] == decoder
-        and row["NoiseScale"] == row["TrainNoiseScale"]
+        and row["Attacker"] == f"{kind}_model<{row['Model']}>"
     )
     return {key: float(row[key]) for key in ("MSE", "SEMSE", "SSIM", "MSEFloor", "ValAccuracy")}
 
@@ -69,3 +68,18 @@ def test_adapting_to_the_noise_pays() -> None:
 @pytest.mark.parametrize("defence", ["00noise_00nopeek", "00noise_05nopeek"])
 def test_without_noise_naive_and_adaptive_are_the_same_attacker(defence: str) -> None:
     assert attack(defence) == attack(defence, naive=True)
+
+
+def test_the_adaptive_attacker_is_at_least_as_strong_as_the_naive_one_in_every_row() -> None:
+    """Within the 95 % interval over images."""
+    pairs: dict[str, dict[str, dict[str, str]]] = {}
+    for row in rows("attack_performances.csv"):
+        if row["Decoder"] == "conv":
+            pair = pairs.setdefault(row["Attacker"].replace("_naive", ""), {})
+            pair[row["Adaptive"]] = row
+    both = [pair for pair in pairs.values() if len(pair) == 2]
+    assert len(both) >= 10
+    for pair in both:
+        adaptive, naive = (float(pair[key]["MSE"]) for key in ("True", "False"))
+        margin = 1.96 * max(float(row["SEMSE"]) for row in pair.values())
+        assert adaptive <= naive + margin, pair["True"]["Attacker"]
