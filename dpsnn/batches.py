@@ -68,3 +68,37 @@ class TensorBatches:
             order = torch.randperm(n, generator=generator).to(device)
             for rows in order.split(self.batch_size):
                 yield tuple(to_unit(t[rows]) for t in self.tensors)
+
+
+class PoissonBatches:
+    """Iterate over lots in which every row takes part by itself with the same probability; a lot may be empty.
+
+    Args:
+        tensors: As of `TensorBatches`.
+        batch_size: Rows of a lot on average.
+        seed: Seed of this pass's draws, made on the CPU; whoever knows it knows which rows took part.
+
+    Yields:
+        A tuple with one batch of each tensor; as many tuples as `TensorBatches` gives batches.
+
+    Raises:
+        ValueError: If the tensors differ in length or lots would be larger than they.
+    """
+
+    def __init__(self, *tensors: Tensor, batch_size: int, seed: int) -> None:
+        self._all = TensorBatches(*tensors, batch_size=batch_size)
+        self.population = len(tensors[0])
+        if batch_size > self.population:
+            raise ValueError(f"lots of {batch_size} from {self.population} rows")
+        self.sample_rate = batch_size / self.population
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        for _ in range(len(self)):
+            drawn = torch.rand(self.population, generator=generator) < self.sample_rate
+            rows = drawn.nonzero().squeeze(1).to(self._all.tensors[0].device)
+            yield tuple(to_unit(t[rows]) for t in self._all.tensors)

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from dpsnn.batches import TensorBatches, derived_seed
+from dpsnn.batches import PoissonBatches, TensorBatches, derived_seed
 from dpsnn.errors import UsageError, one_of
 
 ROLES = ("train", "surrogate", "scoring", "validation", "test")
@@ -53,6 +53,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.seed = seed
+        self.poisson = False
+        """Whether training lots are drawn row by row, as DP-SGD's accounting needs it, rather than shuffled."""
         self._pool: Pool | None = None
         self._resident: dict[tuple[str, torch.device], tuple[Tensor, Tensor]] = {}
 
@@ -125,9 +127,14 @@ class ImageDataModule(pl.LightningDataModule):
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
-    def train_dataloader(self) -> TensorBatches:
-        """Shuffled training batches; the trainer must reload them every epoch."""
+    def train_dataloader(self) -> TensorBatches | PoissonBatches:
+        """Shuffled training batches, or Poisson-sampled lots; the trainer must reload them every epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
+        if self.poisson:
+            rows = self.tensors("train", self._device())
+            return PoissonBatches(
+                *rows, batch_size=self.batch_size, seed=derived_seed(self.seed, epoch, 1)
+            )
         return self.batches("train", derived_seed(self.seed, epoch), self._device())
 
     def val_dataloader(self) -> TensorBatches:

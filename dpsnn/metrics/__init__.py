@@ -7,13 +7,23 @@ from dpsnn.metrics.distance_correlation import (
     signed_root,
 )
 from dpsnn.metrics.floors import majority_share, mean_image, shuffled
-from dpsnn.metrics.privacy import gaussian_epsilon, laplace_epsilon, transmission_epsilon
+from dpsnn.metrics.privacy import (
+    dp_sgd_epsilon,
+    dp_sgd_noise_multiplier,
+    dp_sgd_steps,
+    gaussian_epsilon,
+    laplace_epsilon,
+    transmission_epsilon,
+)
 from dpsnn.metrics.reconstruction import mse, psnr, ssim
 
 __all__ = [
     "DistanceCorrelation",
     "bias_corrected_distance_correlation",
     "distance_correlation",
+    "dp_sgd_epsilon",
+    "dp_sgd_noise_multiplier",
+    "dp_sgd_steps",
     "gaussian_epsilon",
     "laplace_epsilon",
     "majority_share",

@@ -1,10 +1,15 @@
-"""What noise on the wire guarantees: ε of one transmission under local differential privacy.
+"""What a mechanism guarantees: ε of one transmission with noise on the wire, and ε of a training with DP-SGD.
 
-Sent k times, one input costs k·ε (basic composition). Nothing is guaranteed where the client's output is unbounded.
+The first is local differential privacy of an input that is sent. Sent k times, it costs k·ε (basic composition). Nothing
+is guaranteed where the client's output is unbounded. The second protects the examples of the training set, and nobody
+else.
 """
 
 import math
+import warnings
+from collections.abc import Sequence
 
+import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
@@ -43,7 +48,11 @@ def gaussian_epsilon(
     """
     if std == 0 or bound is None:
         return math.inf
-    ratio = 2 * bound * math.sqrt(dimension) / std
+    return _gaussian_curve(2 * bound * math.sqrt(dimension) / std, delta)
+
+
+def _gaussian_curve(ratio: float, delta: Number) -> float:
+    """ε of a Gaussian mechanism with `ratio` = L2 sensitivity / standard deviation, exactly."""
 
     def excess(epsilon: float) -> float:
         # log of Φ(r/2 - ε/r) - e^ε Φ(-r/2 - ε/r), minus log δ; logarithms because e^ε overflows.
@@ -65,3 +74,119 @@ def transmission_epsilon(
         laplace_epsilon(noise_scale, dimension, bound),
         gaussian_epsilon(gaussian_std, dimension, bound),
     )
+
+
+# ---------------------------------------------------------------- DP-SGD
+
+ACCOUNTANTS = ("rdp", "prv", "gdp")
+"""`rdp`: an upper bound, fast (Mironov, Talwar & Zhang 2019); `prv`: a tighter one (Gopi, Lee & Wutschitz 2021); `gdp`: a
+limit for many steps that can be too low (Bu et al. 2020)."""
+
+History = Sequence[tuple[float, float, int]]
+"""Parts of a training: noise multiplier, rate at which each example is drawn, steps."""
+
+CLASSIC_ORDERS = (1.25, 1.5, 1.75, 2, 2.25, 2.5, 3, 3.5, 4, 4.5, *range(5, 64), 128, 256, 512)
+"""Rényi orders of TensorFlow Privacy's old command, with which many published values were made."""
+
+
+def dp_sgd_epsilon(history: History, delta: Number, accountant: str = "rdp") -> float:
+    """ε at `delta` of DP-SGD with Poisson sampling, by one of opacus' accountants.
+
+    Neighbours differ by the presence of one example. Where every example takes part in every step (rate 1) the whole is
+    a single Gaussian mechanism, whose ε is exact under any accountant's name.
+
+    Args:
+        history: What was done; steps may be 0.
+        delta: δ in (0, 1).
+        accountant: One of ACCOUNTANTS, or `classic`: Rényi orders and conversion (ε = RDP - ln δ / (α - 1), Mironov 2017)
+            as in many older publications; looser than `rdp`.
+
+    Returns:
+        ε; infinite without noise.
+    """
+    history = [part for part in history if part[2] > 0]
+    if not history:
+        return 0.0
+    if min(noise for noise, _, _ in history) == 0:
+        return math.inf
+    if accountant == "classic":
+        return _classic_epsilon(history, delta)
+    if all(rate == 1 for _, rate, _ in history):
+        return _gaussian_curve(math.sqrt(sum(n / noise**2 for noise, _, n in history)), delta)
+    # Importing opacus takes seconds, which only those should wait who train privately.
+    from opacus.accountants import create_accountant
+
+    with warnings.catch_warnings():
+        # That gdp is approximate stands above; that an order lies at the edge of rdp's range makes ε too large at worst.
+        warnings.simplefilter("ignore")
+        made = create_accountant(accountant)
+        made.history = list(history)
+        try:
+            return float(made.get_epsilon(delta))
+        except ValueError:
+            # gdp looks for ε between 0 and 500 only.
+            if accountant == "gdp":
+                return math.inf
+            raise
+
+
+def _classic_epsilon(history: History, delta: Number) -> float:
+    from opacus.accountants.analysis.rdp import compute_rdp
+
+    total = sum(
+        np.asarray(compute_rdp(q=rate, noise_multiplier=noise, steps=steps, orders=CLASSIC_ORDERS))
+        for noise, rate, steps in history
+    )
+    orders = np.asarray(CLASSIC_ORDERS)
+    return float(np.min(total - math.log(delta) / (orders - 1)))
+
+
+def dp_sgd_noise_multiplier(
+    target_epsilon: Number, rate: Number, steps: int, delta: Number, accountant: str = "rdp"
+) -> float:
+    """The least noise multiplier (within one per thousand) with which a training stays below `target_epsilon`.
+
+    Raises:
+        ValueError: If even 10,000 times the clip norm is not enough.
+    """
+
+    def within(noise: float) -> bool:
+        return dp_sgd_epsilon([(noise, rate, steps)], delta, accountant) <= target_epsilon
+
+    # The accountants struggle with hardly any noise; it would not protect anyhow.
+    low, high = 0.1, 1.0
+    while not within(high):
+        low, high = high, high * 2
+        if high > 10_000:
+            raise ValueError(f"no noise multiplier below 10,000 reaches epsilon {target_epsilon}")
+    while high / low > 1.001:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if within(middle) else (middle, high)
+    return high
+
+
+def dp_sgd_steps(
+    target_epsilon: Number,
+    noise_multiplier: Number,
+    rate: Number,
+    delta: Number,
+    accountant: str = "rdp",
+) -> int:
+    """The most steps with which a training stays within `target_epsilon`; at most 2³⁰."""
+
+    def within(steps: int) -> bool:
+        return (
+            dp_sgd_epsilon([(noise_multiplier, rate, steps)], delta, accountant) <= target_epsilon
+        )
+
+    if not within(1):
+        return 0
+    low, high = 1, 2
+    while high < 2**30 and within(high):
+        low, high = high, high * 2
+    if high >= 2**30:
+        return 2**30
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if within(middle) else (low, middle)
+    return low

@@ -1,0 +1,284 @@
+"""Gradients of single examples in one backward pass: their norms first, then the sum of what clipping leaves of them.
+
+Where a layer's weight gradient of one example is an outer product, its norm is known without forming it (ghost norms,
+Goodfellow 2015, arXiv 1510.01799), and the clipped sum is one matrix product of the tensors that the backward pass has
+at hand anyway (book-keeping, Bu et al. 2023, arXiv 2210.00038). The backward pass itself forms no gradient of such a
+weight, so that the whole costs little more than training without privacy.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpsnn.errors import UsageError
+
+CHUNK = 64
+"""Examples whose image patches are laid out at once: enough for speed, little memory."""
+
+
+class Explicit:
+    """What one use of a parameter adds to the gradient of every example, formed: `(N, *parameter)`."""
+
+    def __init__(self, gradients: Tensor) -> None:
+        self.gradients = gradients
+
+    def squared_norms(self) -> Tensor:
+        """Squared L2 norm of each example's gradient, `(N,)`."""
+        return self.gradients.flatten(1).square().sum(1)
+
+    def weighted_sum(self, weights: Tensor) -> Tensor:
+        """Sum over examples of `weights[i]` times the gradient of example i, shaped like the parameter."""
+        return (weights @ self.gradients.flatten(1)).view(self.gradients.shape[1:])
+
+    def explicit(self) -> Tensor:
+        """The gradient of every example."""
+        return self.gradients
+
+
+class OuterProduct:
+    """The same of a linear layer's weight, not formed: `outer(backprop, input)`."""
+
+    def __init__(self, inputs: Tensor, backprops: Tensor) -> None:
+        self.inputs, self.backprops = inputs, backprops
+
+    def squared_norms(self) -> Tensor:
+        return self.inputs.square().sum(1) * self.backprops.square().sum(1)
+
+    def weighted_sum(self, weights: Tensor) -> Tensor:
+        return (self.backprops * weights[:, None]).T @ self.inputs
+
+    def explicit(self) -> Tensor:
+        return torch.einsum("no,ni->noi", self.backprops, self.inputs)
+
+
+Contribution = Explicit | OuterProduct
+
+Given = Callable[[nn.Parameter, Contribution], None]
+
+
+def _linear(layer: nn.Linear, inputs: Tensor, backprops: Tensor, give: Given) -> None:
+    if inputs.dim() == 2:
+        weight: Contribution = OuterProduct(inputs, backprops)
+        bias = backprops
+    else:
+        # Positions of a sequence share the weight: an example's gradient is a sum of outer products.
+        i, o = (t.flatten(1, -2) for t in (inputs, backprops))
+        weight = Explicit(torch.bmm(o.mT, i))
+        bias = o.sum(1)
+    give(layer.weight, weight)
+    if layer.bias is not None:
+        give(layer.bias, Explicit(bias))
+
+
+def _conv2d(layer: nn.Conv2d, inputs: Tensor, backprops: Tensor, give: Given) -> None:
+    give(layer.weight, Explicit(_conv2d_gradients(layer, inputs, backprops)))
+    if layer.bias is not None:
+        give(layer.bias, Explicit(backprops.sum((2, 3))))
+
+
+def _conv2d_gradients(layer: nn.Conv2d, inputs: Tensor, backprops: Tensor) -> Tensor:
+    """`(N, *weight)`: each example's image patches times its backprops.
+
+    Forming these is as much work as the gradient of the batch, whereas ghost norms would compare all pairs of positions.
+    """
+    n, groups = len(inputs), layer.groups
+    gradients = inputs.new_empty(n, *layer.weight.shape)
+    for start in range(0, n, CHUNK):
+        part = slice(start, start + CHUNK)
+        patches = F.unfold(
+            inputs[part], layer.kernel_size, layer.dilation, layer.padding, layer.stride  # type: ignore[arg-type]
+        )
+        rows = len(patches) * groups
+        patches = patches.reshape(rows, -1, patches.shape[-1])
+        outputs = backprops[part].reshape(rows, -1, patches.shape[-1])
+        gradients[part] = torch.bmm(outputs, patches.mT).view(-1, *layer.weight.shape)
+    return gradients
+
+
+class _Watched(torch.autograd.Function):
+    """A layer whose backward pass hands over its input and backprop instead of forming gradients of its weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, layer: Any, keep: Any
+    ) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        ctx.layer, ctx.keep = layer, keep
+        if isinstance(layer, nn.Linear):
+            return F.linear(inputs, weight, bias)
+        return F.conv2d(
+            inputs, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, backprops: Tensor) -> Any:
+        inputs, weight = ctx.saved_tensors
+        ctx.keep(ctx.layer, inputs, backprops)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, None
+        if isinstance(ctx.layer, nn.Linear):
+            return backprops @ weight, None, None, None, None
+        layer, mask = ctx.layer, (True, False, False)
+        to_inputs, _, _ = torch.ops.aten.convolution_backward(
+            backprops, inputs, weight, None, layer.stride, layer.padding, layer.dilation,
+            False, (0, 0), layer.groups, mask,
+        )  # fmt: skip
+        return to_inputs, None, None, None, None
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether `_Watched` knows the layer: exactly these classes, as a subclass may compute something else."""
+    if type(layer) is nn.Conv2d:
+        return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return type(layer) is nn.Linear
+
+
+class PerExampleGradients:
+    """Watch the layers of a module and give the gradients of single examples after a backward pass.
+
+    The loss must be a mean (or sum) over examples, each of which depends on its own rows alone.
+
+    Args:
+        module: Its trainable parameters must all belong to layers that take one tensor `(N, ...)`.
+        mean: Whether the loss is the mean over examples, not their sum.
+        explicit: Form the gradients of all examples, as opacus' hooks do: slow, for comparison.
+
+    Raises:
+        UsageError: If a trainable parameter belongs to no layer for which single gradients can be had.
+    """
+
+    def __init__(self, module: nn.Module, *, mean: bool = True, explicit: bool = False) -> None:
+        self.mean = mean
+        self.explicit = explicit
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.names = {p: name for name, p in module.named_parameters()}
+        self.layers = list(_layers(module))
+        self._given: dict[nn.Parameter, list[Contribution]] = {}
+        self._undo: list[Callable[[], None]] = []
+        self._busy = False  # a layer is run again to differentiate it
+
+    # ------------------------------------------------------------ watching
+
+    def attach(self) -> None:
+        """Start watching."""
+        for layer in self.layers:
+            if _is_plain(layer) and not self.explicit and layer.weight.requires_grad:
+                self._replace_forward(layer)
+            else:
+                handle = layer.register_forward_hook(self._watch_output)
+                self._undo.append(handle.remove)
+
+    def detach(self) -> None:
+        """Stop watching and leave the layers as they were."""
+        while self._undo:
+            self._undo.pop()()
+        self.clear()
+
+    def _replace_forward(self, layer: nn.Module) -> None:
+        original = layer.forward
+
+        def forward(inputs: Tensor) -> Tensor:
+            if not (torch.is_grad_enabled() and layer.training):
+                return original(inputs)  # type: ignore[no-any-return]
+            return _Watched.apply(inputs, layer.weight, layer.bias, layer, self._keep)  # type: ignore[no-any-return, no-untyped-call]
+
+        layer.forward = forward
+        self._undo.append(lambda: layer.__dict__.pop("forward"))
+
+    def _watch_output(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if output.requires_grad and layer.training and not self._busy:
+            held = tuple(t.detach() for t in inputs)
+            output.register_hook(lambda backprops: self._keep(layer, *held, backprops))
+
+    def _keep(self, layer: nn.Module, *tensors: Tensor) -> None:
+        *inputs, backprops = (t.detach() for t in tensors)
+        if self.mean:
+            # The mean divided every example's loss by their number.
+            backprops = backprops * len(backprops)
+        if type(layer) is nn.Linear and not self.explicit:
+            _linear(layer, inputs[0], backprops, self._give)
+        elif type(layer) is nn.Conv2d and _is_plain(layer) and not self.explicit:
+            _conv2d(layer, inputs[0], backprops, self._give)
+        else:
+            self._busy = True
+            for parameter, gradients in _sampled(layer, inputs, backprops).items():
+                self._give(parameter, Explicit(gradients))
+            self._busy = False
+
+    def _give(self, parameter: nn.Parameter, contribution: Contribution) -> None:
+        if parameter.requires_grad:
+            self._given.setdefault(parameter, []).append(contribution)
+
+    # ------------------------------------------------------------ asking
+
+    def _whole(self) -> Iterator[tuple[nn.Parameter, Contribution]]:
+        """One contribution per parameter: those of a layer that was used several times are added up."""
+        for parameter, contributions in self._given.items():
+            if len(contributions) > 1:
+                total = sum((c.explicit() for c in contributions[1:]), contributions[0].explicit())
+                self._given[parameter] = [Explicit(total)]
+            yield parameter, self._given[parameter][0]
+
+    def unwatched(self) -> list[str]:
+        """Names of parameters that the last backward pass reached by another way than through their layer."""
+        return [
+            self.names[p] for p in self.parameters if p.grad is not None and p not in self._given
+        ]
+
+    def norms(self) -> Tensor:
+        """L2 norm of the gradient of each example over all parameters, `(N,)`."""
+        squares = [contribution.squared_norms() for _, contribution in self._whole()]
+        return torch.stack(squares).sum(0).sqrt()
+
+    def weighted_sum(self, weights: Tensor) -> dict[nn.Parameter, Tensor]:
+        """For each parameter the sum over examples of `weights[i]` times the gradient of example i."""
+        return {parameter: c.weighted_sum(weights) for parameter, c in self._whole()}
+
+    def clear(self) -> None:
+        """Forget the last backward pass."""
+        self._given.clear()
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules that own trainable parameters.
+
+    Raises:
+        UsageError: If one of them has children beside parameters of its own, so that it is no single layer.
+    """
+    names = {m: name for name, m in module.named_modules()}
+    for layer in module.modules():
+        own = [n for n, p in layer.named_parameters(recurse=False) if p.requires_grad]
+        if own and any(True for _ in layer.children()):
+            where = f"{names[layer]}.{own[0]}".lstrip(".")
+            raise UsageError(
+                f"the gradient of single examples cannot be had for {where}, which stands beside other layers in"
+                f" {type(layer).__name__}; move it into a layer of its own or freeze it"
+            )
+        if own:
+            yield layer
+
+
+def _sampled(
+    layer: nn.Module, inputs: list[Tensor], backprops: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    """Gradients of every example: by opacus' rule for the layer's type, or by vectorising autograd over any layer."""
+    # Importing opacus takes seconds, and layers other than the two above are rare.
+    from opacus.grad_sample import GradSampleModule
+
+    if rule := GradSampleModule.GRAD_SAMPLERS.get(type(layer)):
+        with torch.no_grad():
+            return rule(layer, inputs, backprops)  # type: ignore[no-any-return]
+    names = {n: p for n, p in layer.named_parameters(recurse=False) if p.requires_grad}
+
+    def product(weights: dict[str, Tensor], backprop: Tensor, *one: Tensor) -> Tensor:
+        output = torch.func.functional_call(layer, weights, tuple(t[None] for t in one))
+        return (output[0] * backprop).sum()
+
+    weights = {name: parameter.detach() for name, parameter in names.items()}
+    axes = (None, *[0] * (1 + len(inputs)))
+    single = torch.func.vmap(torch.func.grad(product), in_dims=axes)
+    return {names[n]: gradients for n, gradients in single(weights, backprops, *inputs).items()}
