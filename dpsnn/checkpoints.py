@@ -22,6 +22,7 @@ from dpsnn.attacks import DecoderAttack, Knowledge
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.defences import Defence, GaussianNoise, LaplaceNoise, NoPeek
+from dpsnn.defences.dp_sgd import DPSGD
 from dpsnn.errors import UsageError, choose
 from dpsnn.networks import NETWORKS
 from dpsnn.networks.decoder import DECODERS
@@ -73,6 +74,12 @@ def classifier_name(spec: ClassifierSpec) -> str:
         parts.append(f"_exp{format(Decimal(repr(spec.nopeek_exponent)).normalize(), 'f')}")
     if spec.gaussian_std:
         parts.append(f"_{spell(spec.gaussian_std)}gaussian")
+    if spec.dp_noise_multiplier:
+        parts.append(f"_{spell(spec.dp_noise_multiplier)}dpsgd")
+    elif spec.private:
+        parts.append("_dpsgd")
+    if spec.dp_target_epsilon:
+        parts.append(f"_eps{spell(spec.dp_target_epsilon)}")
     if spec.network != ClassifierSpec.network and not spec.validator:
         parts.append(f"_{spec.network}")
     if spec.seed:
@@ -311,6 +318,19 @@ def build_classifier(spec: ClassifierSpec) -> SplitClassifier:
     with seeded(spec.seed, 3):
         built = network(data.image_shape, data.num_classes, data.mean, data.std)
     return SplitClassifier(built, defences_of(spec), spec.learning_rate)
+
+
+def private_training(spec: ClassifierSpec) -> DPSGD | None:
+    """The callback that trains privately, if the spec asks for it."""
+    if not spec.private:
+        return None
+    return DPSGD(
+        spec.dp_noise_multiplier or None,
+        spec.dp_target_epsilon or None,
+        spec.dp_max_grad_norm,
+        spec.dp_delta,
+        spec.dp_accountant,
+    )
 
 
 def set_noise(classifier: SplitClassifier, scale: Number) -> None:

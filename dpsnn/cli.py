@@ -1,6 +1,7 @@
 """The `dpsnn` command; the files in scripts/ are doors to its subcommands."""
 
 import argparse
+import math
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -24,8 +25,9 @@ from dpsnn.experiments.progress import GroupFailed
 from dpsnn.experiments.published import published, published_experiments
 from dpsnn.experiments.tracking import summarise
 from dpsnn.experiments.train import Folders
+from dpsnn.metrics import dp_sgd_epsilon, dp_sgd_noise_multiplier
 from dpsnn.networks import NETWORKS
-from dpsnn.specs import DECODERS, PRECISIONS, AttackerSpec, ClassifierSpec
+from dpsnn.specs import ACCOUNTANTS, DECODERS, PRECISIONS, AttackerSpec, ClassifierSpec
 
 Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec, Folders)
 
@@ -35,6 +37,7 @@ CHOICES = {
     "network": sorted(NETWORKS),
     "decoder": list(DECODERS),
     "precision": list(PRECISIONS),
+    "dp_accountant": list(ACCOUNTANTS),
 }
 
 GROUP_OPTIONS = (
@@ -242,6 +245,41 @@ def ledger(options: argparse.Namespace) -> Path:
     )
 
 
+def epsilon(options: argparse.Namespace) -> None:
+    """Print what a training costs, or the noise that it needs, by every accountant."""
+    known, wanted = options.noise_multiplier, options.target_epsilon
+    if (known is None) == (wanted is None):
+        raise UsageError("name either --noise_multiplier or --target_epsilon")
+    for name in ("noise_multiplier", "target_epsilon", "epochs"):
+        value = getattr(options, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{name} is {value}; it must be a finite number, greater than 0")
+    if not 1 <= options.batch_size <= options.examples:
+        raise UsageError(
+            f"batch_size is {options.batch_size}; it must be from 1 to the {options.examples} examples"
+        )
+    if not 0 < options.delta < 1 / options.examples:
+        raise UsageError(
+            f"delta is {options.delta}; it must be above 0 and below 1 / {options.examples} examples"
+        )
+    rate = options.batch_size / options.examples
+    steps = max(1, int(options.epochs / rate))
+    print(
+        f"{steps:,} steps, each example drawn with probability {rate:.4g}, delta {options.delta:g}"
+    )
+    accountants = [*ACCOUNTANTS, *(["classic"] if options.classic else [])]
+    for accountant in accountants:
+        if known is not None:
+            cost = dp_sgd_epsilon([(known, rate, steps)], options.delta, accountant)
+            print(f"{accountant:8} epsilon {cost:.4g}")
+        else:
+            try:
+                noise = dp_sgd_noise_multiplier(wanted, rate, steps, options.delta, accountant)
+            except ValueError as error:
+                raise UsageError(f"{error}; train for fewer epochs or allow more") from error
+            print(f"{accountant:8} noise multiplier {noise:.4g}")
+
+
 def performance(options: argparse.Namespace) -> Path | None:
     folders = spec_from(Folders, options)
     if options.dataset:
@@ -435,6 +473,25 @@ def make_parser() -> Parser:
         metavar="FILE",
         help="file to write [%(default)s]",
     )
+    made = command("epsilon", epsilon, "what a training with DP-SGD costs, or the noise it needs")
+    made.description = (
+        "Say what epsilon a training with DP-SGD has, or how much noise it needs for one. It protects the examples of"
+        " the training set, not inputs sent to the finished model. rdp and prv are upper bounds, prv the tighter; gdp"
+        " is approximate and can be too low; classic is how many older publications counted."
+    )
+    for name, kind, default, text in (
+        ("examples", int, 40_000, "training examples"),
+        ("batch_size", int, 128, "examples of a step on average"),
+        ("epochs", float, 10.0, "passes over the training examples"),
+        ("delta", float, 1e-5, "delta of the guarantee"),
+        ("noise_multiplier", float, None, "standard deviation of the noise over the clip norm"),
+        ("target_epsilon", float, None, "epsilon that the training may have"),
+    ):
+        shown = "" if default is None else " [%(default)s]"
+        made.add_argument(
+            f"--{name}", type=kind, default=default, metavar=name.upper(), help=f"{text}{shown}"
+        )
+    made.add_argument("--classic", action="store_true", help="add the classic conversion")
     made = command("figures", figures, "draw every figure from the tables and checkpoints")
     made.add_argument(
         "--dataset",

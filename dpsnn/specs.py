@@ -13,6 +13,9 @@ from dpsnn.tensors import Number
 
 PRECISIONS = ("auto", "32", "bf16")
 DECODERS = ("conv", "linear")
+ACCOUNTANTS = ("rdp", "prv", "gdp")
+"""How ε of DP-SGD is counted. `rdp`: an upper bound, fast (Mironov, Talwar & Zhang 2019); `prv`: a tighter one (Gopi,
+Lee & Wutschitz 2021); `gdp`: a limit for many steps that can be too low (Bu et al. 2020)."""
 
 
 def option(default: Any, text: str) -> Any:
@@ -68,6 +71,17 @@ class ClassifierSpec:
     nopeek_exponent: Number = option(
         1.0, "power of the distances in NoPeek, in (0, 2]; 2 is the published statistic"
     )
+    dp_noise_multiplier: Number = option(
+        0.0, "DP-SGD: standard deviation of the noise in a step, over the clip norm; 0 is none"
+    )
+    dp_target_epsilon: Number = option(
+        0.0,
+        "DP-SGD: budget; alone it sets the noise for the whole training, beside a noise multiplier it ends the"
+        " training; 0 is no budget",
+    )
+    dp_max_grad_norm: Number = option(1.0, "DP-SGD: norm to which an image's gradient is clipped")
+    dp_delta: Number = option(1e-5, "DP-SGD: delta of the guarantee, below 1 / training images")
+    dp_accountant: str = option("rdp", "DP-SGD: how epsilon is counted")
     seed: int = option(0, "seed of weights, shuffling and noise")
     max_epochs: int = option(10, "passes over the training images; the best on validation is kept")
     batch_size: int = option(128, "images per step")
@@ -77,16 +91,36 @@ class ClassifierSpec:
 
     def __post_init__(self) -> None:
         _check_common(self)
-        for name in ("noise_scale", "gaussian_std", "nopeek_weight"):
+        strengths = ("noise_scale", "gaussian_std", "nopeek_weight")
+        for name in (*strengths, "dp_noise_multiplier", "dp_target_epsilon"):
             _check_number(self, name)
+        for name in ("dp_max_grad_norm", "dp_delta"):
+            _check_number(self, name, positive=True)
+        one_of(self.dp_accountant, ACCOUNTANTS, "dp_accountant")
+        if self.dp_delta >= 1:
+            raise UsageError(f"dp_delta is {self.dp_delta}; it must be below 1 / training images")
+        if self.private and self.nopeek_weight:
+            raise UsageError(
+                "NoPeek compares the images of a batch with one another, which voids the guarantee of DP-SGD; leave"
+                " out --nopeek_weight or the options of DP-SGD"
+            )
+        if self.private and self.precision == "bf16":
+            raise UsageError(
+                "DP-SGD clips in full precision, lest rounding let a gradient exceed its norm; use --precision 32"
+            )
         if not 0 < self.nopeek_exponent <= 2:
             raise UsageError(f"nopeek_exponent is {self.nopeek_exponent}; it must be in (0, 2]")
         if self.nopeek_weight and self.batch_size < 2:
             raise UsageError(
                 "batch_size is 1; NoPeek compares images of a batch and needs 2 or more"
             )
-        if self.validator and (self.noise_scale or self.gaussian_std or self.nopeek_weight):
-            raise UsageError("a validator judges clean images: train it without noise and NoPeek")
+        if self.validator and (self.private or any(getattr(self, name) for name in strengths)):
+            raise UsageError("a validator judges clean images: train it without any defence")
+
+    @property
+    def private(self) -> bool:
+        """Whether training is by DP-SGD."""
+        return bool(self.dp_noise_multiplier or self.dp_target_epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from dpsnn import checkpoints
 from dpsnn.batches import PoissonBatches, TensorBatches
 from dpsnn.classifier import SplitClassifier
+from dpsnn.cli import main
 from dpsnn.data import Digits
 from dpsnn.defences import NoPeek
 from dpsnn.defences.dp_sgd import DPSGD, poisson
 from dpsnn.defences.per_example import PerExampleGradients
 from dpsnn.errors import UsageError
+from dpsnn.evaluation import tables
 from dpsnn.metrics import dp_sgd_epsilon, dp_sgd_noise_multiplier, dp_sgd_steps
 from dpsnn.networks import titcombe
 from dpsnn.training import fit
@@ -165,6 +168,15 @@ class Stranger(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), self.rate, self.momentum)
 
 
+QUIET: dict[str, Any] = dict(
+    accelerator="cpu",
+    logger=False,
+    enable_checkpointing=False,
+    enable_progress_bar=False,
+    enable_model_summary=False,
+)
+
+
 def table(n: int = 40) -> TensorDataset:
     generator = torch.Generator().manual_seed(3)
     values = torch.randn(n, 4, generator=generator)
@@ -174,16 +186,7 @@ def table(n: int = 40) -> TensorDataset:
 def train(
     module: pl.LightningModule, callback: DPSGD, loader: Any, epochs: int = 1, **options: Any
 ) -> pl.Trainer:
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        callbacks=[callback],
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
+    trainer = pl.Trainer(max_epochs=epochs, callbacks=[callback], **QUIET, **options)
     torch.manual_seed(5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -249,8 +252,7 @@ def test_noise_in_an_update_has_the_stated_spread() -> None:
         module = Stranger()
         before = torch.cat([p.detach().clone().flatten() for p in module.parameters()])
         callback = DPSGD(3.0, max_grad_norm=0.5)
-        trainer = pl.Trainer(max_epochs=1, callbacks=[callback, _Seed(seed)], accelerator="cpu", logger=False,
-                             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+        trainer = pl.Trainer(max_epochs=1, callbacks=[callback, _Seed(seed)], **QUIET)
         lots = [ROWS] if seed % 2 else [[]]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -286,9 +288,7 @@ def test_a_strangers_module_learns_privately_and_is_left_as_it_was() -> None:
     assert len(set(module.lots[3:])) > 5, "lots differ in size"
     assert "training_step" not in vars(module) and "log" not in vars(module)
     # Trained once more without the callback, it trains as ever.
-    train_without = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-                               enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
-    train_without.fit(module, DataLoader(table(), batch_size=20))
+    pl.Trainer(max_epochs=1, **QUIET).fit(module, DataLoader(table(), batch_size=20))
 
 
 def test_noise_a_thousand_times_the_clip_leaves_chance() -> None:
@@ -327,8 +327,7 @@ def test_a_resumed_training_goes_on_counting(tmp_path: Path) -> None:
     first.save_checkpoint(tmp_path / "half.ckpt")
     torch.load(tmp_path / "half.ckpt", weights_only=True)
     second = DPSGD(1.0, delta=1e-4)
-    trainer = pl.Trainer(max_epochs=2, callbacks=[second], accelerator="cpu", logger=False,
-                         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer = pl.Trainer(max_epochs=2, callbacks=[second], **QUIET)
     trainer.fit(Stranger(), loader, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert second.history == [(1.0, 0.125, 16)]
 
@@ -577,3 +576,105 @@ def test_an_audit_stays_below_the_claim(noise: float) -> None:
 def test_an_audit_exposes_a_training_without_noise() -> None:
     lower, claimed = audited(8.0, broken=True)
     assert claimed < lower
+
+
+# ---------------------------------------------------------------- the command line
+
+TRAIN = "train_model --dataset digits --max_epochs 2 --batch_size 100 --learning_rate 0.003".split()
+
+
+def test_a_classifier_is_trained_privately_and_says_so(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TRAIN, "--dp_noise_multiplier", "1.5", "--dp_delta", "1e-4"]) == 0
+    out, err = capsys.readouterr()
+    path = Path(out.strip())
+    assert path.name.startswith("digits_00noise_00nopeek_15dpsgd_epoch=0")
+    stored = checkpoints.read(path, "classifier")
+    n = len(Digits().tensors("train")[0])
+    steps = 2 * math.ceil(n / 100)
+    assert stored.record["dp_steps"] == steps
+    expected = dp_sgd_epsilon([(1.5, 100 / n, steps)], 1e-4)
+    assert stored.record["dp_epsilon"] == pytest.approx(expected)
+    assert stored.record["precision"] == "32-true"
+    assert "dp/epsilon" in err
+
+    assert main(["evaluate_models"]) == 0
+    (row,) = tables.read(tables.models_table("results"))
+    assert float(row["DPEpsilon"]) == pytest.approx(expected, rel=1e-5)
+    assert (row["DPNoiseMultiplier"], row["DPDelta"], row["DPMaxGradNorm"]) == (
+        "1.5",
+        "0.0001",
+        "1.0",
+    )
+    assert row["Epsilon"] == "inf", "noise in training is none on the wire"
+
+
+def test_a_budget_alone_sets_the_noise(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TRAIN, "--dp_target_epsilon", "5", "--dp_delta", "1e-4"]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path.name.startswith("digits_00noise_00nopeek_dpsgd_eps50_epoch=0")
+    assert 4.9 < checkpoints.read(path, "classifier").record["dp_epsilon"] <= 5
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--dp_noise_multiplier -1", "dp_noise_multiplier is -1.0"),
+        ("--dp_target_epsilon nan", "dp_target_epsilon is nan"),
+        ("--dp_noise_multiplier 1 --dp_max_grad_norm 0", "dp_max_grad_norm is 0.0"),
+        ("--dp_noise_multiplier 1 --dp_delta 1", "dp_delta is 1.0"),
+        ("--dp_noise_multiplier 1 --dp_delta 0.01", "delta is 0.01, but with"),
+        ("--dp_noise_multiplier 1 --dp_accountant magic", "dp_accountant 'magic'"),
+        ("--dp_noise_multiplier 1 --nopeek_weight 0.1", "NoPeek compares"),
+        ("--dp_noise_multiplier 1 --precision bf16", "--precision 32"),
+        ("--dp_noise_multiplier 1 --validator", "a validator judges clean images"),
+    ],
+)
+def test_bad_options_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], options: str, message: str
+) -> None:
+    assert main([*TRAIN, *options.split()]) == 2
+    err = capsys.readouterr().err
+    assert message in err.splitlines()[-1] and "Traceback" not in err
+    assert not list((place / "models").glob("classifiers/*.ckpt"))
+
+
+def test_the_epsilon_command_answers_both_questions(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "epsilon --examples 13180 --batch_size 32 --epochs 20".split()
+    assert main([*words, "--noise_multiplier", "0.7", "--classic"]) == 0
+    out = capsys.readouterr().out
+    assert "8,237 steps" in out
+    values = {line.split()[0]: float(line.split()[-1]) for line in out.splitlines()[1:]}
+    assert values["classic"] == pytest.approx(4.02, abs=0.01)
+    assert values["rdp"] == pytest.approx(3.39, abs=0.01)
+    assert values["gdp"] < values["prv"] < values["rdp"]
+    assert main([*words, "--target_epsilon", "3.39", "--classic"]) == 0
+    noise = {
+        line.split()[0]: float(line.split()[-1])
+        for line in capsys.readouterr().out.splitlines()[1:]
+    }
+    assert noise["rdp"] == pytest.approx(0.7, abs=0.002)
+    assert noise["prv"] < noise["rdp"] < noise["classic"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("", "either --noise_multiplier or --target_epsilon"),
+        (
+            "--noise_multiplier 1 --target_epsilon 1",
+            "either --noise_multiplier or --target_epsilon",
+        ),
+        ("--noise_multiplier 0", "noise_multiplier is 0.0"),
+        ("--noise_multiplier 1 --epochs 0", "epochs is 0.0"),
+        ("--noise_multiplier 1 --batch_size 50000", "batch_size is 50000"),
+        ("--noise_multiplier 1 --delta 0.1", "delta is 0.1"),
+        ("--target_epsilon 1e-9", "no noise multiplier below 10,000"),
+    ],
+)
+def test_the_epsilon_command_refuses_nonsense(
+    capsys: pytest.CaptureFixture[str], options: str, message: str
+) -> None:
+    assert main(["epsilon", *options.split()]) == 2
+    assert message in capsys.readouterr().err

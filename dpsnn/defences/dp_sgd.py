@@ -23,7 +23,8 @@ from dpsnn.defences.base import DefenceList
 from dpsnn.defences.nopeek import NoPeek
 from dpsnn.defences.per_example import PerExampleGradients
 from dpsnn.errors import UsageError, one_of
-from dpsnn.metrics.privacy import ACCOUNTANTS, dp_sgd_epsilon, dp_sgd_noise_multiplier, dp_sgd_steps
+from dpsnn.metrics.privacy import dp_sgd_epsilon, dp_sgd_noise_multiplier, dp_sgd_steps
+from dpsnn.specs import ACCOUNTANTS
 from dpsnn.tensors import Number
 
 PROBE = 8
@@ -108,7 +109,7 @@ class DPSGD(Callback):
         self.amplified = amplified
         self.history: list[tuple[float, float, int]] = []
         self._per_example: PerExampleGradients | None = None
-        self._sums: dict[nn.Parameter, Tensor] = {}
+        self._sums: dict[Tensor, Tensor] = {}
         self._lot = 0
 
     # ------------------------------------------------------------ the guarantee
@@ -122,6 +123,15 @@ class DPSGD(Callback):
     def epsilon(self) -> float:
         """ε at `delta` of everything trained so far, resumed parts included."""
         return dp_sgd_epsilon(self.history, self.delta, self.accountant) if self.history else 0.0
+
+    def spent(self) -> dict[str, float]:
+        """What stands beside a model that was trained so, all epochs counted: choosing the best of them is not free."""
+        assert self.noise_multiplier is not None
+        return {
+            "dp_epsilon": self.epsilon,
+            "dp_noise_multiplier": self.noise_multiplier,
+            "dp_steps": self.steps,
+        }
 
     def _account(self, noise_multiplier: float, rate: float) -> None:
         last = self.history[-1] if self.history else None
@@ -166,7 +176,7 @@ class DPSGD(Callback):
         original = module.configure_optimizers
 
         def configure_optimizers() -> Any:
-            made = original()
+            made: Any = original()
             several = isinstance(made, list | tuple)
             first = made[0] if several else made
             count = len(first) if isinstance(first, list) else len(made) if several else 1
@@ -188,9 +198,12 @@ class DPSGD(Callback):
             )
         if self.noise_multiplier is None:
             assert self.target_epsilon is not None
-            self.noise_multiplier = dp_sgd_noise_multiplier(
-                self.target_epsilon, self._rate, steps, self.delta, self.accountant
-            )
+            try:
+                self.noise_multiplier = dp_sgd_noise_multiplier(
+                    self.target_epsilon, self._rate, steps, self.delta, self.accountant
+                )
+            except ValueError as error:
+                raise UsageError(f"{error}; train for fewer epochs or allow more") from error
         self._allowed = math.inf
         if self.target_epsilon is not None:
             done = [
@@ -214,7 +227,7 @@ class DPSGD(Callback):
 
     def _sampling(self, trainer: pl.Trainer) -> tuple[int, float, int]:
         """Number of examples, rate of a draw, and draws over the whole training."""
-        loader = trainer.train_dataloader
+        loader: Any = trainer.train_dataloader
         rate = getattr(loader, "sample_rate", None)
         if self.amplified and rate is None:
             raise UsageError(
@@ -364,11 +377,13 @@ class DPSGD(Callback):
 
     def _gradient(
         self, step: Callable[..., Any], batch: Any, rest: Any, named: Any
-    ) -> dict[nn.Parameter, Tensor]:
+    ) -> dict[Tensor, Tensor]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             _loss(step(batch, *rest, **named)).backward()
-        found = {p: p.grad for p in self._watch.parameters if p.grad is not None}
+        found: dict[Tensor, Tensor] = {
+            p: p.grad for p in self._watch.parameters if p.grad is not None
+        }
         for parameter in found:
             parameter.grad = None
         return found

@@ -56,7 +56,7 @@ class OuterProduct:
 
 Contribution = Explicit | OuterProduct
 
-Given = Callable[[nn.Parameter, Contribution], None]
+Given = Callable[[Tensor, Contribution], None]
 
 
 def _linear(layer: nn.Linear, inputs: Tensor, backprops: Tensor, give: Given) -> None:
@@ -82,7 +82,7 @@ def _conv2d(layer: nn.Conv2d, inputs: Tensor, backprops: Tensor, give: Given) ->
 def _conv2d_gradients(layer: nn.Conv2d, inputs: Tensor, backprops: Tensor) -> Tensor:
     """`(N, *weight)`: each example's image patches times its backprops.
 
-    Forming these is as much work as the gradient of the batch, whereas ghost norms would compare all pairs of positions.
+    Forming these is as much work as the gradient of the batch; ghost norms would compare all pairs of positions.
     """
     n, groups = len(inputs), layer.groups
     gradients = inputs.new_empty(n, *layer.weight.shape)
@@ -155,9 +155,9 @@ class PerExampleGradients:
         self.mean = mean
         self.explicit = explicit
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.names = {p: name for name, p in module.named_parameters()}
+        self.names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
         self.layers = list(_layers(module))
-        self._given: dict[nn.Parameter, list[Contribution]] = {}
+        self._given: dict[Tensor, list[Contribution]] = {}
         self._undo: list[Callable[[], None]] = []
         self._busy = False  # a layer is run again to differentiate it
 
@@ -178,13 +178,13 @@ class PerExampleGradients:
             self._undo.pop()()
         self.clear()
 
-    def _replace_forward(self, layer: nn.Module) -> None:
+    def _replace_forward(self, layer: Any) -> None:
         original = layer.forward
 
         def forward(inputs: Tensor) -> Tensor:
             if not (torch.is_grad_enabled() and layer.training):
-                return original(inputs)  # type: ignore[no-any-return]
-            return _Watched.apply(inputs, layer.weight, layer.bias, layer, self._keep)  # type: ignore[no-any-return, no-untyped-call]
+                return original(inputs)
+            return _Watched.apply(inputs, layer.weight, layer.bias, layer, self._keep)
 
         layer.forward = forward
         self._undo.append(lambda: layer.__dict__.pop("forward"))
@@ -209,13 +209,13 @@ class PerExampleGradients:
                 self._give(parameter, Explicit(gradients))
             self._busy = False
 
-    def _give(self, parameter: nn.Parameter, contribution: Contribution) -> None:
+    def _give(self, parameter: Tensor, contribution: Contribution) -> None:
         if parameter.requires_grad:
             self._given.setdefault(parameter, []).append(contribution)
 
     # ------------------------------------------------------------ asking
 
-    def _whole(self) -> Iterator[tuple[nn.Parameter, Contribution]]:
+    def _whole(self) -> Iterator[tuple[Tensor, Contribution]]:
         """One contribution per parameter: those of a layer that was used several times are added up."""
         for parameter, contributions in self._given.items():
             if len(contributions) > 1:
@@ -234,7 +234,7 @@ class PerExampleGradients:
         squares = [contribution.squared_norms() for _, contribution in self._whole()]
         return torch.stack(squares).sum(0).sqrt()
 
-    def weighted_sum(self, weights: Tensor) -> dict[nn.Parameter, Tensor]:
+    def weighted_sum(self, weights: Tensor) -> dict[Tensor, Tensor]:
         """For each parameter the sum over examples of `weights[i]` times the gradient of example i."""
         return {parameter: c.weighted_sum(weights) for parameter, c in self._whole()}
 
@@ -243,7 +243,7 @@ class PerExampleGradients:
         self._given.clear()
 
 
-def _layers(module: nn.Module) -> Iterator[nn.Module]:
+def _layers(module: nn.Module) -> Iterator[Any]:
     """The modules that own trainable parameters.
 
     Raises:
@@ -262,16 +262,14 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
             yield layer
 
 
-def _sampled(
-    layer: nn.Module, inputs: list[Tensor], backprops: Tensor
-) -> dict[nn.Parameter, Tensor]:
+def _sampled(layer: nn.Module, inputs: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
     """Gradients of every example: by opacus' rule for the layer's type, or by vectorising autograd over any layer."""
     # Importing opacus takes seconds, and layers other than the two above are rare.
     from opacus.grad_sample import GradSampleModule
 
     if rule := GradSampleModule.GRAD_SAMPLERS.get(type(layer)):
         with torch.no_grad():
-            return rule(layer, inputs, backprops)  # type: ignore[no-any-return]
+            return rule(layer, inputs, backprops)
     names = {n: p for n, p in layer.named_parameters(recurse=False) if p.requires_grad}
 
     def product(weights: dict[str, Tensor], backprop: Tensor, *one: Tensor) -> Tensor:

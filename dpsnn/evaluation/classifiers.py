@@ -85,6 +85,10 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
         "Epsilon": transmission_epsilon(
             spec.noise_scale, spec.gaussian_std, network.cut_shape.numel(), network.bound
         ),
+        "DPEpsilon": stored.record.get("dp_epsilon"),
+        "DPDelta": spec.dp_delta if spec.private else None,
+        "DPNoiseMultiplier": stored.record.get("dp_noise_multiplier"),
+        "DPMaxGradNorm": spec.dp_max_grad_norm if spec.private else None,
         "Dataset": spec.dataset,
         "DataSource": data.source,
         "Network": spec.network,

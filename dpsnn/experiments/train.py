@@ -91,7 +91,11 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
         if done := checkpoints.already(folders.classifiers, name, CLASSIFIER, plain(spec)):
             return done
         classifier = checkpoints.build_classifier(spec)
-        defences = [type(d).__name__ for d in classifier.defences]
+        private = checkpoints.private_training(spec)
+        data.poisson = private is not None
+        defences = [
+            type(d).__name__ for d in (*classifier.defences, *([private] if private else []))
+        ]
         loggers = make_loggers(
             Path(folders.results_dir),
             name,
@@ -107,13 +111,14 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
             mode="max",
             max_epochs=spec.max_epochs,
             seed=spec.seed,
-            precision=spec.precision,
+            precision="32" if private else spec.precision,
             progress_file=progress,
             loggers=loggers,
+            callbacks=[private] if private else [],
             title=f"training classifier {name}",
         )
         path = folders.classifiers / f"{name}_epoch={fitted.epoch:02d}.ckpt"
-        record = _record(fitted, data_source=data.source)
+        record = _record(fitted, data_source=data.source, **(private.spent() if private else {}))
         checkpoints.save(path, CLASSIFIER, plain(spec), record, classifier.state_dict())
         progress.unlink(missing_ok=True)
     finish(loggers, {"checkpoint": path.name, "best_val_accuracy": fitted.value}, {})

@@ -1,8 +1,8 @@
 """What a mechanism guarantees: ε of one transmission with noise on the wire, and ε of a training with DP-SGD.
 
-The first is local differential privacy of an input that is sent. Sent k times, it costs k·ε (basic composition). Nothing
-is guaranteed where the client's output is unbounded. The second protects the examples of the training set, and nobody
-else.
+The first is local differential privacy of an input that is sent. Sent k times, it costs k·ε (basic composition).
+Nothing is guaranteed where the client's output is unbounded. The second protects the examples of the training set, and
+nobody else.
 """
 
 import math
@@ -78,10 +78,6 @@ def transmission_epsilon(
 
 # ---------------------------------------------------------------- DP-SGD
 
-ACCOUNTANTS = ("rdp", "prv", "gdp")
-"""`rdp`: an upper bound, fast (Mironov, Talwar & Zhang 2019); `prv`: a tighter one (Gopi, Lee & Wutschitz 2021); `gdp`: a
-limit for many steps that can be too low (Bu et al. 2020)."""
-
 History = Sequence[tuple[float, float, int]]
 """Parts of a training: noise multiplier, rate at which each example is drawn, steps."""
 
@@ -98,8 +94,8 @@ def dp_sgd_epsilon(history: History, delta: Number, accountant: str = "rdp") -> 
     Args:
         history: What was done; steps may be 0.
         delta: δ in (0, 1).
-        accountant: One of ACCOUNTANTS, or `classic`: Rényi orders and conversion (ε = RDP - ln δ / (α - 1), Mironov 2017)
-            as in many older publications; looser than `rdp`.
+        accountant: One of `dpsnn.specs.ACCOUNTANTS`, or `classic`: Rényi orders and conversion
+            (ε = RDP - ln δ / (α - 1), Mironov 2017) as in many older publications; looser than `rdp`.
 
     Returns:
         ε; infinite without noise.
@@ -117,7 +113,7 @@ def dp_sgd_epsilon(history: History, delta: Number, accountant: str = "rdp") -> 
     from opacus.accountants import create_accountant
 
     with warnings.catch_warnings():
-        # That gdp is approximate stands above; that an order lies at the edge of rdp's range makes ε too large at worst.
+        # That gdp is approximate stands above; an order at the edge of rdp's range makes ε too large at worst.
         warnings.simplefilter("ignore")
         made = create_accountant(accountant)
         made.history = list(history)
