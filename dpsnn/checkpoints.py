@@ -7,6 +7,7 @@ cannot run code. Names are made from its arguments and never parsed back for val
 import dataclasses
 import glob
 import hashlib
+import inspect
 import os
 import pickle
 import tempfile
@@ -82,6 +83,10 @@ def classifier_name(spec: ClassifierSpec) -> str:
         parts.append(f"_eps{spell(spec.dp_target_epsilon)}")
     if spec.network != ClassifierSpec.network and not spec.validator:
         parts.append(f"_{spec.network}")
+    if spec.norm:
+        parts.append(f"_{spec.norm}norm")
+    if spec.dropout is not None:
+        parts.append(f"_{spell(spec.dropout)}dropout")
     if spec.seed:
         parts.append(f"_seed{spec.seed}")
     return "".join(parts)
@@ -315,8 +320,12 @@ def build_classifier(spec: ClassifierSpec) -> SplitClassifier:
     """An untrained classifier; its weights depend on the spec's seed alone."""
     data = choose(DATASETS, spec.dataset, "dataset")
     network = choose(NETWORKS, "validator" if spec.validator else spec.network, "network")
+    choices = {"norm": spec.norm or None, "dropout": spec.dropout}
+    given = {name: value for name, value in choices.items() if value is not None}
+    for name in given.keys() - inspect.signature(network).parameters.keys():
+        raise UsageError(f"network {spec.network} leaves no choice of {name}; leave out --{name}")
     with seeded(spec.seed, 3):
-        built = network(data.image_shape, data.num_classes, data.mean, data.std)
+        built = network(data.image_shape, data.num_classes, data.mean, data.std, **given)
     return SplitClassifier(built, defences_of(spec), spec.learning_rate)
 
 

@@ -27,7 +27,7 @@ from dpsnn.experiments.tracking import summarise
 from dpsnn.experiments.train import Folders
 from dpsnn.metrics import dp_sgd_epsilon, dp_sgd_noise_multiplier
 from dpsnn.networks import NETWORKS
-from dpsnn.specs import ACCOUNTANTS, DECODERS, PRECISIONS, AttackerSpec, ClassifierSpec
+from dpsnn.specs import ACCOUNTANTS, DECODERS, NORMS, PRECISIONS, AttackerSpec, ClassifierSpec
 
 Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec, Folders)
 
@@ -37,6 +37,7 @@ CHOICES = {
     "network": sorted(NETWORKS),
     "decoder": list(DECODERS),
     "precision": list(PRECISIONS),
+    "norm": [name for name in NORMS if name],
     "dp_accountant": list(ACCOUNTANTS),
 }
 

@@ -12,7 +12,8 @@ from dpsnn.errors import UsageError, one_of
 from dpsnn.tensors import Number
 
 PRECISIONS = ("auto", "32", "bf16")
-DECODERS = ("conv", "linear")
+DECODERS = ("conv", "linear", "deconv")
+NORMS = ("", "batch", "group")
 ACCOUNTANTS = ("rdp", "prv", "gdp")
 """How ε of DP-SGD is counted. `rdp`: an upper bound, fast (Mironov, Talwar & Zhang 2019); `prv`: a tighter one (Gopi,
 Lee & Wutschitz 2021); `gdp`: a limit for many steps that can be too low (Bu et al. 2020)."""
@@ -61,6 +62,12 @@ class ClassifierSpec:
 
     dataset: str = option("digits", "images to learn")
     network: str = option("titcombe", "architecture, cut into client and server")
+    norm: str = option(
+        "", "normalisation, of networks that leave a choice (default: the network's)"
+    )
+    dropout: Number | None = option(
+        None, "share of values dropped in training, of networks that do so (default: the network's)"
+    )
     noise_scale: Number = option(
         0.0, "scale b of the Laplace(0, b) noise added to what crosses the wire"
     )
@@ -96,6 +103,9 @@ class ClassifierSpec:
             _check_number(self, name)
         for name in ("dp_max_grad_norm", "dp_delta"):
             _check_number(self, name, positive=True)
+        one_of(self.norm, NORMS, "norm")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout is {self.dropout}; it must be from 0 to below 1")
         one_of(self.dp_accountant, ACCOUNTANTS, "dp_accountant")
         if self.dp_delta >= 1:
             raise UsageError(f"dp_delta is {self.dp_delta}; it must be below 1 / training images")
@@ -137,7 +147,9 @@ class AttackerSpec:
     )
     surrogate: str = option("", "images the attacker owns (default: the target's data set)")
     data_pct: int = option(100, "percentage of its images that the attacker uses, 1 to 100")
-    decoder: str = option("conv", "conv (with ReLUs) or linear (the published kind)")
+    decoder: str = option(
+        "conv", "conv (with ReLUs), linear (Titcombe et al.) or deconv (published for Omniglot)"
+    )
     queries: int = option(1, "transmissions of each image that the attacker sees and averages")
     naive: bool = option(False, "train on clean activations, ignoring the noise on the wire")
     seed: int = option(0, "seed of weights, shuffling and noise")

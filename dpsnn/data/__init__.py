@@ -4,13 +4,15 @@ from dpsnn.data.base import ROLES, ImageDataModule, Pool
 from dpsnn.data.digits import Digits
 from dpsnn.data.emnist import EMNIST
 from dpsnn.data.mnist import MNIST
-from dpsnn.data.omniglot import Omniglot28
+from dpsnn.data.omniglot import Omniglot, Omniglot28, OmniglotOverlap
 
 DATASETS: dict[str, type[ImageDataModule]] = {
     "digits": Digits,
     "mnist": MNIST,
     "emnist": EMNIST,
+    "omniglot": Omniglot,
     "omniglot28": Omniglot28,
+    "omniglot_overlap": OmniglotOverlap,
 }
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "ROLES",
     "Digits",
     "ImageDataModule",
+    "Omniglot",
     "Omniglot28",
+    "OmniglotOverlap",
     "Pool",
 ]

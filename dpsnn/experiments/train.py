@@ -26,7 +26,11 @@ from dpsnn.specs import AttackerSpec, ClassifierSpec, option, plain
 from dpsnn.tensors import Activation, Images
 from dpsnn.training import Diverged, Fitted, fit, seeded
 
-TRIAL_RATES = {"conv": (1e-3, 3e-3, 1e-2), "linear": (3e-4, 1e-3, 3e-3)}
+TRIAL_RATES = {
+    "conv": (1e-3, 3e-3, 1e-2),
+    "linear": (3e-4, 1e-3, 3e-3),
+    "deconv": (3e-4, 1e-3, 3e-3),
+}
 """Step sizes that an attacker tries. Deep linear decoders have no normalisation and leave the rails at 1e-2."""
 
 

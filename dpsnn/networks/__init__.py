@@ -5,14 +5,16 @@ To add one: write its file and add a line here; that `server(client(x))` equals 
 
 from collections.abc import Callable
 
+from dpsnn.networks.mobile import mobile
 from dpsnn.networks.split import SplitNetwork
 from dpsnn.networks.titcombe import titcombe, titcombe_softmax
 from dpsnn.networks.validator import validator
 
 NETWORKS: dict[str, Callable[..., SplitNetwork]] = {
+    "mobile": mobile,
     "titcombe": titcombe,
     "titcombe_softmax": titcombe_softmax,
     "validator": validator,
 }
 
-__all__ = ["NETWORKS", "SplitNetwork", "titcombe", "titcombe_softmax", "validator"]
+__all__ = ["NETWORKS", "SplitNetwork", "mobile", "titcombe", "titcombe_softmax", "validator"]

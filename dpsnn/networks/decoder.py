@@ -22,33 +22,19 @@ class _Crop(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Layers from a flattened smashed tensor to a picture, with its grid of feature maps on the way.
+    """Layers from a smashed tensor to a picture.
 
     Args:
-        smashed_shape: Shape of one smashed tensor, any number of axes.
-        grid: `(channels, height, width)` that a first linear layer produces.
-        layers: What turns the grid into the picture.
+        layers: What turns one into the other.
         bounded: Whether the layers give logits, of which a sigmoid makes pixels in (0, 1).
         channels_last: Whether they are faster in this memory layout, in bf16 on a CPU.
     """
 
-    def __init__(
-        self,
-        smashed_shape: tuple[int, ...],
-        grid: tuple[int, int, int],
-        *layers: nn.Module,
-        bounded: bool,
-        channels_last: bool,
-    ) -> None:
+    def __init__(self, *layers: nn.Module, bounded: bool, channels_last: bool) -> None:
         super().__init__()
         self.bounded = bounded
         self.channels_last = channels_last
-        self.layers = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(math.prod(smashed_shape), math.prod(grid)),
-            nn.Unflatten(1, grid),
-            *layers,
-        )
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, smashed: Smashed) -> Images:
         raw = self.layers(smashed).float()
@@ -66,6 +52,12 @@ class Decoder(nn.Module):
         return F.mse_loss(raw, images)
 
 
+def _grid(smashed_shape: tuple[int, ...], grid: tuple[int, int, int]) -> list[nn.Module]:
+    """A linear layer from a smashed tensor of any shape to feature maps `(channels, height, width)`."""
+    linear = nn.Linear(math.prod(smashed_shape), math.prod(grid))
+    return [nn.Flatten(), linear, nn.Unflatten(1, grid)]
+
+
 def conv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> Decoder:
     """The default: transposed convolutions with batch normalisation and ReLUs, output in [0, 1] by a sigmoid.
 
@@ -74,8 +66,7 @@ def conv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> D
     channels, height, width = image_shape
     grid = (64, -(-height // 4), -(-width // 4))
     return Decoder(
-        smashed_shape,
-        grid,
+        *_grid(smashed_shape, grid),
         nn.BatchNorm2d(64),
         nn.ReLU(),
         nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1, bias=False),
@@ -99,8 +90,7 @@ def linear(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) ->
     channels, height, width = image_shape
     grid = (64, -(-(height - 4) // 2), -(-(width - 4) // 2))
     return Decoder(
-        smashed_shape,
-        grid,
+        *_grid(smashed_shape, grid),
         nn.ConvTranspose2d(64, 64, 3, stride=2, padding=1, output_padding=1),
         nn.ConvTranspose2d(64, 32, 3, padding=1),
         nn.ConvTranspose2d(32, 8, 3),
@@ -111,7 +101,29 @@ def linear(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) ->
     )
 
 
+def deconv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> Decoder:
+    """The decoder of the RStudio AI blog's study on Omniglot: transposed convolutions with ReLUs from a single pixel.
+
+    Four of them give 105×105 pixels; smaller images take as many as they need and are cropped, larger ones repeat the
+    last. A ReLU ends it too, so that its output has no upper limit.
+    """
+    channels, height, width = image_shape
+    values = math.prod(smashed_shape)
+    layers: list[nn.Module] = [nn.Flatten(), nn.Unflatten(1, (values, 1, 1))]
+    kernels, size, inputs = [(9, 1), (7, 2), (7, 2), (5, 2)], 1, values
+    while size < max(height, width):
+        kernel, stride = kernels.pop(0) if kernels else (5, 2)
+        size = (size - 1) * stride + kernel
+        last = size >= max(height, width)
+        # Published: 32, 32, 1, 1 channels.
+        outputs = channels if last or not kernels or kernels == [(5, 2)] else 32
+        layers += [nn.ConvTranspose2d(inputs, outputs, kernel, stride), nn.ReLU()]
+        inputs = outputs
+    return Decoder(*layers, _Crop(height, width), bounded=False, channels_last=True)
+
+
 DECODERS: dict[str, Callable[[tuple[int, ...], tuple[int, int, int]], Decoder]] = {
     "conv": conv,
     "linear": linear,
+    "deconv": deconv,
 }

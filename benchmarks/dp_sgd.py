@@ -1,0 +1,170 @@
+"""DP-SGD: examples per second of every way to clip the gradients of single examples, and of training without privacy.
+
+    python benchmarks/dp_sgd.py
+
+Prints ratios of medians from one run, in float32.
+"""
+
+import argparse
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from opacus import GradSampleModule
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpsnn.defences.per_example import PerExampleGradients
+from dpsnn.networks import titcombe
+
+NOISE, CLIP = 1.0, 1.0
+
+Step = Callable[[Tensor, Tensor], None]
+
+
+def non_private(network: nn.Module) -> Step:
+    optimiser = torch.optim.SGD(network.parameters(), 1e-3)
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        optimiser.zero_grad()
+        F.cross_entropy(network(images), labels).backward()
+        optimiser.step()
+
+    return step
+
+
+def ours(network: nn.Module) -> Step:
+    optimiser = torch.optim.SGD(network.parameters(), 1e-3)
+    watch = PerExampleGradients(network)
+    watch.attach()
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        F.cross_entropy(network(images), labels).backward()
+        weights = (CLIP / (watch.norms() + 1e-6)).clamp(max=1)
+        for parameter, total in watch.weighted_sum(weights).items():
+            noise = torch.empty_like(parameter).normal_(0, NOISE * CLIP)
+            parameter.grad = noise.add_(total).div_(len(images))
+        watch.clear()
+        optimiser.step()
+
+    return step
+
+
+def opacus_hooks(network: nn.Module, mode: str = "hooks") -> Step:
+    watched = GradSampleModule(network, force_functorch=mode == "functorch")
+    optimiser = DPOptimizer(
+        torch.optim.SGD(watched.parameters(), 1e-3),
+        noise_multiplier=NOISE,
+        max_grad_norm=CLIP,
+        expected_batch_size=128,
+    )
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        optimiser.zero_grad()
+        F.cross_entropy(watched(images), labels).backward()
+        optimiser.step()
+
+    return step
+
+
+def opacus_functorch(network: nn.Module) -> Step:
+    return opacus_hooks(network, "functorch")
+
+
+def opacus_ghost(network: nn.Module) -> Step:
+    watched = GradSampleModuleFastGradientClipping(network, max_grad_norm=CLIP)
+    optimiser = DPOptimizerFastGradientClipping(
+        torch.optim.SGD(watched.parameters(), 1e-3),
+        noise_multiplier=NOISE,
+        max_grad_norm=CLIP,
+        expected_batch_size=128,
+    )
+    loss = DPLossFastGradientClipping(watched, optimiser, nn.CrossEntropyLoss())
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        optimiser.zero_grad()
+        loss(watched(images), labels).backward()
+        optimiser.step()
+
+    return step
+
+
+def loop(network: nn.Module) -> Step:
+    optimiser = torch.optim.SGD(network.parameters(), 1e-3)
+    parameters = list(network.parameters())
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        totals = [torch.zeros_like(p) for p in parameters]
+        for image, label in zip(images.split(1), labels.split(1)):
+            gradients = torch.autograd.grad(F.cross_entropy(network(image), label), parameters)
+            norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+            for total, gradient in zip(totals, gradients):
+                total += gradient * min(1.0, CLIP / (norm.item() + 1e-6))
+        for parameter, total in zip(parameters, totals):
+            noise = torch.empty_like(parameter).normal_(0, NOISE * CLIP)
+            parameter.grad = (total + noise) / len(images)
+        optimiser.step()
+
+    return step
+
+
+WAYS: dict[str, Callable[[nn.Module], Step]] = {
+    "non-private": non_private,
+    "ours": ours,
+    "opacus hooks": opacus_hooks,
+    "opacus functorch": opacus_functorch,
+    "opacus ghost clipping": opacus_ghost,
+    "loop over single examples": loop,
+}
+
+
+def throughput(step: Step, shape: tuple[int, int, int], classes: int, batch: int) -> float:
+    """Examples per second, the median of five steps after one."""
+    images, labels = torch.rand(batch, *shape), torch.randint(0, classes, (batch,))
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        step(images, labels)
+        times.append(time.perf_counter() - start)
+    return batch / median(times[1:])
+
+
+def peak_mebibytes() -> float:
+    """Largest memory that this process has held."""
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch_size", type=int, default=128)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+
+    # First, while nothing else has claimed memory.
+    lot = titcombe((1, 28, 28), 10).train()
+    throughput(ours(lot), (1, 28, 28), 10, 1024)
+    print(f"lot of 1,024 MNIST images: the whole process at most {peak_mebibytes():.0f} MiB")
+
+    results = {}
+    for way, make in WAYS.items():
+        torch.manual_seed(0)
+        network = titcombe((1, 28, 28), 10).train()
+        results[way] = throughput(make(network), (1, 28, 28), 10, options.batch_size)
+        print(
+            f"MNIST network, {way}: {results[way]:.0f} examples/s,"
+            f" non-private / this = {results['non-private'] / results[way]:.2f},"
+            f" ours / this = {results.get('ours', float('nan')) / results[way]:.2f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
