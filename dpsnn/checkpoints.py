@@ -79,6 +79,8 @@ def classifier_name(spec: ClassifierSpec) -> str:
         parts.append(f"_{spell(spec.dp_noise_multiplier)}dpsgd")
     elif spec.private:
         parts.append("_dpsgd")
+    if spec.dp_coupled:
+        parts.append("_coupled")
     if spec.dp_target_epsilon:
         parts.append(f"_eps{spell(spec.dp_target_epsilon)}")
     if spec.network != ClassifierSpec.network and not spec.validator:
@@ -339,6 +341,7 @@ def private_training(spec: ClassifierSpec) -> DPSGD | None:
         spec.dp_max_grad_norm,
         spec.dp_delta,
         spec.dp_accountant,
+        coupled=spec.dp_coupled,
     )
 
 

@@ -21,6 +21,7 @@ from dpsnn.experiments.figures import FIGURES, draw, figure_path
 from dpsnn.experiments.groups import GROUPS, Experiment
 from dpsnn.experiments.headline import headline
 from dpsnn.experiments.ledger import write_ledger
+from dpsnn.experiments.omniglot import omniglot, omniglot_experiments
 from dpsnn.experiments.progress import GroupFailed
 from dpsnn.experiments.published import published, published_experiments
 from dpsnn.experiments.tracking import summarise
@@ -234,6 +235,22 @@ def run_published(options: argparse.Namespace) -> Path | None:
         _print_commands(experiments, judge, folders)
         return None
     table = published(experiments, judge, folders)
+    print(*write_summaries(folders.results_dir), sep="\n")
+    return table
+
+
+def run_omniglot(options: argparse.Namespace) -> Path | None:
+    base, attacker, judge, folders = _group_specs(options)
+    epochs = options.max_epochs if options.max_epochs_given else None
+
+    def group(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
+        return omniglot_experiments(base, attacker, epochs)
+
+    experiments = _for_seeds(group, options, base, attacker)
+    if options.dry_run:
+        _print_commands(experiments, judge, folders)
+        return None
+    table = omniglot(experiments, judge, folders)
     print(*write_summaries(folders.results_dir), sep="\n")
     return table
 
@@ -454,6 +471,11 @@ def make_parser() -> Parser:
     text = " ".join((published_experiments.__doc__ or "").split()).rstrip(".")
     made = command("published", run_published, f"{text[0].lower()}{text[1:]}")
     _group_parser(made, "results/published", "models/published", protocol=True)
+    _seeds_option(made)
+    text = (omniglot_experiments.__doc__ or "").split("\n")[0].rstrip(".")
+    made = command("omniglot", run_omniglot, f"{text[0].lower()}{text[1:]}")
+    _group_parser(made, "results", "models", protocol=True)
+    made.set_defaults(dataset="omniglot")
     _seeds_option(made)
     made = command(
         "ledger", ledger, "set the published figures beside ours, and say why they differ"

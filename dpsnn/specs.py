@@ -88,6 +88,10 @@ class ClassifierSpec:
     )
     dp_max_grad_norm: Number = option(1.0, "DP-SGD: norm to which an image's gradient is clipped")
     dp_delta: Number = option(1e-5, "DP-SGD: delta of the guarantee, below 1 / training images")
+    dp_coupled: bool = option(
+        False,
+        "DP-SGD: train although the network mixes images of a batch, as published; epsilon is void",
+    )
     dp_accountant: str = option("rdp", "DP-SGD: how epsilon is counted")
     seed: int = option(0, "seed of weights, shuffling and noise")
     max_epochs: int = option(10, "passes over the training images; the best on validation is kept")

@@ -78,6 +78,7 @@ NOT_NEGATIVE = "it must be a finite number, 0 or greater"
 POSITIVE = "it must be a finite number, greater than 0"
 EXPONENT = "it must be in (0, 2]"
 WHOLE = "it must be a whole number from"
+SETS = "choose from ['digits', 'emnist', 'mnist', 'omniglot', 'omniglot28', 'omniglot_overlap']"
 
 
 @pytest.mark.parametrize(
@@ -94,9 +95,13 @@ WHOLE = "it must be a whole number from"
         *(("max_epochs", value, f"{WHOLE} 1") for value in ("0", "-3", "9" * 400)),
         *(("batch_size", value, f"{WHOLE} 1") for value in ("0", "-1", "9" * 20)),
         *(("seed", value, f"{WHOLE} 0") for value in ("-1", "9" * 30)),
-        ("dataset", "mnits", "choose from ['digits', 'emnist', 'mnist', 'omniglot28']"),
-        ("dataset", "", "choose from ['digits', 'emnist', 'mnist', 'omniglot28']"),
-        ("network", "resnet", "choose from ['titcombe', 'titcombe_softmax', 'validator']"),
+        ("dataset", "mnits", SETS),
+        ("dataset", "", SETS),
+        (
+            "network",
+            "resnet",
+            "choose from ['mobile', 'titcombe', 'titcombe_softmax', 'validator']",
+        ),
         ("precision", "16", "choose from ['32', 'auto', 'bf16']"),
         ("noise_scale", "much", "invalid float value"),
         ("max_epochs", "1.5", "invalid int value"),
@@ -115,11 +120,11 @@ def test_train_model_refuses(refused: Refused, option: str, value: str, allowed:
         *(("learning_rate", value, POSITIVE) for value in ("0.0", "-1.0", "nan")),
         ("max_epochs", "0", f"{WHOLE} 1"),
         ("batch_size", "0", f"{WHOLE} 1"),
-        ("decoder", "cubic", "choose from ['conv', 'linear']"),
+        ("decoder", "cubic", "choose from ['conv', 'linear', 'deconv']"),
         ("precision", "64", "choose from ['32', 'auto', 'bf16']"),
-        ("surrogate", "fashion", "choose from ['digits', 'emnist', 'mnist', 'omniglot28']"),
+        ("surrogate", "fashion", SETS),
         ("data_pct", "half", "invalid int value"),
-        ("dataset", "mnits", "choose from ['digits', 'emnist', 'mnist', 'omniglot28']"),
+        ("dataset", "mnits", SETS),
     ],
 )
 def test_train_attacker_refuses(

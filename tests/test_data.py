@@ -14,7 +14,7 @@ from dpsnn.batches import TensorBatches, derived_seed
 from dpsnn.data import DATASETS, EMNIST, MNIST, ROLES, Digits, ImageDataModule, Pool
 from dpsnn.data.emnist import balanced_to_letters
 from dpsnn.data.files import read_idx
-from dpsnn.data.omniglot import Omniglot28, read_drawings
+from dpsnn.data.omniglot import Omniglot, Omniglot28, OmniglotOverlap, read_drawings
 from dpsnn.errors import UsageError
 
 
@@ -46,6 +46,8 @@ def test_roles_are_disjoint_by_index_and_by_content() -> None:
         (MNIST, 70_000, [40_000, 5_000, 5_000, 10_000, 10_000]),
         (EMNIST, 145_600, [100_000, 5_000, 5_000, 14_800, 20_800]),
         (Omniglot28, 7_000, [4_000, 1_000, 600, 600, 800]),
+        (Omniglot, 13_180 + 1_720 + 3_120, [11_000, 1_720, 3_120, 1_090, 1_090]),
+        (OmniglotOverlap, 13_180 + 2_720 + 3_120, [11_000, 2_720, 3_120, 1_090, 1_090]),
         (EMNIST, 3_128, [1_000, 300, 130, 129, 1_569]),
     ],
 )
@@ -200,11 +202,48 @@ def test_omniglot_drawings_are_bright_on_black_and_chosen_once(tmp_path: Path) -
         read_drawings(tmp_path / "drawings.zip", 11, 21)
 
 
-@pytest.mark.parametrize("name", ["mnist", "emnist", "omniglot28"])
+@pytest.mark.parametrize("kind", [Omniglot, OmniglotOverlap])
+def test_omniglot_keeps_alphabets_apart(kind: type[Omniglot], tmp_path: Path) -> None:
+    """A drawing carries its set and alphabet in its pixels; published, the attacker owns two of those it is scored on."""
+    sets = {
+        "images_evaluation": (["Angelic", "Tibetan"], 13_180),
+        "images_background_small1": (["Balinese", "Greek", "Korean", "Latin"], 2_720),
+        "images_background_small2": (["Greek", "Latin", "Sanskrit"], 3_120),
+    }
+    every = sorted({name for names, _ in sets.values() for name in names})
+    (tmp_path / "omniglot-py").mkdir()
+    for name, (alphabets, count) in sets.items():
+        with zipfile.ZipFile(tmp_path / "omniglot-py" / f"{name}.zip", "w") as archive:
+            contents = {}
+            for alphabet in alphabets:
+                drawing = Image.new("L", (105, 105), 255)
+                drawing.paste(0, (0, 0, 1 + every.index(alphabet), 1))
+                content = io.BytesIO()
+                drawing.save(content, "PNG")
+                contents[alphabet] = content.getvalue()
+            for i in range(count):
+                alphabet = alphabets[i % len(alphabets)]
+                archive.writestr(f"{name}/{alphabet}/character01/{i:05}.png", contents[alphabet])
+    data = kind(tmp_path)
+    seen = {
+        role: {every[int(n) - 1] for n in (data.tensors(role)[0][:, 0, 0] == 255).sum(1).unique()}
+        for role in ROLES
+    }
+    assert seen["train"] == seen["validation"] == seen["test"] == {"Angelic", "Tibetan"}
+    assert seen["scoring"] == {"Greek", "Latin", "Sanskrit"} == set(data.alphabets)
+    both = {"Greek", "Latin"} if kind is OmniglotOverlap else set()
+    assert seen["surrogate"] == {"Balinese", "Korean"} | both
+    labels = data.tensors("scoring")[1]
+    strokes = (data.tensors("scoring")[0][:, 0, 0] == 255).sum(1)
+    for label, name in enumerate(data.alphabets):
+        assert set(strokes[labels == label].tolist()) == {1 + every.index(name)}
+
+
+@pytest.mark.parametrize("name", ["mnist", "emnist", "omniglot", "omniglot28"])
 def test_real_files_from_the_mirror(name: str, mirror: Path, tmp_path: Path) -> None:
     data = DATASETS[name](tmp_path)
     images, labels = data.tensors("train")
-    assert images.shape[1:] == (1, 28, 28) and labels.unique().numel() == data.num_classes
+    assert images.shape[1:] == data.image_shape and labels.unique().numel() == data.num_classes
     assert (images / 255).mean().item() == pytest.approx(data.mean, abs=0.01)
     assert (images / 255).std().item() == pytest.approx(data.std, abs=0.01)
     assert not list(tmp_path.iterdir()), "a mirror is read in place"

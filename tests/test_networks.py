@@ -3,14 +3,18 @@
 import pytest
 import torch
 
+from dpsnn.errors import UsageError
 from dpsnn.networks import NETWORKS
 from dpsnn.networks.decoder import DECODERS
 
 SHAPES = [((1, 28, 28), 10), ((3, 32, 36), 4)]
+LARGE = [((1, 105, 105), 20), ((3, 99, 120), 4)]
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-@pytest.mark.parametrize(("shape", "classes"), SHAPES)
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [(n, *s) for n in sorted(NETWORKS) for s in (LARGE if n == "mobile" else SHAPES)],
+)
 def test_server_of_client_is_the_unsplit_network(
     name: str, shape: tuple[int, int, int], classes: int
 ) -> None:
@@ -36,6 +40,34 @@ def test_titcombe_is_the_published_network() -> None:
     layers[4], layers[5] = layers[5], layers[4]
     images = torch.rand(3, 1, 28, 28)
     assert torch.equal(network.client(images), torch.nn.Sequential(*layers)(images))
+
+
+def test_mobile_is_the_published_network() -> None:
+    network = NETWORKS["mobile"]((1, 105, 105), 20)
+    assert network.cut_shape == (32, 1, 1)
+    shapes = [tuple(p.shape) for p in network.parameters() if p.dim() > 1]
+    convolutions = [(32, 1, 7, 7), (32, 32, 7, 7), (32, 32, 5, 5), (32, 32, 3, 3)]
+    assert shapes == [*convolutions, (256, 32), (50, 256), (20, 50)]
+    norms = [type(m).__name__ for m in network.modules() if "Norm" in type(m).__name__]
+    assert norms == ["BatchNorm2d"] * 4
+    grouped = NETWORKS["mobile"]((1, 105, 105), 20, norm="group", dropout=0.0)
+    norms = [type(m).__name__ for m in grouped.modules() if "Norm" in type(m).__name__]
+    assert norms == ["GroupNorm"] * 4
+    with pytest.raises(UsageError, match="99x99 or more.*--dataset omniglot"):
+        NETWORKS["mobile"]((1, 28, 28), 10)
+
+
+def test_deconv_is_the_published_decoder() -> None:
+    decoder = DECODERS["deconv"]((32, 1, 1), (1, 105, 105))
+    layers = [m for m in decoder.modules() if isinstance(m, torch.nn.ConvTranspose2d)]
+    assert [(m.out_channels, m.kernel_size[0], m.stride[0]) for m in layers] == [
+        (32, 9, 1), (32, 7, 2), (1, 7, 2), (1, 5, 2),
+    ]  # fmt: skip
+    sizes, picture = [], torch.rand(2, 32, 1, 1)
+    for layer in layers:
+        picture = layer(picture)
+        sizes.append(picture.shape[-1])
+    assert sizes == [9, 23, 51, 105]
 
 
 @pytest.mark.parametrize("name", sorted(DECODERS))

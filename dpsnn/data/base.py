@@ -47,6 +47,9 @@ class ImageDataModule(pl.LightningDataModule):
     mean: ClassVar[float]
     """Mean of the training pixels in [0, 1]; networks standardise with it."""
     std: ClassVar[float]
+    judged: ClassVar[bool] = True
+    """Whether attacks are scored on images of the classes that the classifier learns, so that a judge trained on them can
+    say whether reconstructions are recognisable."""
 
     def __init__(self, data_dir: str | Path = "data", batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()

@@ -98,6 +98,7 @@ class Omniglot(ImageDataModule):
     num_classes = 20
     mean = 0.0735
     std = 0.2609
+    judged = False
 
     SHARED: ClassVar[tuple[str, ...]] = ("Greek", "Latin")
     """Alphabets that stand in both small sets."""

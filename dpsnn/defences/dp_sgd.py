@@ -69,6 +69,8 @@ class DPSGD(Callback):
         gradients: `auto`, the fastest, or `explicit`: all gradients formed, as opacus' hooks do.
         amplified: False accepts a loader that shuffles, and accounts for it without amplification by sampling: every
             epoch shows every example once. Neighbours then differ by an example that adds nothing.
+        coupled: Train although examples of a batch mix (batch normalisation), as some published studies did; there is
+            no guarantee then, and `epsilon` is infinite.
 
     Raises:
         UsageError: If an option is out of range; when training starts, if the set-up voids the guarantee.
@@ -84,6 +86,7 @@ class DPSGD(Callback):
         physical_batch: int | None = None,
         gradients: str = "auto",
         amplified: bool = True,
+        coupled: bool = False,
     ) -> None:
         if noise_multiplier is None and target_epsilon is None:
             raise UsageError("DP-SGD needs a noise multiplier, a target epsilon, or both")
@@ -107,6 +110,7 @@ class DPSGD(Callback):
         self.physical_batch = physical_batch
         self.gradients = gradients
         self.amplified = amplified
+        self.coupled = coupled
         self.history: list[tuple[float, float, int]] = []
         self._per_example: PerExampleGradients | None = None
         self._sums: dict[Tensor, Tensor] = {}
@@ -122,6 +126,8 @@ class DPSGD(Callback):
     @property
     def epsilon(self) -> float:
         """ε at `delta` of everything trained so far, resumed parts included."""
+        if self.coupled:
+            return math.inf
         return dp_sgd_epsilon(self.history, self.delta, self.accountant) if self.history else 0.0
 
     def spent(self) -> dict[str, float]:
@@ -152,7 +158,8 @@ class DPSGD(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        refuse_coupling(pl_module)
+        if not self.coupled:
+            refuse_coupling(pl_module)
         if not pl_module.automatic_optimization:
             raise UsageError(
                 "DP-SGD needs automatic optimisation; let Lightning call backward and step"
@@ -257,7 +264,7 @@ class DPSGD(Callback):
             self._sums, self._lot = {}, _length(batch)
             if self._lot == 0:
                 return sum(p.sum() for p in self._watch.parameters) * 0.0
-            if not tried:
+            if not (tried or self.coupled):
                 tried = True
                 self._try(module, original, batch, rest, named)
             parts = list(_parts(batch, self._lot, self.physical_batch))

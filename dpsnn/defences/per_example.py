@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dpsnn.errors import UsageError
 
@@ -262,8 +263,21 @@ def _layers(module: nn.Module) -> Iterator[Any]:
             yield layer
 
 
+def _batch_norm(layer: _BatchNorm, inputs: Tensor, backprops: Tensor) -> dict[Tensor, Tensor]:
+    """What opacus would give for batch normalisation if it allowed it, for studies that trained so.
+
+    Only the gradient of scale and shift: that the statistics couple the examples is exactly what it leaves out.
+    """
+    normal = F.batch_norm(inputs, None, None, training=True, eps=layer.eps)
+    axes = [axis for axis in range(2, inputs.dim())]
+    products = {layer.weight: normal * backprops, layer.bias: backprops}
+    return {p: product.sum(axes) if axes else product for p, product in products.items()}
+
+
 def _sampled(layer: nn.Module, inputs: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
     """Gradients of every example: by opacus' rule for the layer's type, or by vectorising autograd over any layer."""
+    if isinstance(layer, _BatchNorm):
+        return _batch_norm(layer, inputs[0], backprops)
     # Importing opacus takes seconds, and layers other than the two above are rare.
     from opacus.grad_sample import GradSampleModule
 

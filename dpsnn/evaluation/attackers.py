@@ -40,6 +40,7 @@ class Attacked(NamedTuple):
     attack: Attack
     spec: AttackerSpec
     stored: Stored
+    target_stored: Stored
 
     @property
     def noise_scale(self) -> float:
@@ -67,7 +68,7 @@ def load_attacked(path: Path, models_dir: str | Path) -> Attacked:
         set_noise(target, spec.model_noise)
     target.to(device(), memory_format=torch.channels_last)
     attack.to(device())
-    return Attacked(target, target_spec, attack, spec, stored)
+    return Attacked(target, target_spec, attack, spec, stored, target_stored)
 
 
 @torch.inference_mode()
@@ -192,7 +193,7 @@ def _references(
         "MSEFloor": mean(mse(mean_guess, images)),
         "PSNRFloor": mean(psnr(mean_guess, images)),
         "SSIMFloor": mean(ssim(mean_guess, images)),
-        "ValAccuracyFloor": majority_share(labels),
+        "ValAccuracyFloor": None if right is None else majority_share(labels),
         "ValAccuracyCeiling": None if right is None else mean(right),
         "ValConfidenceCeiling": None if confidence is None else mean(confidence),
     }
@@ -207,21 +208,30 @@ _KNOWN_ACTIVATIONS: dict[tuple[str, ...], Activation] = {}
 
 
 def attacker_row(
-    path: Path, models_dir: str | Path, data_dir: str | Path, validator_path: Path
+    path: Path, models_dir: str | Path, data_dir: str | Path, validator_path: Path | None
 ) -> dict[str, object]:
     """Score an attacker on the images set aside for it, through the wire as it is.
+
+    Args:
+        path: The attacker's checkpoint.
+        models_dir: Where its target is.
+        data_dir: Where data sets lie.
+        validator_path: The judge's checkpoint; None where there can be none, and its columns stay empty.
 
     Raises:
         UsageError: If a checkpoint is damaged, the validator judges another data set, or data cannot be reached.
     """
     attacked = load_attacked(path, models_dir)
     dataset = attacked.target_spec.dataset
-    validator, validator_stored = load_judge(validator_path, dataset)
+    validator, validator_stored = (
+        load_judge(validator_path, dataset) if validator_path else (None, None)
+    )
     data = DATASETS[dataset](data_dir)
     pixels, labels = data.tensors("scoring")
     images = pixels.float() / 255
     own = attacked.stored.record["mean_image"]
-    known = (dataset, str(data_dir), digest({"mean": own}), validator_stored.digest)
+    judge_digest = validator_stored.digest if validator_stored else ""
+    known = (dataset, str(data_dir), digest({"mean": own}), judge_digest)
     if known not in _KNOWN_REFERENCES:
         guess = own.expand(len(images), -1, -1, -1)
         _KNOWN_REFERENCES[known] = _references(images, labels, guess, validator)
@@ -238,7 +248,7 @@ def attacker_row(
         **_measured(guesses, images, labels, validator),
         **_KNOWN_REFERENCES[known],
         # Of the classifier on the very tensors that were attacked: what its users got for this leakage.
-        "TargetAcc": mean(100.0 * (classes == labels)),
+        "TargetAcc": mean(100.0 * (classes == labels)) if data.judged else None,
         "Adaptive": not spec.naive,
         "Decoder": spec.decoder,
         "Surrogate": spec.surrogate,
@@ -258,12 +268,15 @@ def attacker_row(
             network.cut_shape.numel(),
             network.bound,
         ),
+        "DPEpsilon": attacked.target_stored.record.get("dp_epsilon"),
+        "DPNoiseMultiplier": target_spec.dp_noise_multiplier or None,
         "Dataset": dataset,
+        "Network": target_spec.network,
         "Seed": spec.seed,
         "Epoch": attacked.stored.record["epoch"],
         "MaxEpochs": spec.max_epochs,
         "Precision": attacked.stored.record["precision"],
-        "Validator": validator_stored.stem,
+        "Validator": validator_stored.stem if validator_stored else None,
         "Digest": attacked.stored.digest,
-        "ValidatorDigest": validator_stored.digest,
+        "ValidatorDigest": judge_digest,
     }

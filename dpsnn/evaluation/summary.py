@@ -17,6 +17,8 @@ MODEL_SETTINGS = (
     "NopeekWeight",
     "NopeekExponent",
     "Epsilon",
+    "DPNoiseMultiplier",
+    "DPMaxGradNorm",
     "MaxEpochs",
     "BatchSize",
     "LearningRate",
@@ -26,6 +28,8 @@ MODEL_VALUES = ("MeanTrainAcc", "MeanValAcc", "TestAcc", "MeanTrainDCorr", "Mean
 
 ATTACKER_SETTINGS = (
     "Dataset",
+    "Network",
+    "DPNoiseMultiplier",
     "TrainNoiseScale",
     "NoiseScale",
     "GaussianStd",

@@ -38,9 +38,10 @@ class Results:
         models = self._table(tables.models_table(folders.results_dir))
         attackers = self._table(tables.attackers_table(folders.results_dir))
         usual = models.NopeekExponent.isna() | (models.NopeekExponent == 1)
-        self.models = models[
-            usual & (models.GaussianStd == 0) & (models.Network == "titcombe")
-        ].copy()
+        usual &= (models.GaussianStd == 0) & (models.Network == "titcombe")
+        if "DPNoiseMultiplier" in models:
+            usual &= models.DPNoiseMultiplier.isna()
+        self.models = models[usual].copy()
         self.attackers = attackers[attackers.Model.isin(self.models.Model)].copy()
         self.attackers["Kind"] = [
             ("adaptive" if adaptive else "naive") + ("" if decoder == "conv" else f" {decoder}")

@@ -109,11 +109,14 @@ def evaluate_attackers(
     due = {}
     for path in paths:
         attacked = load_attacked(path, folders.models_dir)
-        judge = _validator(folders, attacked.spec.model, validation_model)
-        _, judge_stored = load_judge(judge, attacked.target_spec.dataset)
+        dataset = attacked.target_spec.dataset
+        judge, judge_digest = None, ""
+        if DATASETS[dataset].judged:
+            judge = _validator(folders, attacked.spec.model, validation_model)
+            judge_digest = load_judge(judge, dataset)[1].digest
         names = (attacked.spec.model, attacked.stored.stem)
-        if again or (*names, attacked.stored.digest, judge_stored.digest) not in known:
-            due[path] = (judge, attacked.target_spec.dataset)
+        if again or (*names, attacked.stored.digest, judge_digest) not in known:
+            due[path] = (judge, dataset)
     _prepare(table, [dataset for _, dataset in due.values()], folders)
     for path, (judge, _) in due.items():
         note(f"evaluating {path.name.removesuffix('.ckpt')}")
@@ -187,7 +190,7 @@ def dry_run(
     experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders
 ) -> list[str]:
     """The commands of a group, in order."""
-    lines = [command("train_model", judge, folders)]
+    lines = [command("train_model", judge, folders)] if DATASETS[judge.dataset].judged else []
     for experiment in merge(experiments):
         lines.append(command("train_model", experiment.classifier, folders))
         model = checkpoints.classifier_name(experiment.classifier)
@@ -273,9 +276,10 @@ def run(
     datasets = {judge.dataset, *(a.surrogate for e in experiments for a in e.attackers)} - {""}
     for name in sorted(datasets):
         choose(DATASETS, name, "surrogate")(folders.data_dir).setup()
+    judged = DATASETS[judge.dataset].judged
     finished = {
         spec: _finished_classifier(spec, folders)
-        for spec in (judge, *(e.classifier for e in experiments))
+        for spec in (*([judge] if judged else []), *(e.classifier for e in experiments))
     }
     plan = ["classifier" for path in finished.values() if path is None]
     done = len(finished) - len(plan)
@@ -296,7 +300,7 @@ def run(
             lambda: train_classifier(spec, folders, group),
         )
 
-    validator = classifier(judge)
+    validator = classifier(judge) if judged else None
     trained = []
     for experiment in experiments:
         path = classifier(experiment.classifier)
@@ -317,8 +321,9 @@ def run(
                 attackers.append(made)
         trained.append((experiment, path, attackers))
         board.check(path.name, lambda: evaluate_models([path], folders))
-        if validator:
-            board.check(path.name, lambda: evaluate_attackers(attackers, folders, str(validator)))
+        if validator or not judged:
+            name = str(validator or "")
+            board.check(path.name, lambda: evaluate_attackers(attackers, folders, name))
     board.close()
     return trained
 

@@ -1,0 +1,137 @@
+"""Model inversion on Omniglot with and without DP-SGD (RStudio AI blog, May 2020): as published, and fairly.
+
+As published, batch normalisation mixes the images of a batch, which voids the guarantee; targets with and without
+privacy differ in dropout, epochs and step size; and the attacker owns two of the alphabets that it is scored on.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from dpsnn.data import DATASETS, Omniglot
+from dpsnn.evaluation import tables
+from dpsnn.evaluation.attackers import load_attacked, reconstruct
+from dpsnn.evaluation.measure import mean, standard_error
+from dpsnn.experiments import run
+from dpsnn.experiments.groups import Experiment
+from dpsnn.experiments.progress import note
+from dpsnn.experiments.train import Folders
+from dpsnn.metrics import mse, psnr, ssim
+from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.tensors import Number
+
+EPOCHS = 20
+"""Of all targets in the fair protocol, and of those with DP-SGD as published."""
+
+
+class Published(NamedTuple):
+    """A target of the blog."""
+
+    noise_multiplier: Number
+    epsilon: Number
+    accuracy: Number
+    """On training images, in percent."""
+
+
+PUBLISHED = (
+    Published(0.0, math.inf, 84.0),
+    Published(0.7, 4.0, 37.0),
+    Published(0.5, 12.5, 45.0),
+    Published(0.3, 84.7, 56.0),
+)
+
+
+def omniglot_experiments(
+    base: ClassifierSpec, attacker: AttackerSpec, epochs: int | None = None
+) -> list[Experiment]:
+    """Targets without DP-SGD and with three noises, by both protocols, each attacked by two decoders.
+
+    Args:
+        base: Its data set, seed and precision count; another data set than Omniglot is for trying things out.
+        attacker: Base of the attackers.
+        epochs: Limit of all trainings; None leaves the protocols theirs.
+    """
+    limit = epochs or 10**6
+    attackers = (
+        replace(attacker, decoder="deconv", max_epochs=min(100, limit)),
+        replace(attacker, max_epochs=min(attacker.max_epochs, limit)),
+    )
+    targets = fair(base, min(EPOCHS, limit))
+    if issubclass(DATASETS[base.dataset], Omniglot):
+        targets = [*as_published(base, limit), *targets]
+    return [Experiment(target, attackers) for target in targets]
+
+
+def as_published(base: ClassifierSpec, limit: int) -> list[ClassifierSpec]:
+    """The blog's targets: ten epochs with dropout, or twenty with DP-SGD and none."""
+    plain = replace(
+        base, dataset="omniglot_overlap", network="mobile", batch_size=32, max_epochs=min(10, limit)
+    )
+    private = replace(
+        plain, dropout=0.0, learning_rate=0.005, max_epochs=min(EPOCHS, limit), dp_coupled=True
+    )
+    noises = [row.noise_multiplier for row in PUBLISHED if row.noise_multiplier]
+    return [plain, *(replace(private, dp_noise_multiplier=noise) for noise in noises)]
+
+
+def fair(base: ClassifierSpec, epochs: int) -> list[ClassifierSpec]:
+    """All targets alike but for the noise: group normalisation, no dropout, the same epochs, steps and step size."""
+    alike = replace(base, batch_size=32, max_epochs=epochs)
+    if issubclass(DATASETS[base.dataset], Omniglot):
+        alike = replace(alike, dataset="omniglot", network="mobile", norm="group", dropout=0.0)
+    return [replace(alike, dp_noise_multiplier=row.noise_multiplier) for row in PUBLISHED]
+
+
+def alphabets_table(results_dir: str | Path) -> Path:
+    return tables.models_table(results_dir).with_name("omniglot_by_alphabet.csv")
+
+
+@torch.inference_mode()
+def alphabet_rows(path: Path, folders: Folders) -> list[dict[str, object]]:
+    """Leakage of one attacker by the alphabet of the pictures, each beside what the mean image scores."""
+    attacked = load_attacked(path, folders.models_dir)
+    data = DATASETS[attacked.target_spec.dataset](folders.data_dir)
+    pixels, labels = data.tensors("scoring")
+    names = data.alphabets if isinstance(data, Omniglot) else None
+    images = pixels.float() / 255
+    guesses = reconstruct(attacked, images)
+    floor = attacked.stored.record["mean_image"].expand_as(images)
+    rows: list[dict[str, object]] = []
+    for label in labels.unique().tolist():
+        own = labels == label
+        row: dict[str, object] = {
+            "Model": attacked.spec.model,
+            "Attacker": attacked.stored.stem,
+            "Alphabet": names[label] if names else str(label),
+            "Images": int(own.sum()),
+        }
+        for name, measure in (("MSE", mse), ("PSNR", psnr), ("SSIM", ssim)):
+            values = measure(guesses[own], images[own])
+            row |= {name: mean(values), f"SE{name}": standard_error(values)}
+            row[f"{name}Floor"] = mean(measure(floor[own], images[own]))
+        rows.append({**row, "Digest": attacked.stored.digest})
+    return rows
+
+
+def omniglot(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders) -> Path:
+    """Train and evaluate what is missing, then bring the table by alphabet up to date.
+
+    Raises:
+        UsageError: If data cannot be reached, or a name is taken by other arguments.
+        GroupFailed: If a member failed.
+    """
+    trained = run.run(experiments, judge, folders, "omniglot")
+    table = alphabets_table(folders.results_dir)
+    key = ("Model", "Attacker", "Alphabet")
+    known = {(row["Attacker"], row.get("Digest")) for row in tables.read(table, key)}
+    for _, _, attackers in trained:
+        for path in attackers:
+            stored = load_attacked(path, folders.models_dir).stored
+            if (stored.stem, stored.digest) not in known:
+                note(f"evaluating {stored.stem} by alphabet")
+                tables.upsert(table, alphabet_rows(path, folders), key)
+    return table
