@@ -204,7 +204,7 @@ def test_omniglot_drawings_are_bright_on_black_and_chosen_once(tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", [Omniglot, OmniglotOverlap])
 def test_omniglot_keeps_alphabets_apart(kind: type[Omniglot], tmp_path: Path) -> None:
-    """A drawing carries its set and alphabet in its pixels; published, the attacker owns two of those it is scored on."""
+    """A drawing carries its alphabet in its pixels; published, the attacker owns two of those it is scored on."""
     sets = {
         "images_evaluation": (["Angelic", "Tibetan"], 13_180),
         "images_background_small1": (["Balinese", "Greek", "Korean", "Latin"], 2_720),

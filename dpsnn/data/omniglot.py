@@ -96,8 +96,8 @@ class Omniglot(ImageDataModule):
 
     image_shape = (1, 105, 105)
     num_classes = 20
-    mean = 0.0735
-    std = 0.2609
+    mean = 0.0842
+    std = 0.2777
     judged = False
 
     SHARED: ClassVar[tuple[str, ...]] = ("Greek", "Latin")
