@@ -5,7 +5,6 @@
 Prints ratios of medians from one run, in float32.
 """
 
-import argparse
 import resource
 import sys
 import time
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpsnn.defences.per_example import PerExampleGradients
-from dpsnn.networks import titcombe
+from dpsnn.networks import mobile, titcombe
 
 NOISE, CLIP = 1.0, 1.0
 
@@ -125,6 +124,13 @@ WAYS: dict[str, Callable[[nn.Module], Step]] = {
 }
 
 
+STUDIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int, int]] = {
+    "MNIST": (lambda: titcombe((1, 28, 28), 10), (1, 28, 28), 10, 128),
+    "Omniglot": (lambda: mobile((1, 105, 105), 20, norm="group"), (1, 105, 105), 20, 32),
+}
+"""Network, image shape, classes, batch size."""
+
+
 def throughput(step: Step, shape: tuple[int, int, int], classes: int, batch: int) -> float:
     """Examples per second, the median of five steps after one."""
     images, labels = torch.rand(batch, *shape), torch.randint(0, classes, (batch,))
@@ -143,9 +149,6 @@ def peak_mebibytes() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch_size", type=int, default=128)
-    options = parser.parse_args()
     warnings.simplefilter("ignore")
 
     # First, while nothing else has claimed memory.
@@ -153,17 +156,17 @@ def main() -> None:
     throughput(ours(lot), (1, 28, 28), 10, 1024)
     print(f"lot of 1,024 MNIST images: the whole process at most {peak_mebibytes():.0f} MiB")
 
-    results = {}
-    for way, make in WAYS.items():
-        torch.manual_seed(0)
-        network = titcombe((1, 28, 28), 10).train()
-        results[way] = throughput(make(network), (1, 28, 28), 10, options.batch_size)
-        print(
-            f"MNIST network, {way}: {results[way]:.0f} examples/s,"
-            f" non-private / this = {results['non-private'] / results[way]:.2f},"
-            f" ours / this = {results.get('ours', float('nan')) / results[way]:.2f}",
-            flush=True,
-        )
+    for study, (build, shape, classes, batch) in STUDIES.items():
+        results: dict[str, float] = {}
+        for way, make in WAYS.items():
+            torch.manual_seed(0)
+            results[way] = throughput(make(build().train()), shape, classes, batch)
+            print(
+                f"{study} network, batch {batch}, {way}: {results[way]:.0f} examples/s,"
+                f" non-private / this = {results['non-private'] / results[way]:.2f},"
+                f" ours / this = {results.get('ours', float('nan')) / results[way]:.2f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

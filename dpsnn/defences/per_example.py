@@ -16,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dpsnn.errors import UsageError
 
-CHUNK = 64
-"""Examples whose image patches are laid out at once: enough for speed, little memory."""
+CHUNK = 16
+"""Examples whose image patches are laid out at once: few enough to stay in the processor's cache."""
 
 
 class Explicit:
@@ -85,18 +85,32 @@ def _conv2d_gradients(layer: nn.Conv2d, inputs: Tensor, backprops: Tensor) -> Te
 
     Forming these is as much work as the gradient of the batch; ghost norms would compare all pairs of positions.
     """
-    n, groups = len(inputs), layer.groups
-    gradients = inputs.new_empty(n, *layer.weight.shape)
-    for start in range(0, n, CHUNK):
+    gradients = inputs.new_empty(len(inputs), *layer.weight.shape)
+    for start in range(0, len(inputs), CHUNK):
         part = slice(start, start + CHUNK)
-        patches = F.unfold(
-            inputs[part], layer.kernel_size, layer.dilation, layer.padding, layer.stride  # type: ignore[arg-type]
-        )
-        rows = len(patches) * groups
-        patches = patches.reshape(rows, -1, patches.shape[-1])
-        outputs = backprops[part].reshape(rows, -1, patches.shape[-1])
+        patches = _patches(layer, inputs[part])
+        outputs = backprops[part].reshape(len(patches), -1, patches.shape[-1])
         gradients[part] = torch.bmm(outputs, patches.mT).view(-1, *layer.weight.shape)
     return gradients
+
+
+def _patches(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
+    """What the kernel sees at each position: `(N·groups, channels/groups·kernel, positions)`.
+
+    A strided view that is copied once; `unfold` takes three times as long.
+    """
+    (kh, kw), (sh, sw), (dh, dw) = layer.kernel_size, layer.stride, layer.dilation
+    ph, pw = (int(p) for p in layer.padding)
+    images = F.pad(inputs, (pw, pw, ph, ph)).contiguous()
+    n, channels, height, width = images.shape
+    rows = (height - dh * (kh - 1) - 1) // sh + 1
+    columns = (width - dw * (kw - 1) - 1) // sw + 1
+    by_image, by_channel, by_row, by_column = images.stride()
+    view = images.as_strided(
+        (n, channels, kh, kw, rows, columns),
+        (by_image, by_channel, by_row * dh, by_column * dw, by_row * sh, by_column * sw),
+    )
+    return view.reshape(n * layer.groups, -1, rows * columns)
 
 
 class _Watched(torch.autograd.Function):
