@@ -19,7 +19,7 @@ from dpsnn.batches import PoissonBatches, TensorBatches
 from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
 from dpsnn.data import Digits
-from dpsnn.defences import NoPeek
+from dpsnn.defences import NoPeek, per_example
 from dpsnn.defences.dp_sgd import DPSGD, poisson
 from dpsnn.defences.per_example import PerExampleGradients
 from dpsnn.errors import UsageError
@@ -91,6 +91,15 @@ def loop(network: nn.Module, images: Tensor, labels: Tensor) -> list[list[Tensor
         list(torch.autograd.grad(F.cross_entropy(network(i[None]), label[None]), parameters))
         for i, label in zip(images, labels)
     ]
+
+
+@pytest.mark.parametrize("large", [0, per_example.LARGE])
+def test_convolutions_of_small_and_large_images_have_the_same_gradients(
+    large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(per_example, "LARGE", large)
+    monkeypatch.setattr(per_example, "IN_CACHE", 2 * 4 * 9 * 144)
+    test_norms_and_weighted_sums_equal_a_loop_over_single_examples("convolutions", True, False)
 
 
 @pytest.mark.parametrize("explicit", [False, True])

@@ -16,8 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dpsnn.errors import UsageError
 
-CHUNK = 16
-"""Examples whose image patches are laid out at once: few enough to stay in the processor's cache."""
+IN_CACHE = 2**21
+"""Values of image patches that are laid out at once: few enough to stay in the processor's cache."""
+
+LARGE = 2**18
+"""Values of the patches of one example above which they are not laid out at all."""
 
 
 class Explicit:
@@ -83,15 +86,35 @@ def _conv2d(layer: nn.Conv2d, inputs: Tensor, backprops: Tensor, give: Given) ->
 def _conv2d_gradients(layer: nn.Conv2d, inputs: Tensor, backprops: Tensor) -> Tensor:
     """`(N, *weight)`: each example's image patches times its backprops.
 
-    Forming these is as much work as the gradient of the batch; ghost norms would compare all pairs of positions.
+    Forming these is as much work as the gradient of the batch; ghost norms would compare all pairs of positions. Where
+    the patches of one example are many, laying them out costs more than to ask for its gradient alone.
     """
     gradients = inputs.new_empty(len(inputs), *layer.weight.shape)
-    for start in range(0, len(inputs), CHUNK):
-        part = slice(start, start + CHUNK)
+    patch_values = layer.weight[0].numel() * layer.groups * backprops[0, 0].numel()
+    if patch_values > LARGE:
+        for example in range(len(inputs)):
+            one = slice(example, example + 1)
+            gradients[one] = _backward(layer, inputs[one], backprops[one], layer.weight, 1)
+        return gradients
+    chunk = IN_CACHE // patch_values
+    for start in range(0, len(inputs), chunk):
+        part = slice(start, start + chunk)
         patches = _patches(layer, inputs[part])
         outputs = backprops[part].reshape(len(patches), -1, patches.shape[-1])
         gradients[part] = torch.bmm(outputs, patches.mT).view(-1, *layer.weight.shape)
     return gradients
+
+
+def _backward(
+    layer: nn.Conv2d, inputs: Tensor, backprops: Tensor, weight: Tensor, wanted: int
+) -> Tensor:
+    """Gradient of a convolution with respect to its inputs (0) or its weight (1)."""
+    mask = (wanted == 0, wanted == 1, False)
+    gradients = torch.ops.aten.convolution_backward(
+        backprops, inputs, weight, None, layer.stride, layer.padding, layer.dilation,
+        False, (0, 0), layer.groups, mask,
+    )  # fmt: skip
+    return gradients[wanted]
 
 
 def _patches(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
@@ -137,11 +160,7 @@ class _Watched(torch.autograd.Function):
             return None, None, None, None, None
         if isinstance(ctx.layer, nn.Linear):
             return backprops @ weight, None, None, None, None
-        layer, mask = ctx.layer, (True, False, False)
-        to_inputs, _, _ = torch.ops.aten.convolution_backward(
-            backprops, inputs, weight, None, layer.stride, layer.padding, layer.dilation,
-            False, (0, 0), layer.groups, mask,
-        )  # fmt: skip
+        to_inputs = _backward(ctx.layer, inputs, backprops, weight, 0)
         return to_inputs, None, None, None, None
 
 
