@@ -156,9 +156,13 @@ def leakage_curves(
         ticks = sorted({float(value) for rows in series.values() for value in rows[x]})
         for axis, measure in zip(axes, LEAKAGE):
             curves(axis, series, x, measure, xlabel)
-            # Linear up to the smallest value above 0, so that 0 has its place beside it.
-            linear = {"linthresh": min(t for t in ticks if t > 0)} if scale == "symlog" else {}
-            axis.set_xscale(scale, **linear)
+            if scale == "symlog":
+                # Linear up to the smallest value above 0, so that 0 has its place close beside it.
+                smallest = min(t for t in ticks if t > 0)
+                axis.set_xscale(scale, linthresh=smallest, linscale=0.3)
+                axis.set_xlim(-0.3 * smallest, 1.3 * ticks[-1])
+            else:
+                axis.set_xscale(scale)
             if scale != "linear":
                 axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
                 axis.minorticks_off()
@@ -225,7 +229,7 @@ def pareto(
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(LEAKAGE), figsize=(12, 4.4), sharey=True)
         for axis, measure in zip(axes, LEAKAGE):
-            points, better = [], 1 if measure.column == "MSE" else -1
+            points, labels, better = [], [], 1 if measure.column == "MSE" else -1
             for number, (family, members) in enumerate(families.items()):
                 for position, (label, classifier, attackers) in enumerate(members):
                     x, x_half = estimate(attackers[measure.column], measure)
@@ -242,8 +246,12 @@ def pareto(
                         elinewidth=0.7,
                         label=None if position else family,
                     )
-                    axis.annotate(label, (x, y), (3, 3), textcoords="offset points", fontsize=6.5)
-            on_front = [points[i] for i in front(points)]
+                    labels.append(label)
+            best = front(points)
+            for i in best:
+                x, y = better * points[i][0], points[i][1]
+                axis.annotate(labels[i], (x, y), (4, 4), textcoords="offset points", fontsize=7)
+            on_front = [points[i] for i in best]
             axis.plot(
                 [better * x for x, _ in on_front],
                 [y for _, y in on_front],
@@ -258,7 +266,25 @@ def pareto(
             if better < 0:
                 # More private to the right, in every panel.
                 axis.invert_xaxis()
+        _scale_by_errors(axes[0])
         axes[0].set_ylabel(ACCURACY.label)
         _legend(figure)
         figure.suptitle(title)
     return figure
+
+
+def _scale_by_errors(axis: Axes) -> None:
+    """Percentages of right answers, spaced by the logarithm of the wrong: 98 and 99 are as far apart as 80 and 90."""
+
+    def forward(right: Any) -> Any:
+        return -np.log10(np.maximum(100 - np.asarray(right), 0.05))
+
+    def backward(height: Any) -> Any:
+        return 100 - 10 ** -np.asarray(height)
+
+    low, high = axis.get_ylim()
+    axis.set_yscale("function", functions=(forward, backward))
+    ticks = [t for t in (10, 30, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.8) if low < t < high]
+    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.set_ylim(max(low, 0), min(high, 99.9))

@@ -302,7 +302,7 @@ def pareto(results: Results) -> Figure:
             families[family] = members
     if not families:
         raise Missing("the table has no attackers for it")
-    title = f"{results.dataset}: accuracy against the strongest attacker (labels: noise scale / NoPeek weight)"
+    title = f"{results.dataset}: accuracy against the strongest attacker (on the front: noise scale / NoPeek weight)"
     return plots.pareto(families, title)
 
 
