@@ -341,6 +341,16 @@ def test_a_resumed_training_goes_on_counting(tmp_path: Path) -> None:
     assert second.history == [(1.0, 0.125, 16)]
 
 
+def test_a_spent_budget_is_not_exceeded_by_resuming(tmp_path: Path) -> None:
+    loader = poisson(DataLoader(table(400), batch_size=50), seed=1)
+    first = DPSGD(1.0, target_epsilon=3.0, delta=1e-4)
+    train(Stranger(), first, loader, epochs=50).save_checkpoint(tmp_path / "spent.ckpt")
+    second = DPSGD(1.0, target_epsilon=3.0, delta=1e-4)
+    trainer = pl.Trainer(max_epochs=60, callbacks=[second], **QUIET)
+    trainer.fit(Stranger(), loader, ckpt_path=tmp_path / "spent.ckpt", weights_only=True)
+    assert second.history == first.history and second.epsilon <= 3.0
+
+
 def test_without_amplification_an_ordinary_loader_is_one_mechanism_an_epoch() -> None:
     callback = DPSGD(4.0, delta=1e-4, amplified=False)
     train(Stranger(), callback, DataLoader(table(400), batch_size=50, shuffle=True), epochs=4)
@@ -378,6 +388,14 @@ class Around(Stranger):
         return super().loss(values, labels) + 0.1 * (values @ self.body[0].weight.T).square().mean()
 
 
+class Flattened(Stranger):
+    """Positions of an example become rows of their own."""
+
+    def loss(self, values: Tensor, labels: Tensor) -> Tensor:
+        pairs = self.body(torch.stack([values, values.flip(1)], 1).flatten(0, 1))
+        return F.cross_entropy(pairs.view(-1, 2, 2).mean(1), labels)
+
+
 class Silent(Stranger):
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
         return None
@@ -397,6 +415,7 @@ class Manual(Stranger):
         (Coupled, {}, {}, "depends on the others"),
         (Summed, {}, {}, "mean, not their sum"),
         (Around, {}, {}, "do not add up.*body.0.weight"),
+        (Flattened, {}, {}, "16 rows for 8 examples.*first axis"),
         (Silent, {}, {}, "returned no loss"),
         (Manual, {}, {}, "automatic optimisation"),
         (TwoOptimisers, {}, {}, "2 optimisers.*one"),
@@ -512,6 +531,11 @@ def test_epsilon_behaves_at_both_ends() -> None:
     )
     # Without sampling: one Gaussian mechanism, of which the classic formula is an upper bound at small epsilon.
     assert dp_sgd_epsilon([(8.0, 1.0, 1)], 1e-5) < math.sqrt(2 * math.log(1.25e5)) / 8
+
+
+def test_gdp_refuses_to_add_up_different_parts() -> None:
+    with pytest.raises(ValueError, match="use rdp or prv"):
+        dp_sgd_epsilon([(1.0, 0.1, 5), (2.0, 0.1, 5)], 1e-5, "gdp")
 
 
 @pytest.mark.parametrize("accountant", ["rdp", "gdp"])

@@ -151,7 +151,9 @@ class DPSGD(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = [(float(s), float(q), int(n)) for s, q, n in state_dict["history"]]
-        self.noise_multiplier = state_dict["noise_multiplier"]
+        # Noise that was given stands; noise that was found for a budget goes on as it began.
+        if self.noise_multiplier is None:
+            self.noise_multiplier = state_dict["noise_multiplier"]
 
     # ------------------------------------------------------------ set-up
 
@@ -228,6 +230,7 @@ class DPSGD(Callback):
                     f"target epsilon {self.target_epsilon} does not allow a single step with noise multiplier"
                     f" {self.noise_multiplier}; raise one of them"
                 )
+            trainer.should_stop |= self.steps >= self._allowed
         self._per_example = PerExampleGradients(pl_module, explicit=self.gradients == "explicit")
         self._per_example.attach()
         self._wrap(pl_module)
@@ -353,6 +356,10 @@ class DPSGD(Callback):
             watch.attach()
             self._gradient(step, few, rest, named)
             norms = watch.norms()
+            if len(norms) != PROBE:
+                raise UsageError(
+                    f"layers see {len(norms)} rows for {PROBE} examples; the first axis must be the examples throughout"
+                )
             together = watch.weighted_sum(torch.full_like(norms, 1 / len(norms)))
             beside_others, of_twice = (self._norms(step, b, rest, named) for b in (other, twice))
         # Noise and dropout make the two differ a little, a sum instead of a mean doubles it.

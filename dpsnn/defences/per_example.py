@@ -264,9 +264,19 @@ class PerExampleGradients:
         ]
 
     def norms(self) -> Tensor:
-        """L2 norm of the gradient of each example over all parameters, `(N,)`."""
-        squares = [contribution.squared_norms() for _, contribution in self._whole()]
-        return torch.stack(squares).sum(0).sqrt()
+        """L2 norm of the gradient of each example over all parameters, `(N,)`.
+
+        Raises:
+            UsageError: If a layer saw something else than one row per example.
+        """
+        squares = {parameter: c.squared_norms() for parameter, c in self._whole()}
+        rows = {len(square): self.names[parameter] for parameter, square in squares.items()}
+        if len(rows) > 1:
+            raise UsageError(
+                f"layers see different numbers of rows ({', '.join(f'{n} at {p}' for n, p in rows.items())});"
+                " the first axis must be the examples throughout"
+            )
+        return torch.stack(list(squares.values())).sum(0).sqrt()
 
     def weighted_sum(self, weights: Tensor) -> dict[Tensor, Tensor]:
         """For each parameter the sum over examples of `weights[i]` times the gradient of example i."""

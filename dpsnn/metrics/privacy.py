@@ -99,6 +99,9 @@ def dp_sgd_epsilon(history: History, delta: Number, accountant: str = "rdp") -> 
 
     Returns:
         ε; infinite without noise.
+
+    Raises:
+        ValueError: For `gdp` if the parts differ in noise or rate.
     """
     history = [part for part in history if part[2] > 0]
     if not history:
@@ -109,6 +112,8 @@ def dp_sgd_epsilon(history: History, delta: Number, accountant: str = "rdp") -> 
         return _classic_epsilon(history, delta)
     if all(rate == 1 for _, rate, _ in history):
         return _gaussian_curve(math.sqrt(sum(n / noise**2 for noise, _, n in history)), delta)
+    if accountant == "gdp" and len(set(part[:2] for part in history)) > 1:
+        raise ValueError("gdp cannot add up parts of different noise or rate; use rdp or prv")
     # Importing opacus takes seconds, which only those should wait who train privately.
     from opacus.accountants import create_accountant
 
