@@ -6,6 +6,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
@@ -229,28 +230,26 @@ def figures(options: argparse.Namespace) -> Path | None:
 
 
 def run_published(options: argparse.Namespace) -> Path | None:
-    base, attacker, judge, folders = _group_specs(options)
-    experiments = _for_seeds(published_experiments, options, base, attacker)
-    if options.dry_run:
-        _print_commands(experiments, judge, folders)
-        return None
-    table = published(experiments, judge, folders)
-    print(*write_summaries(folders.results_dir), sep="\n")
-    return table
+    return _study(options, published_experiments, published)
 
 
 def run_omniglot(options: argparse.Namespace) -> Path | None:
-    base, attacker, judge, folders = _group_specs(options)
     epochs = options.max_epochs if options.max_epochs_given else None
+    return _study(options, partial(omniglot_experiments, epochs=epochs), omniglot)
 
-    def group(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
-        return omniglot_experiments(base, attacker, epochs)
 
+def _study(
+    options: argparse.Namespace,
+    group: Callable[[ClassifierSpec, AttackerSpec], list[Experiment]],
+    perform: Callable[[list[Experiment], ClassifierSpec, Folders], Path],
+) -> Path | None:
+    """A group with a table of its own, which `perform` brings up to date."""
+    base, attacker, judge, folders = _group_specs(options)
     experiments = _for_seeds(group, options, base, attacker)
     if options.dry_run:
         _print_commands(experiments, judge, folders)
         return None
-    table = omniglot(experiments, judge, folders)
+    table = perform(experiments, judge, folders)
     print(*write_summaries(folders.results_dir), sep="\n")
     return table
 

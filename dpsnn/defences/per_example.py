@@ -233,10 +233,9 @@ class PerExampleGradients:
         if self.mean:
             # The mean divided every example's loss by their number.
             backprops = backprops * len(backprops)
-        if type(layer) is nn.Linear and not self.explicit:
-            _linear(layer, inputs[0], backprops, self._give)
-        elif type(layer) is nn.Conv2d and _is_plain(layer) and not self.explicit:
-            _conv2d(layer, inputs[0], backprops, self._give)
+        if _is_plain(layer) and not self.explicit:
+            rule: Any = _linear if isinstance(layer, nn.Linear) else _conv2d
+            rule(layer, inputs[0], backprops, self._give)
         else:
             self._busy = True
             for parameter, gradients in _sampled(layer, inputs, backprops).items():

@@ -215,9 +215,8 @@ def _twin(
     for twin in twins:
         arguments = checkpoints.attacker_arguments(twin, target)
         name = checkpoints.attacker_name(twin)
-        with contextlib.suppress(
-            UsageError
-        ):  # its name is taken by an attacker with other arguments
+        # Refused where its name is taken by an attacker with other arguments.
+        with contextlib.suppress(UsageError):
             if path := checkpoints.already(folders.attackers, name, ATTACKER, arguments):
                 return path
     return None
