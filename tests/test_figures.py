@@ -18,6 +18,7 @@ from dpsnn.experiments import figures
 from dpsnn.experiments.figures import FIGURES, Missing, Results
 from dpsnn.experiments.groups import GROUPS
 from dpsnn.experiments.headline import markdown
+from dpsnn.experiments.omniglot import omniglot_experiments
 from dpsnn.experiments.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 
@@ -90,6 +91,27 @@ def test_the_wire_shows_its_shuffled_floor(tmp_path: Path) -> None:
     assert [*points(figure.axes[0], "noise 0.2")] == [0, 0.1, 0.25, 0.5]
 
 
+def test_dp_sgd_is_shown_beside_its_undefended_sibling_only(tmp_path: Path) -> None:
+    folders = write_tables(tmp_path, 0, group="noise")
+    write_tables(tmp_path, 0, group=omniglot_experiments)
+    results = Results(folders, "digits")
+    figure = figures.dp_sgd(results)
+    models, attacks = results.private()
+    assert sorted(models.DPNoiseMultiplier) == [0, 0.3, 0.5, 0.7] and len(attacks) == 8
+    for label, column in (("training", "MeanTrainAcc"), ("test", "TestAcc")):
+        expected = dict(zip(models.DPNoiseMultiplier, models[column]))
+        shown = points(figure.axes[0], f"accuracy on {label} images")
+        assert shown == pytest.approx(expected)
+    assert heights(figure.axes[0])["floor: most frequent class"] == pytest.approx(10)
+    deconv = attacks[attacks.Decoder == "deconv"]
+    expected = dict(zip(deconv.DPNoiseMultiplier, deconv.SSIM))
+    assert points(figure.axes[2], "adaptive deconv attacker") == pytest.approx(expected)
+    below = [text.get_text() for text in figure.axes[1].get_xticklabels()]
+    assert below == ["no\nDP-SGD", "0.3\nε = 10", "0.5\nε = 6", "0.7\nε = 4.29"]
+    # Figures of the defences on the wire leave private classifiers out.
+    assert not set(results.models.Model) & set(models[models.DPNoiseMultiplier > 0].Model)
+
+
 def test_the_front_is_what_nothing_beats() -> None:
     generator = random.Random(1)
     cloud = [(generator.random(), generator.random()) for _ in range(60)]
@@ -132,8 +154,10 @@ def test_the_pareto_plot_takes_the_strongest_attacker_of_each_defence(tmp_path: 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    """Tables and untrained checkpoints of everything."""
-    return write_tables(tmp_path_factory.mktemp("drawn"), 0)
+    """Tables of everything."""
+    folder = tmp_path_factory.mktemp("drawn")
+    write_tables(folder, 0)
+    return write_tables(folder, 0, group=omniglot_experiments)
 
 
 def test_every_figure_is_drawn_and_what_has_no_checkpoint_is_named(
@@ -147,7 +171,7 @@ def test_every_figure_is_drawn_and_what_has_no_checkpoint_is_named(
         for attacker in experiment.attackers:
             attacker_file(Path(drawn.models_dir), target, data_pct=attacker.data_pct)
     written = figures.draw(drawn, "digits")
-    pictures = {"defence", "post_noise", "queries"}
+    pictures = {"defence", "post_noise", "queries", "epsilon"}
     missing = {f"reconstructions_by_{name}" for name in pictures}
     assert [path.stem.removesuffix("_digits") for path in written] == [
         name for name in FIGURES if name not in missing

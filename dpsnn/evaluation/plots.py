@@ -1,7 +1,7 @@
 """Plots of numbers, in one style: labelled, colour-blind safe, and told apart by marker and line in black and white."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,12 @@ def estimate(rows: pd.DataFrame, measure: Measure) -> tuple[float, float]:
 
 
 def curves(
-    axis: Axes, series: dict[str, pd.DataFrame], x: str, measure: Measure, xlabel: str
+    axis: Axes,
+    series: dict[str, pd.DataFrame],
+    x: str,
+    measure: Measure,
+    xlabel: str,
+    first: int = 0,
 ) -> None:
     """One line per series, the mean over seeds with its interval; floor and ceiling where the measure has them.
 
@@ -90,8 +95,9 @@ def curves(
         x: Column of the horizontal axis, of numbers.
         measure: Column of the vertical axis.
         xlabel: What stands below.
+        first: How many colours and markers other panels of the figure already use.
     """
-    for number, (label, rows) in enumerate(series.items()):
+    for number, (label, rows) in enumerate(series.items(), first):
         points = []
         for _, repeated in rows.groupby(x):
             points.append(estimate(repeated, measure))
@@ -201,6 +207,37 @@ def wire_curves(series: dict[str, pd.DataFrame], title: str) -> Figure:
         for axis, measure in zip(axes, (WIRE, ACCURACY)):
             curves(axis, series, "NopeekWeight", measure, "NoPeek weight")
         axes[0].set_ylim(bottom=min(0, axes[0].get_ylim()[0]))
+        _legend(figure)
+        figure.suptitle(title)
+    return figure
+
+
+def privacy_curves(
+    models: pd.DataFrame, series: dict[str, pd.DataFrame], ticks: dict[float, str], title: str
+) -> Figure:
+    """Accuracy on members and others, and leakage of inputs, against the noise multiplier of DP-SGD.
+
+    Args:
+        models: Rows of the table of classifiers; DPNoiseMultiplier is 0 without DP-SGD.
+        series: Label → rows of the table of attackers, with that column too.
+        ticks: Noise multiplier → what stands below it.
+        title: Above the figure.
+    """
+    floored = replace(
+        ACCURACY, label="accuracy %", floor="AccFloor", floor_label="floor: most frequent class"
+    )
+    members = models.assign(TestAcc=models.MeanTrainAcc, SETestAcc=models.SETrainAcc)
+    accuracies = {"accuracy on training images": members, "accuracy on test images": models}
+    mse, ssim, _ = LEAKAGE
+    x, xlabel = "DPNoiseMultiplier", "noise multiplier of DP-SGD"
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.5))
+        curves(axes[0], accuracies, x, floored, xlabel)
+        for axis, measure in zip(axes[1:], (mse, ssim)):
+            curves(axis, series, x, measure, xlabel, len(accuracies))
+        for axis in axes:
+            axis.set_xticks(list(ticks), list(ticks.values()))
+            axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
         _legend(figure)
         figure.suptitle(title)
     return figure

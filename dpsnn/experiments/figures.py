@@ -12,119 +12,9 @@ from dpsnn.errors import UsageError
 from dpsnn.evaluation import plots, tables
 from dpsnn.evaluation.report import plt, save_figure
 from dpsnn.experiments.progress import note
-from dpsnn.experiments.run import attack_figure
+from dpsnn.experiments.results import Missing, Results, by_kind
 from dpsnn.experiments.train import Folders
 from dpsnn.tensors import Number
-
-
-class Missing(UsageError):
-    """A figure needs rows that no group has made yet."""
-
-
-class Results:
-    """The rows of one data set, with the choices that the figures share.
-
-    Args:
-        folders: Where tables, checkpoints and data are.
-        dataset: Data set of the classifiers.
-
-    Raises:
-        UsageError: If there is no table, or none of its rows is for the data set.
-    """
-
-    def __init__(self, folders: Folders, dataset: str) -> None:
-        self.folders = folders
-        self.dataset = dataset
-        models = self._table(tables.models_table(folders.results_dir))
-        attackers = self._table(tables.attackers_table(folders.results_dir))
-        usual = models.NopeekExponent.isna() | (models.NopeekExponent == 1)
-        usual &= (models.GaussianStd == 0) & (models.Network == "titcombe")
-        if "DPNoiseMultiplier" in models:
-            usual &= models.DPNoiseMultiplier.isna()
-        self.models = models[usual].copy()
-        self.attackers = attackers[attackers.Model.isin(self.models.Model)].copy()
-        self.attackers["Kind"] = [
-            ("adaptive" if adaptive else "naive") + ("" if decoder == "conv" else f" {decoder}")
-            for adaptive, decoder in zip(self.attackers.Adaptive, self.attackers.Decoder)
-        ]
-
-    def _table(self, path: Path) -> pd.DataFrame:
-        rows = tables.read(path)
-        if not rows:
-            raise UsageError(f"no results in {path}; run ./main.sh plain --dataset {self.dataset}")
-        numbers = pd.DataFrame(rows).replace("", None)
-        for column in numbers.columns.difference(
-            ["Digest", "ValidatorDigest", "Model", "Attacker"]
-        ):
-            try:
-                numbers[column] = pd.to_numeric(numbers[column])
-            except (ValueError, TypeError):
-                values = set(numbers[column].dropna())
-                if values <= {"True", "False"}:
-                    numbers[column] = numbers[column] == "True"
-        chosen = numbers[numbers.Dataset == self.dataset]
-        if chosen.empty:
-            there = sorted(set(numbers.Dataset))
-            raise UsageError(f"no results for {self.dataset} in {path}, only for {there}")
-        return chosen
-
-    def classifiers(self, **where: Any) -> pd.DataFrame:
-        """Rows of classifiers whose columns have these values."""
-        return _where(self.models, where)
-
-    def attacks(self, **where: Any) -> pd.DataFrame:
-        """Rows of attackers whose columns have these values.
-
-        What is not named is the usual: noise as in training, all own images, of the target's kind, one transmission.
-        """
-        rows = self.attackers
-        usual = {"Surrogate": self.dataset, "DataPct": 100, "Queries": 1}
-        usual = {name: value for name, value in usual.items() if name not in where}
-        if "NoiseScale" not in where:
-            rows = rows[rows.NoiseScale == rows.TrainNoiseScale]
-        for name, value in usual.items():
-            rows = rows[rows[name] == value]
-        return _where(rows, where)
-
-    def pictures(self, labelled: Iterable[tuple[str, pd.DataFrame]], title: str) -> Figure:
-        """Reconstructions by the first attacker of each set of rows, the lowest seed first; empty sets are left out.
-
-        Raises:
-            Missing: If fewer than two are left, or a checkpoint is gone.
-        """
-        found = [
-            (label, str(rows.sort_values("Seed").Attacker.iloc[0]))
-            for label, rows in labelled
-            if len(rows)
-        ]
-        paths = [(label, self.folders.attackers / f"{name}.ckpt") for label, name in found]
-        if gone := [path.name for _, path in paths if not path.is_file()]:
-            raise Missing(f"{self.folders.attackers} has no {gone[0]}; the table does")
-        if len(paths) < 2:
-            raise Missing("the table has no attackers to compare")
-        return attack_figure(paths, self.folders, f"{self.dataset}: {title}")
-
-
-def _where(rows: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:
-    """Rows whose column has the value, or one of a tuple of values; every value where it is None."""
-    for name, value in where.items():
-        if value is not None:
-            rows = rows[rows[name].isin(value if isinstance(value, tuple) else (value,))]
-    return rows
-
-
-def _by_kind(rows: pd.DataFrame, kinds: Iterable[str], x: str) -> dict[str, pd.DataFrame]:
-    """One series per kind of attacker that is there, for a figure against column `x`.
-
-    Raises:
-        Missing: If all rows have the same `x`.
-    """
-    rows = rows[rows.Kind.isin(kinds)]
-    if rows[x].nunique() < 2:
-        raise Missing(f"the table has no attackers with different {x}")
-    series = {f"{kind} attacker": rows[rows.Kind == kind] for kind in kinds}
-    return {label: part for label, part in series.items() if len(part)}
-
 
 ALL_KINDS = ("adaptive", "naive", "adaptive linear")
 
@@ -194,6 +84,23 @@ def queries_pictures(results: Results) -> Figure:
     return results.pictures(labelled, "transmissions of an image under noise 1")
 
 
+def epsilon_pictures(results: Results) -> Figure:
+    """Reconstructions from classifiers trained with and without DP-SGD."""
+    models, attacks = results.private()
+    attacks = attacks[attacks.Kind == "adaptive"]
+    labels = budgets(models)
+    return results.pictures(
+        [(labels[m], attacks[attacks.DPNoiseMultiplier == m]) for m in sorted(labels)],
+        "classifiers by the epsilon of their training",
+    )
+
+
+def budgets(models: pd.DataFrame) -> dict[float, str]:
+    """Noise multiplier of DP-SGD → what an axis says of it."""
+    spent = models.groupby("DPNoiseMultiplier").DPEpsilon.max()
+    return {m: f"{m:g}\nε = {spent[m]:.3g}" if m else "no\nDP-SGD" for m in spent.index}
+
+
 # ---------------------------------------------------------------- numbers
 
 
@@ -201,7 +108,7 @@ def noise(results: Results) -> Figure:
     """Leakage against the noise that the classifier was trained with."""
     rows = results.attacks(NopeekWeight=0.0)
     return plots.leakage_curves(
-        _by_kind(rows, ALL_KINDS, "TrainNoiseScale"),
+        by_kind(rows, ALL_KINDS, "TrainNoiseScale"),
         "TrainNoiseScale",
         "Laplace scale b, in training and after",
         f"{results.dataset}: noise on the wire",
@@ -212,7 +119,7 @@ def noise(results: Results) -> Figure:
 def post_noise(results: Results) -> Figure:
     """Leakage against noise that the plain classifier never saw in training."""
     return plots.leakage_curves(
-        _by_kind(_plain(results, NoiseScale=None), ("adaptive", "naive"), "NoiseScale"),
+        by_kind(_plain(results, NoiseScale=None), ("adaptive", "naive"), "NoiseScale"),
         "NoiseScale",
         "Laplace scale b, after training only",
         f"{results.dataset}: noise set after training",
@@ -223,7 +130,7 @@ def post_noise(results: Results) -> Figure:
 def volume(results: Results) -> Figure:
     """Leakage against the number of images that the attacker owns."""
     return plots.leakage_curves(
-        _by_kind(_plain(results, Kind="adaptive", DataPct=None), ("adaptive",), "SurrogateImages"),
+        by_kind(_plain(results, Kind="adaptive", DataPct=None), ("adaptive",), "SurrogateImages"),
         "SurrogateImages",
         "images of the attacker's own",
         f"{results.dataset}: how little data an attacker needs",
@@ -235,7 +142,7 @@ def queries(results: Results) -> Figure:
     """Leakage against the number of transmissions that the attacker averages, under noise 1."""
     rows = results.attacks(TrainNoiseScale=1.0, NopeekWeight=0.0, Queries=None)
     return plots.leakage_curves(
-        _by_kind(rows, ("adaptive", "naive"), "Queries"),
+        by_kind(rows, ("adaptive", "naive"), "Queries"),
         "Queries",
         "transmissions of one image",
         f"{results.dataset}: averaging noise 1 away",
@@ -246,7 +153,7 @@ def queries(results: Results) -> Figure:
 def nopeek(results: Results) -> Figure:
     """Leakage against the weight of NoPeek, without noise on the wire."""
     return plots.leakage_curves(
-        _by_kind(
+        by_kind(
             results.attacks(TrainNoiseScale=0.0), ("adaptive", "adaptive linear"), "NopeekWeight"
         ),
         "NopeekWeight",
@@ -273,6 +180,18 @@ def wire(results: Results) -> Figure:
     if not series:
         raise Missing("no classifiers with several weights of NoPeek")
     return plots.wire_curves(series, f"{results.dataset}: what NoPeek does to the wire")
+
+
+def dp_sgd(results: Results) -> Figure:
+    """Accuracy, and leakage of an input at inference, against the noise multiplier of DP-SGD."""
+    models, attacks = results.private()
+    series = {f"{kind} attacker": rows for kind, rows in attacks.groupby("Kind")}
+    return plots.privacy_curves(
+        models,
+        series,
+        budgets(models),
+        f"{results.dataset}: DP-SGD guards members of the training set, not what is sent at inference",
+    )
 
 
 FAMILIES = {
@@ -318,12 +237,14 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
     "reconstructions_by_post_noise": post_noise_pictures,
     "reconstructions_by_volume": volume_pictures,
     "reconstructions_by_queries": queries_pictures,
+    "reconstructions_by_epsilon": epsilon_pictures,
     "leakage_by_noise": noise,
     "leakage_by_post_noise": post_noise,
     "leakage_by_volume": volume,
     "leakage_by_queries": queries,
     "leakage_by_nopeek": nopeek,
     "leakage_by_shift": shift,
+    "leakage_by_epsilon": dp_sgd,
     "dcorr_by_nopeek": wire,
     "pareto": pareto,
 }

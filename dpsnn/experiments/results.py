@@ -1,0 +1,144 @@
+"""Rows of one data set as the figures and notebooks read them: numbers, one settled meaning per choice."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dpsnn.errors import UsageError
+from dpsnn.evaluation import tables
+from dpsnn.experiments.run import attack_figure
+from dpsnn.experiments.train import Folders
+
+
+class Missing(UsageError):
+    """A figure needs rows that no group has made yet."""
+
+
+class Results:
+    """The rows of one data set, with the choices that the figures share.
+
+    Args:
+        folders: Where tables, checkpoints and data are.
+        dataset: Data set of the classifiers.
+
+    Raises:
+        UsageError: If there is no table, or none of its rows is for the data set.
+    """
+
+    def __init__(self, folders: Folders, dataset: str) -> None:
+        self.folders = folders
+        self.dataset = dataset
+        models = self._table(tables.models_table(folders.results_dir))
+        attackers = self._table(tables.attackers_table(folders.results_dir))
+        attackers["Kind"] = [
+            ("adaptive" if adaptive else "naive") + ("" if decoder == "conv" else f" {decoder}")
+            for adaptive, decoder in zip(attackers.Adaptive, attackers.Decoder)
+        ]
+        if "DPNoiseMultiplier" not in models:
+            models["DPNoiseMultiplier"] = None
+        usual = models.NopeekExponent.isna() | (models.NopeekExponent == 1)
+        usual &= (models.GaussianStd == 0) & (models.Network == "titcombe")
+        self.models = models[usual & models.DPNoiseMultiplier.isna()].copy()
+        self.attackers = attackers[attackers.Model.isin(self.models.Model)].copy()
+        self._all = models, attackers
+
+    def private(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Classifiers with DP-SGD and no other defence, undefended ones of the same networks and batch sizes, and their attackers.
+
+        The column DPNoiseMultiplier is 0 for the undefended.
+
+        Raises:
+            Missing: If none was trained with DP-SGD.
+        """
+        models, attackers = self._all
+        rows = models[
+            (models.NoiseScale == 0) & (models.NopeekWeight == 0) & (models.GaussianStd == 0)
+        ]
+        trained = rows[rows.DPNoiseMultiplier.notna()]
+        if trained.empty:
+            raise Missing("the table has no classifiers trained with DP-SGD")
+        alike = rows.Network.isin(trained.Network) & rows.BatchSize.isin(trained.BatchSize)
+        rows = rows[alike].copy()
+        rows["DPNoiseMultiplier"] = pd.to_numeric(rows.DPNoiseMultiplier).fillna(0.0)
+        own = attackers[attackers.Model.isin(rows.Model)].drop(columns="DPNoiseMultiplier")
+        return rows, own.merge(rows[["Model", "DPNoiseMultiplier"]], on="Model")
+
+    def _table(self, path: Path) -> pd.DataFrame:
+        rows = tables.read(path)
+        if not rows:
+            raise UsageError(f"no results in {path}; run ./main.sh plain --dataset {self.dataset}")
+        numbers = pd.DataFrame(rows).replace("", None)
+        for column in numbers.columns.difference(
+            ["Digest", "ValidatorDigest", "Model", "Attacker"]
+        ):
+            try:
+                numbers[column] = pd.to_numeric(numbers[column])
+            except (ValueError, TypeError):
+                values = set(numbers[column].dropna())
+                if values <= {"True", "False"}:
+                    numbers[column] = numbers[column] == "True"
+        chosen = numbers[numbers.Dataset == self.dataset]
+        if chosen.empty:
+            there = sorted(set(numbers.Dataset))
+            raise UsageError(f"no results for {self.dataset} in {path}, only for {there}")
+        return chosen
+
+    def classifiers(self, **where: Any) -> pd.DataFrame:
+        """Rows of classifiers whose columns have these values."""
+        return _where(self.models, where)
+
+    def attacks(self, **where: Any) -> pd.DataFrame:
+        """Rows of attackers whose columns have these values.
+
+        What is not named is the usual: noise as in training, all own images, of the target's kind, one transmission.
+        """
+        rows = self.attackers
+        usual = {"Surrogate": self.dataset, "DataPct": 100, "Queries": 1}
+        usual = {name: value for name, value in usual.items() if name not in where}
+        if "NoiseScale" not in where:
+            rows = rows[rows.NoiseScale == rows.TrainNoiseScale]
+        for name, value in usual.items():
+            rows = rows[rows[name] == value]
+        return _where(rows, where)
+
+    def pictures(self, labelled: Iterable[tuple[str, pd.DataFrame]], title: str) -> Figure:
+        """Reconstructions by the first attacker of each set of rows, the lowest seed first; empty sets are left out.
+
+        Raises:
+            Missing: If fewer than two are left, or a checkpoint is gone.
+        """
+        found = [
+            (label, str(rows.sort_values("Seed").Attacker.iloc[0]))
+            for label, rows in labelled
+            if len(rows)
+        ]
+        paths = [(label, self.folders.attackers / f"{name}.ckpt") for label, name in found]
+        if gone := [path.name for _, path in paths if not path.is_file()]:
+            raise Missing(f"{self.folders.attackers} has no {gone[0]}; the table does")
+        if len(paths) < 2:
+            raise Missing("the table has no attackers to compare")
+        return attack_figure(paths, self.folders, f"{self.dataset}: {title}")
+
+
+def _where(rows: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:
+    """Rows whose column has the value, or one of a tuple of values; every value where it is None."""
+    for name, value in where.items():
+        if value is not None:
+            rows = rows[rows[name].isin(value if isinstance(value, tuple) else (value,))]
+    return rows
+
+
+def by_kind(rows: pd.DataFrame, kinds: Iterable[str], x: str) -> dict[str, pd.DataFrame]:
+    """One series per kind of attacker that is there, for a figure against column `x`.
+
+    Raises:
+        Missing: If all rows have the same `x`.
+    """
+    rows = rows[rows.Kind.isin(kinds)]
+    if rows[x].nunique() < 2:
+        raise Missing(f"the table has no attackers with different {x}")
+    series = {f"{kind} attacker": rows[rows.Kind == kind] for kind in kinds}
+    return {label: part for label, part in series.items() if len(part)}
