@@ -7,6 +7,7 @@ import pytest
 from invented import write_tables
 
 from dpsnn.experiments.groups import GROUPS
+from dpsnn.experiments.omniglot import omniglot_experiments
 from dpsnn.experiments.run import merge
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 
@@ -22,6 +23,7 @@ FileMaker = Callable[..., Path]
 def home(tmp_path: Path, classifier_file: FileMaker, attacker_file: FileMaker) -> Path:
     """Invented tables, and untrained checkpoints of the plain classifier with the attackers that figures show."""
     write_tables(tmp_path, 0)
+    write_tables(tmp_path, 0, group=omniglot_experiments)
     experiments = GROUPS["all"](ClassifierSpec(), AttackerSpec(surrogate="digits"))
     for experiment in merge(experiments):
         spec = experiment.classifier
@@ -46,9 +48,11 @@ def test_a_notebook_runs_on_digits(path: Path, home: Path, monkeypatch: pytest.M
     monkeypatch.setenv("DPSNN_DATASET", "digits")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # A picture that cannot be drawn without its checkpoints is taken from the file.
-    picture = home / "results" / "figures" / "reconstructions_by_defence_digits.png"
-    picture.parent.mkdir(parents=True)
-    picture.write_bytes((ROOT / "results" / "figures" / "headline_mnist.png").read_bytes())
+    pictures = home / "results" / "figures"
+    pictures.mkdir(parents=True)
+    for name in ("defence", "epsilon"):
+        picture = pictures / f"reconstructions_by_{name}_digits.png"
+        picture.write_bytes((ROOT / "results" / "figures" / "headline_mnist.png").read_bytes())
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(
         notebook,
@@ -71,4 +75,5 @@ def test_there_is_a_notebook_for_each_question() -> None:
         "2_MNIST_dp_mitigations/1_laplacian_noise.ipynb",
         "2_MNIST_dp_mitigations/2_post_training_noise.ipynb",
         "2_MNIST_dp_mitigations/3_noise_and_nopeek.ipynb",
+        "3_omniglot_dp_sgd/1_dp_sgd.ipynb",
     ]

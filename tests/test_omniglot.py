@@ -62,6 +62,9 @@ def test_the_whole_study_in_small(place: Path, capsys: pytest.CaptureFixture[str
     epsilons = [float(row["DPEpsilon"] or math.inf) for row in models.values()]
     assert sorted(epsilons)[-1] == math.inf and len(set(epsilons)) == 4
 
+    for name in ("reconstructions_by_epsilon", "leakage_by_epsilon"):
+        assert Path(f"results/figures/{name}_digits.png").stat().st_size > 5000
+
     before = table.read_text()
     assert main(words) == 0
     assert "training" not in capsys.readouterr().err, "nothing is trained twice"

@@ -440,6 +440,78 @@ def test_the_ledger_of_honest_rows_alone(place: Path) -> None:
     assert sorted(path.name for path in place.iterdir()) == ["here.md", "results"]
 
 
+def private_row(noise: float, dataset: str, **more: object) -> dict[str, object]:
+    return {
+        "Model": f"{dataset} {noise}",
+        "MeanTrainAcc": 40.0,
+        "MeanValAcc": 30.0,
+        "SEValAcc": 1.5,
+        "TestAcc": 29.0,
+        "SETestAcc": 1.4,
+        "AccFloor": 8.0,
+        "NoiseScale": 0,
+        "NopeekWeight": 0,
+        "DPNoiseMultiplier": noise or None,
+        "DPEpsilon": 3.456 if noise else None,
+        "Dataset": dataset,
+        "Network": "mobile",
+        "Seed": 0,
+        **more,
+    }
+
+
+def test_the_ledger_of_omniglot(tables_of_both: Path) -> None:
+    folder = tables_of_both / "results"
+    alone = write_ledger("mnist", folder / "published", folder, tables_of_both / "out.md")
+    assert "Not run: `./main.sh omniglot`." in alone.read_text("utf-8")
+    fair, overlap = "omniglot", "omniglot_overlap"
+    models = [
+        private_row(0.0, fair, TestAcc=71.0),
+        private_row(0.7, fair),
+        private_row(0.7, overlap),
+        private_row(0.5, overlap, MeanTrainAcc=53.1),
+        private_row(0.3, fair, NoiseScale=1.0, TestAcc=1.0),
+    ]
+    tables.upsert(tables.models_table(folder), models, tables.CLASSIFIER_KEY)
+    attacks = [
+        attack_row(f"{fair} 0.0", 0.01, Dataset=fair),
+        attack_row(f"{fair} 0.7", 0.02, Dataset=fair),
+        attack_row(f"{fair} 0.7", 0.03, Dataset=fair, Decoder="deconv"),
+        attack_row(f"{overlap} 0.7", 0.04, Dataset=overlap, Decoder="deconv"),
+    ]
+    tables.upsert(tables.attackers_table(folder), attacks, tables.ATTACKER_KEY)
+    lines = (
+        write_ledger("mnist", folder / "published", folder, alone).read_text("utf-8").split("\n")
+    )
+    assert (
+        "| 0.7 | 4 | 4.02 | 4.64 | 3.46 | 37 | 40.00 | 30.00 ± 1.50 | 40.00 | 30.00 ± 1.50 | 29.00 ± 1.40 |"
+        in lines
+    )
+    assert lines.count("| *floor* |  |  |  |  |  |  |  |  |  | 8.00 |") == 1
+    (leak,) = (
+        line for line in lines if line.startswith("| 0.7 | 0.0400 ± 0.0001 | 0.600 ± 0.001 |")
+    )
+    assert leak.split(" | ")[3:] == [
+        *["not run"] * 2,
+        *("0.0300 ± 0.0001", "0.700 ± 0.001", "0.0200 ± 0.0001", "0.800 ± 0.001 |"),
+    ]
+    assert (
+        sum(line.startswith("| *floor: mean image* | 0.0678 | 0.332 | not run") for line in lines)
+        == 1
+    )
+    (met,) = (line for line in lines if line.startswith("- **Multiplier 0.7.**"))
+    for sentence in (
+        "Training accuracy is within 8 points of the paper's (+3.0).",
+        "(j) With the images that were trained on, the paper's 4 is 4.64;",
+        "(m) Fairly: 40.0 % of the training images, 29.0 % of the test images.",
+        "An image at inference: MSE 0.0200, 0.0100 without DP-SGD, 0.0678 by guessing.",
+    ):
+        assert sentence in met
+    (beyond,) = (line for line in lines if line.startswith("- **Multiplier 0.5.**"))
+    assert "beyond 8 points of the paper's (+8.1)" in beyond and "(m)" not in beyond
+    assert "- **Multiplier 0.3.** Not run." in lines, "noise on the wire makes another study"
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [

@@ -1,15 +1,14 @@
 """The figures of the paper and beyond, drawn from the tables and checkpoints that the groups left."""
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dpsnn.errors import UsageError
-from dpsnn.evaluation import plots, tables
+from dpsnn.evaluation import plots
 from dpsnn.evaluation.report import plt, save_figure
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.results import Missing, Results, by_kind
@@ -281,8 +280,8 @@ def show(results: Results, name: str) -> Any:
         return Image(path.read_bytes())
 
 
-def draw(folders: Folders, dataset: str) -> list[Path]:
-    """Draw every figure whose rows and checkpoints are there; the others are named on standard error.
+def draw(folders: Folders, dataset: str, names: Collection[str] = FIGURES.keys()) -> list[Path]:
+    """Draw the figures whose rows and checkpoints are there; the others are named on standard error.
 
     Returns:
         The files.
@@ -292,10 +291,10 @@ def draw(folders: Folders, dataset: str) -> list[Path]:
     """
     results = Results(folders, dataset)
     written = []
-    for name, figure in FIGURES.items():
+    for name in names:
         path = figure_path(folders, name, dataset)
         try:
-            written.append(save_figure(figure(results), path))
+            written.append(save_figure(FIGURES[name](results), path))
         except Missing as reason:
             note(f"not drawn: {path.name}: {reason}")
     return written

@@ -6,7 +6,8 @@ from pathlib import Path
 from statistics import mean
 
 from dpsnn.checkpoints import ensure_writable
-from dpsnn.experiments.comparison import Line, Row, best, gather, number
+from dpsnn.experiments import ledger_omniglot
+from dpsnn.experiments.comparison import Line, Row, best, gather, number, table
 from dpsnn.experiments.reasons import TOLERANCE, is_met, reasons
 from dpsnn.tensors import Number
 
@@ -68,12 +69,6 @@ def cell(row: Row | None, column: str, digits: int) -> str:
     if row is None:
         return NOT_RUN
     return pm(number(row, column), number(row, f"SE{column}"), digits)
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first two, noise and NoPeek, are numbers."""
-    rule = ["---:"] * len(headings)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *rows))
 
 
 def _defence(line: Line) -> list[str]:
@@ -230,8 +225,8 @@ def _gaps(lines: Iterable[Line], column: str, field: str) -> str:
     )
 
 
-def document(lines: Sequence[Line], dataset: str) -> str:
-    """The whole ledger as Markdown."""
+def document(lines: Sequence[Line], dataset: str, omniglot: str) -> str:
+    """The whole ledger as Markdown, with the part on Omniglot below."""
     rehearsal = "" if dataset == "mnist" else REHEARSAL.format(dataset=dataset)
     plain = next(line for line in lines if line.paper[:2] == (0, 0))
     whys = []
@@ -245,6 +240,7 @@ def document(lines: Sequence[Line], dataset: str) -> str:
         "The published attacker: a linear decoder of clean activations": reconstructions(lines),
         "The most harmful attacker of what crosses the wire, sound": sound_attacks(lines),
         "Row by row: where ours differ, and why": "\n".join(whys),
+        "DP-SGD on Omniglot": omniglot,
     }
     top = TOP.format(dataset=dataset, rehearsal=rehearsal, nothing=NOTHING)
     return top + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
@@ -262,7 +258,8 @@ def write_ledger(dataset: str, published_dir: Path, results_dir: Path, output: P
     Raises:
         UsageError: If there is no row for the data set, a table is damaged, or the folder cannot be written.
     """
-    text = document(gather(dataset, published_dir, results_dir), dataset)
+    lines = gather(dataset, published_dir, results_dir)
+    text = document(lines, dataset, ledger_omniglot.section(results_dir))
     ensure_writable(output.parent)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:

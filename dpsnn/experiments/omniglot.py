@@ -17,6 +17,7 @@ from dpsnn.evaluation import tables
 from dpsnn.evaluation.attackers import load_attacked, reconstruct
 from dpsnn.evaluation.measure import mean, standard_error
 from dpsnn.experiments import run
+from dpsnn.experiments.figures import draw
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.train import Folders
@@ -118,7 +119,7 @@ def alphabet_rows(path: Path, folders: Folders) -> list[dict[str, object]]:
 
 
 def omniglot(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders) -> Path:
-    """Train and evaluate what is missing, then bring the table by alphabet up to date.
+    """Train and evaluate what is missing, then bring the table by alphabet and the figures up to date.
 
     Raises:
         UsageError: If data cannot be reached, or a name is taken by other arguments.
@@ -134,4 +135,6 @@ def omniglot(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: 
             if (stored.stem, stored.digest) not in known:
                 note(f"evaluating {stored.stem} by alphabet")
                 tables.upsert(table, alphabet_rows(path, folders), key)
+    for dataset in sorted({experiment.classifier.dataset for experiment, _, _ in trained}):
+        draw(folders, dataset, ("reconstructions_by_epsilon", "leakage_by_epsilon"))
     return table

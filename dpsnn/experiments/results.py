@@ -46,9 +46,9 @@ class Results:
         self._all = models, attackers
 
     def private(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Classifiers with DP-SGD and no other defence, undefended ones of the same networks and batch sizes, and their attackers.
+        """Classifiers with DP-SGD and no other defence, undefended ones of the same kind, and their attackers.
 
-        The column DPNoiseMultiplier is 0 for the undefended.
+        Of the same kind are networks and batch sizes. The column DPNoiseMultiplier is 0 for the undefended.
 
         Raises:
             Missing: If none was trained with DP-SGD.
