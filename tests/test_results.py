@@ -1,9 +1,16 @@
 """The committed results hold what the README says of them."""
 
 import csv
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from dpsnn.checkpoints import attacker_name, classifier_name
+from dpsnn.experiments.groups import GROUPS, Experiment
+from dpsnn.experiments.run import merge
+from dpsnn.specs import AttackerSpec, ClassifierSpec
 
 TABLES = Path(__file__).parent.parent / "results" / "quantitative_measures"
 
@@ -70,6 +77,42 @@ def test_without_noise_naive_and_adaptive_are_the_same_attacker(defence: str) ->
     assert attack(defence) == attack(defence, naive=True)
 
 
+WHOLE = merge(GROUPS["all"](ClassifierSpec(dataset="mnist"), AttackerSpec()))
+HEADLINES = merge(GROUPS["headline"](ClassifierSpec(dataset="mnist"), AttackerSpec()))
+
+
+@pytest.mark.parametrize("experiment", WHOLE, ids=lambda e: classifier_name(e.classifier))
+def test_every_member_of_the_paper_has_its_row(experiment: Experiment) -> None:
+    name = classifier_name(experiment.classifier)
+    (model,) = (
+        row
+        for row in rows("model_performances.csv")
+        if row["Model"].rsplit("_epoch", 1)[0] == name
+    )
+    assert model["MaxEpochs"] == "10" and float(model["TestAcc"]) > float(model["AccFloor"])
+    there = {row["Attacker"] for row in rows("attack_performances.csv")}
+    wanted = {attacker_name(replace(a, model=model["Model"])) for a in experiment.attackers}
+    assert len(wanted) >= 3 and wanted <= there
+
+
+def test_the_paper_has_24_classifiers() -> None:
+    assert len(WHOLE) == 24
+
+
+@pytest.mark.parametrize("table", ["model_performances_by_seed", "attack_performances_by_seed"])
+def test_the_headline_has_three_seeds_and_intervals(table: str) -> None:
+    wanted = {(e.classifier.noise_scale, e.classifier.nopeek_weight) for e in HEADLINES}
+    found = set()
+    for row in rows(f"{table}.csv"):
+        setting = (float(row["NoiseScale"]), float(row["NopeekWeight"]))
+        ours = row["Dataset"] == "mnist" and setting in wanted and int(row["Seeds"]) >= 3
+        if ours:
+            found.add(setting)
+            (value,) = (row[c] for c in ("TestAccCI", "SSIMCI") if c in row)
+            assert math.isfinite(float(value))
+    assert found == wanted
+
+
 def test_the_adaptive_attacker_is_at_least_as_strong_as_the_naive_one_in_every_row() -> None:
     """Within the 95 % interval over images."""
     pairs: dict[str, dict[str, dict[str, str]]] = {}
@@ -78,7 +121,7 @@ def test_the_adaptive_attacker_is_at_least_as_strong_as_the_naive_one_in_every_r
             pair = pairs.setdefault(row["Attacker"].replace("_naive", ""), {})
             pair[row["Adaptive"]] = row
     both = [pair for pair in pairs.values() if len(pair) == 2]
-    assert len(both) >= 10
+    assert len(both) >= 24
     for pair in both:
         adaptive, naive = (float(pair[key]["MSE"]) for key in ("True", "False"))
         margin = 1.96 * max(float(row["SEMSE"]) for row in pair.values())
