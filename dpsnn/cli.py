@@ -23,6 +23,7 @@ from dpsnn.experiments.groups import GROUPS, Experiment
 from dpsnn.experiments.headline import headline
 from dpsnn.experiments.ledger import write_ledger
 from dpsnn.experiments.omniglot import omniglot, omniglot_experiments
+from dpsnn.experiments.paper import write_paper
 from dpsnn.experiments.progress import GroupFailed
 from dpsnn.experiments.published import published, published_experiments
 from dpsnn.experiments.tracking import summarise
@@ -204,9 +205,14 @@ def run_group(options: argparse.Namespace) -> Path | None:
 
 
 def _conclude(group: str, dataset: str, folders: Folders) -> None:
-    """What is made of the tables of a group: summaries, for `all` the figures, and the mirror in W&B."""
+    """What is made of the tables of a group: summaries, for `all` texts and figures, and the mirror in W&B."""
     drawn = draw(folders, dataset) if group == "all" else []
-    written = [tables.models_table(folders.results_dir), *write_summaries(folders.results_dir)]
+    texts = write_paper(folders, dataset) if group == "all" else []
+    written = [
+        *texts,
+        tables.models_table(folders.results_dir),
+        *write_summaries(folders.results_dir),
+    ]
     print(*drawn, *written, sep="\n")
     if folders.wandb:
         summarise(group, dataset, Path(folders.results_dir), drawn)
@@ -225,7 +231,7 @@ def figures(options: argparse.Namespace) -> Path | None:
         )
     if folders.wandb:
         summarise("figures", options.dataset, Path(folders.results_dir), written)
-    print(*written[:-1], sep="\n")
+    print(*write_paper(folders, options.dataset), *written[:-1], sep="\n")
     return written[-1]
 
 

@@ -19,6 +19,7 @@ from dpsnn.experiments.figures import FIGURES, Missing, Results
 from dpsnn.experiments.groups import GROUPS
 from dpsnn.experiments.headline import markdown
 from dpsnn.experiments.omniglot import omniglot_experiments
+from dpsnn.experiments.paper import write_paper
 from dpsnn.experiments.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 
@@ -195,6 +196,49 @@ def test_no_results_at_all_are_bad_input(tmp_path: Path) -> None:
         Results(Folders(results_dir=str(tmp_path)), "digits")
     with pytest.raises(UsageError, match="no results for mnist"):
         Results(write_tables(tmp_path, 0, group="plain"), "mnist")
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_paper_in_two_tables(tmp_path: Path) -> None:
+    folders = write_tables(tmp_path, 0, 1)
+    written = write_paper(folders, "digits")
+    assert [path.name for path in written] == ["defences_digits.md", "questions_digits.md"]
+    defences, questions = (path.read_text("utf-8").splitlines() for path in written)
+    results = Results(folders, "digits")
+
+    assert len(defences) == 2 + 24 + 2
+    (line,) = (cells(text) for text in defences if text.startswith("| noise 0.2 + NoPeek 0.25 |"))
+    rows = results.attacks(TrainNoiseScale=0.2, NopeekWeight=0.25)
+    for column, name in ((3, "naive"), (4, "adaptive"), (5, "adaptive linear")):
+        values = [*rows[rows.Kind == name].MSE]
+        assert line[column] == f"{sum(values) / 2:.4f} ± {interval(values):.4f}"
+    assert line[-1] == "5,000"
+    assert cells(defences[-2])[0] == "*floor*" and cells(defences[-2])[3:6] == ["0.0700"] * 3
+    assert cells(defences[-1])[0] == "*ceiling*" and cells(defences[-1])[6:9] == ["98.0"] * 3
+
+    names = [cells(text)[0] for text in questions[2:]]
+    assert names[:5] == [f"noise {b} set after training" for b in ("0.1", "0.5", "1", "2", "5")]
+    assert [name for name in names if "owns" in name] == [
+        *(f"attacker owns {n} images" for n in ("20", "50", "100", "250", "500", "750", "1,000")),
+        *(f"attacker owns images of {name}" for name in ("emnist", "omniglot28")),
+    ]
+    sent = ["noise 1, 1 transmission", *(f"noise 1, {n} transmissions" for n in (4, 16, 64))]
+    assert names[-6:] == [*sent, "*floor*", "*ceiling*"]
+    (line,) = (cells(text) for text in questions if "owns images of emnist" in text)
+    (values,) = (r for r in [results.attacks(Surrogate="emnist")] if set(r.Kind) == {"adaptive"})
+    assert line[1] == f"{values.TargetAcc.mean():.1f}"
+    assert line[2] == "" and line[3].startswith(f"{values.MSE.mean():.4f} ± ")
+
+
+def test_the_paper_without_its_groups_is_not_written(tmp_path: Path) -> None:
+    folders = write_tables(tmp_path, 0, group="headline")
+    assert [path.name for path in write_paper(folders, "digits")] == [
+        "defences_digits.md",
+        "questions_digits.md",
+    ]
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])

@@ -85,9 +85,7 @@ HEADLINES = merge(GROUPS["headline"](ClassifierSpec(dataset="mnist"), AttackerSp
 def test_every_member_of_the_paper_has_its_row(experiment: Experiment) -> None:
     name = classifier_name(experiment.classifier)
     (model,) = (
-        row
-        for row in rows("model_performances.csv")
-        if row["Model"].rsplit("_epoch", 1)[0] == name
+        row for row in rows("model_performances.csv") if row["Model"].rsplit("_epoch", 1)[0] == name
     )
     assert model["MaxEpochs"] == "10" and float(model["TestAcc"]) > float(model["AccFloor"])
     there = {row["Attacker"] for row in rows("attack_performances.csv")}

@@ -3,7 +3,7 @@
 import csv
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -97,6 +97,28 @@ def drop(path: Path, column: str, values: Collection[str]) -> None:
         rows = read(path)
         kept = [row for row in rows if row.get(column) not in values]
         _replace(path, kept, list(rows[0]))
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, aligned for numbers."""
+    rule = ["---:"] * len(headings)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *rows))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text under a temporary name, then rename it.
+
+    Raises:
+        UsageError: If the folder cannot be written.
+    """
+    ensure_writable(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:

@@ -33,12 +33,6 @@ class Line(NamedTuple):
     """The honest rows of its attackers, of the KINDS."""
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, aligned for numbers."""
-    rule = ["---:"] * len(headings)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *rows))
-
-
 def number(row: Row | None, column: str) -> float | None:
     """A cell as a number; None where the row, the column or the value is missing.
 

@@ -1,14 +1,13 @@
 """The table and the picture of the README, from the rows and checkpoints of the group `headline`."""
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from dpsnn.checkpoints import ensure_writable
 from dpsnn.evaluation.plots import ACCURACY, LEAKAGE, WIRE, Measure, estimate
+from dpsnn.evaluation.tables import write_text
 from dpsnn.experiments.figures import Results, describe
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.run import plot_attacks
@@ -60,9 +59,9 @@ def markdown(experiments: Sequence[Experiment], results: Results) -> str:
                     describe(noise, weight),
                     name,
                     str(len(attacks)),
-                    _plus_minus(classifiers, ACCURACY, 2),
-                    _plus_minus(classifiers, WIRE, 3),
-                    *(_plus_minus(attacks, m, digits) for m, digits in zip(LEAKAGE, (4, 3, 1))),
+                    plus_minus(classifiers, ACCURACY, 2),
+                    plus_minus(classifiers, WIRE, 3),
+                    *(plus_minus(attacks, m, digits) for m, digits in zip(LEAKAGE, (4, 3, 1))),
                     "∞" if epsilon == math.inf else f"{epsilon:,.0f}",
                 )
             )
@@ -89,7 +88,8 @@ def _defence(experiment: Experiment) -> str:
     return describe(experiment.classifier.noise_scale, experiment.classifier.nopeek_weight)
 
 
-def _plus_minus(rows: pd.DataFrame, measure: Measure, digits: int) -> str:
+def plus_minus(rows: pd.DataFrame, measure: Measure, digits: int) -> str:
+    """Mean ± half its 95 % interval: over seeds where there are several, else over images."""
     value, half = estimate(rows, measure)
     return f"{value:.{digits}f} ± {half:.{digits}f}"
 
@@ -105,12 +105,8 @@ def headline(trained: Trained, folders: Folders) -> tuple[Path, Path]:
         The markdown file and the figure.
     """
     dataset, first = trained[0][0].classifier.dataset, trained[0][0].classifier.seed
-    text = Path(folders.results_dir) / f"headline_{dataset}.md"
-    ensure_writable(text.parent)
-    temporary = text.with_name(f".{text.name}.{os.getpid()}.tmp")
     table = markdown([experiment for experiment, _, _ in trained], Results(folders, dataset))
-    temporary.write_text(table + "\n", encoding="utf-8")
-    os.replace(temporary, text)
+    text = write_text(Path(folders.results_dir) / f"headline_{dataset}.md", table + "\n")
     rows = [
         (f"{_defence(experiment)}\n{kind(spec)} attacker", path)
         for experiment, _, paths in trained

@@ -1,13 +1,13 @@
 """The ledger: what was published, what its own protocol gives here, what holds up when done soundly, and why."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 
-from dpsnn.checkpoints import ensure_writable
+from dpsnn.evaluation.tables import markdown as table
+from dpsnn.evaluation.tables import write_text
 from dpsnn.experiments import ledger_omniglot
-from dpsnn.experiments.comparison import Line, Row, best, gather, number, table
+from dpsnn.experiments.comparison import Line, Row, best, gather, number
 from dpsnn.experiments.reasons import TOLERANCE, is_met, reasons
 from dpsnn.tensors import Number
 
@@ -260,11 +260,4 @@ def write_ledger(dataset: str, published_dir: Path, results_dir: Path, output: P
     """
     lines = gather(dataset, published_dir, results_dir)
     text = document(lines, dataset, ledger_omniglot.section(results_dir))
-    ensure_writable(output.parent)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return output
+    return write_text(output, text)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dpsnn.evaluation import tables
-from dpsnn.experiments.comparison import Row, number, table
+from dpsnn.evaluation.tables import markdown as table
+from dpsnn.experiments.comparison import Row, number
 from dpsnn.experiments.omniglot import PUBLISHED, Published
 from dpsnn.metrics import dp_sgd_epsilon
 from dpsnn.tensors import Number
