@@ -12,9 +12,10 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_is_the_one_that_the_command_wrote() -> None:
-    shown = README.split("<!-- results/headline_mnist.md -->\n")[1].split("<!-- end -->")[0]
-    written = (ROOT / "results" / "headline_mnist.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["headline_mnist.md", "questions_mnist.md"])
+def test_the_tables_are_those_that_the_commands_wrote(name: str) -> None:
+    shown = README.split(f"<!-- results/{name} -->\n")[1].split("<!-- end -->")[0]
+    written = (ROOT / "results" / name).read_text(encoding="utf-8")
     assert shown.strip() == written.strip()
 
 
