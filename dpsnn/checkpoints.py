@@ -24,6 +24,7 @@ from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.defences import Defence, GaussianNoise, LaplaceNoise, NoPeek
 from dpsnn.defences.dp_sgd import DPSGD
+from dpsnn.defences.suppression import Suppression
 from dpsnn.errors import UsageError, choose
 from dpsnn.networks import NETWORKS
 from dpsnn.networks.decoder import DECODERS
@@ -83,8 +84,12 @@ def classifier_name(spec: ClassifierSpec) -> str:
         parts.append("_coupled")
     if spec.dp_target_epsilon:
         parts.append(f"_eps{spell(spec.dp_target_epsilon)}")
+    if spec.suppress_sparsity:
+        parts.append(f"_suppress{spell(spec.suppress_sparsity)}")
     if spec.network != ClassifierSpec.network and not spec.validator:
         parts.append(f"_{spec.network}")
+    if spec.cut:
+        parts.append(f"_{spec.cut}cut")
     if spec.norm:
         parts.append(f"_{spec.norm}norm")
     if spec.dropout is not None:
@@ -322,7 +327,7 @@ def build_classifier(spec: ClassifierSpec) -> SplitClassifier:
     """An untrained classifier; its weights depend on the spec's seed alone."""
     data = choose(DATASETS, spec.dataset, "dataset")
     network = choose(NETWORKS, "validator" if spec.validator else spec.network, "network")
-    choices = {"norm": spec.norm or None, "dropout": spec.dropout}
+    choices = {"cut": spec.cut or None, "norm": spec.norm or None, "dropout": spec.dropout}
     given = {name: value for name, value in choices.items() if value is not None}
     for name in given.keys() - inspect.signature(network).parameters.keys():
         raise UsageError(f"network {spec.network} leaves no choice of {name}; leave out --{name}")
@@ -342,6 +347,19 @@ def private_training(spec: ClassifierSpec) -> DPSGD | None:
         spec.dp_delta,
         spec.dp_accountant,
         coupled=spec.dp_coupled,
+    )
+
+
+def suppression(spec: ClassifierSpec) -> Suppression | None:
+    """The callback that silences weights while training, if the spec asks for it."""
+    if not spec.suppress_sparsity:
+        return None
+    return Suppression(
+        spec.suppress_sparsity,
+        spec.suppress_start_epoch,
+        spec.suppress_end_epoch,
+        spec.suppress_mask_times,
+        seed=spec.seed,
     )
 
 

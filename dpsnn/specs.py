@@ -62,6 +62,9 @@ class ClassifierSpec:
 
     dataset: str = option("digits", "images to learn")
     network: str = option("titcombe", "architecture, cut into client and server")
+    cut: str = option(
+        "", "where client and server part, of networks with several cuts (default: the network's)"
+    )
     norm: str = option(
         "", "normalisation, of networks that leave a choice (default: the network's)"
     )
@@ -93,6 +96,20 @@ class ClassifierSpec:
         "DP-SGD: train although the network mixes images of a batch, as published; epsilon is void",
     )
     dp_accountant: str = option("rdp", "DP-SGD: how epsilon is counted")
+    suppress_sparsity: Number = option(
+        0.0, "suppress-privacy: share of each layer's weights silenced while training; 0 is none"
+    )
+    suppress_start_epoch: int | None = option(
+        None,
+        "suppress-privacy: first epoch with mask rounds, from 1 (default: 0.3 of the training)",
+    )
+    suppress_end_epoch: int | None = option(
+        None,
+        "suppress-privacy: epoch in which the sparsity is reached; only from it on is the best kept (default: the last)",
+    )
+    suppress_mask_times: int | None = option(
+        None, "suppress-privacy: mask rounds (default: 1,000, or one a step in shorter trainings)"
+    )
     seed: int = option(0, "seed of weights, shuffling and noise")
     max_epochs: int = option(10, "passes over the training images; the best on validation is kept")
     batch_size: int = option(128, "images per step")
@@ -128,8 +145,33 @@ class ClassifierSpec:
             raise UsageError(
                 "batch_size is 1; NoPeek compares images of a batch and needs 2 or more"
             )
-        if self.validator and (self.private or any(getattr(self, name) for name in strengths)):
+        self._check_suppression()
+        defended = self.private or self.suppress_sparsity
+        if self.validator and (defended or any(getattr(self, name) for name in strengths)):
             raise UsageError("a validator judges clean images: train it without any defence")
+
+    def _check_suppression(self) -> None:
+        if not 0 <= self.suppress_sparsity < 1:
+            raise UsageError(
+                f"suppress_sparsity is {self.suppress_sparsity}; it must be from 0 to below 1"
+            )
+        for name in ("suppress_start_epoch", "suppress_end_epoch", "suppress_mask_times"):
+            if getattr(self, name) is None:
+                continue
+            _check_count(self, name, least=1)
+            if not self.suppress_sparsity:
+                raise UsageError(f"{name} says nothing without --suppress_sparsity; give both")
+        start, end = self.suppress_start_epoch or 1, self.suppressed_from
+        if start > end or end > self.max_epochs:
+            raise UsageError(
+                f"suppression from epoch {start} to {end} does not fit {self.max_epochs} epochs; it must start and end"
+                " within them: lower --suppress_end_epoch and --suppress_start_epoch, or raise --max_epochs"
+            )
+
+    @property
+    def suppressed_from(self) -> int:
+        """The epoch, from 1, at whose end the weights are as sparse as asked for."""
+        return self.max_epochs if self.suppress_end_epoch is None else self.suppress_end_epoch
 
     @property
     def private(self) -> bool:

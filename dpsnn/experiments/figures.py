@@ -41,8 +41,13 @@ class Results:
         usual &= (models.GaussianStd == 0) & (models.Network == "titcombe")
         if "DPNoiseMultiplier" in models:
             usual &= models.DPNoiseMultiplier.isna()
+        if "SuppressSparsity" in models:
+            usual &= models.SuppressSparsity.isna()
         self.models = models[usual].copy()
         self.attackers = attackers[attackers.Model.isin(self.models.Model)].copy()
+        if "Attack" in attackers:
+            decoders = attackers.Attack.isna() | (attackers.Attack == "decoder")
+            self.attackers = self.attackers[decoders & attackers.Cut.isna()].copy()
         self.attackers["Kind"] = [
             ("adaptive" if adaptive else "naive") + ("" if decoder == "conv" else f" {decoder}")
             for adaptive, decoder in zip(self.attackers.Adaptive, self.attackers.Decoder)

@@ -97,9 +97,9 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
         classifier = checkpoints.build_classifier(spec)
         private = checkpoints.private_training(spec)
         data.poisson = private is not None
-        defences = [
-            type(d).__name__ for d in (*classifier.defences, *([private] if private else []))
-        ]
+        silencer = checkpoints.suppression(spec)
+        callbacks = [callback for callback in (private, silencer) if callback]
+        defences = [type(d).__name__ for d in (*classifier.defences, *callbacks)]
         loggers = make_loggers(
             Path(folders.results_dir),
             name,
@@ -118,11 +118,14 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
             precision="32" if private else spec.precision,
             progress_file=progress,
             loggers=loggers,
-            callbacks=[private] if private else [],
+            callbacks=callbacks,
+            first_epoch=spec.suppressed_from - 1 if silencer else 0,
             title=f"training classifier {name}",
         )
         path = folders.classifiers / f"{name}_epoch={fitted.epoch:02d}.ckpt"
         record = _record(fitted, data_source=data.source, **(private.spent() if private else {}))
+        if silencer:
+            record["sparsity"] = silencer.achieved()
         checkpoints.save(path, CLASSIFIER, plain(spec), record, classifier.state_dict())
         progress.unlink(missing_ok=True)
     finish(loggers, {"checkpoint": path.name, "best_val_accuracy": fitted.value}, {})
