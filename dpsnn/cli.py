@@ -28,7 +28,15 @@ from dpsnn.experiments.tracking import summarise
 from dpsnn.experiments.train import Folders
 from dpsnn.metrics import dp_sgd_epsilon, dp_sgd_noise_multiplier
 from dpsnn.networks import NETWORKS
-from dpsnn.specs import ACCOUNTANTS, DECODERS, NORMS, PRECISIONS, AttackerSpec, ClassifierSpec
+from dpsnn.specs import (
+    ACCOUNTANTS,
+    ATTACKS,
+    DECODERS,
+    NORMS,
+    PRECISIONS,
+    AttackerSpec,
+    ClassifierSpec,
+)
 
 Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec, Folders)
 
@@ -36,6 +44,7 @@ CHOICES = {
     "dataset": sorted(DATASETS),
     "surrogate": sorted(DATASETS),
     "network": sorted(NETWORKS),
+    "attack": list(ATTACKS),
     "decoder": list(DECODERS),
     "precision": list(PRECISIONS),
     "norm": [name for name in NORMS if name],
@@ -435,7 +444,7 @@ def make_parser() -> Parser:
     made = command("train_model", train_model, "train one split classifier with its defences")
     add_options(made, ClassifierSpec)
     add_options(made, Folders)
-    made = command("train_attacker", train_attacker, "train one decoder against a classifier")
+    made = command("train_attacker", train_attacker, "train one attacker of a classifier")
     add_options(made, AttackerSpec)
     made.add_argument(
         "--dataset", default="", metavar="DATASET", help="check that the model was trained on it"

@@ -12,6 +12,7 @@ from dpsnn.errors import UsageError, one_of
 from dpsnn.tensors import Number
 
 PRECISIONS = ("auto", "32", "bf16")
+ATTACKS = ("decoder", "inversion", "sign")
 DECODERS = ("conv", "linear", "deconv")
 NORMS = ("", "batch", "group")
 ACCOUNTANTS = ("rdp", "prv", "gdp")
@@ -105,7 +106,7 @@ class ClassifierSpec:
     )
     suppress_end_epoch: int | None = option(
         None,
-        "suppress-privacy: epoch in which the sparsity is reached; only from it on is the best kept (default: the last)",
+        "suppress-privacy: epoch that reaches the sparsity; the best of it and later ones is kept (default: the last)",
     )
     suppress_mask_times: int | None = option(
         None, "suppress-privacy: mask rounds (default: 1,000, or one a step in shorter trainings)"
@@ -181,13 +182,20 @@ class ClassifierSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackerSpec:
-    """One learned decoder against one classifier.
+    """One attacker of one classifier: a learned decoder, or an inversion that knows the client's weights.
 
     Raises:
         UsageError: If a value is out of range.
     """
 
     model: str = option("", "the classifier under attack, by name")
+    attack: str = option(
+        "decoder",
+        "decoder (learned), inversion (white-box, strong) or sign (white-box, as published)",
+    )
+    cut: str = option(
+        "", "where the attacker listens (default: where the classifier was cut in training)"
+    )
     model_noise: Number | None = option(
         None, "Laplace scale the target uses now, if not the one it was trained with; 0 is none"
     )
@@ -198,19 +206,38 @@ class AttackerSpec:
     )
     queries: int = option(1, "transmissions of each image that the attacker sees and averages")
     naive: bool = option(False, "train on clean activations, ignoring the noise on the wire")
+    steps: int | None = option(
+        None, "steps of an inversion (default: 500, of the published one 100)"
+    )
+    restarts: int | None = option(None, "starts of an inversion, the best of which counts [2]")
     seed: int = option(0, "seed of weights, shuffling and noise")
     max_epochs: int = option(
         20, "passes over the attacker's images; the best on its own part is kept"
     )
     batch_size: int = option(64, "images per step")
     learning_rate: Number | None = option(
-        None, "Adam's largest step size (default: tuned on a part of the attacker's own images)"
+        None,
+        "largest step size (default: of decoders tuned on own images, of inversions 0.1, of the published one 0.01)",
     )
     precision: str = option("auto", "auto (bf16 where the machine is fast at it), 32 or bf16")
 
     def __post_init__(self) -> None:
         _check_common(self)
         one_of(self.decoder, DECODERS, "decoder")
+        one_of(self.attack, ATTACKS, "attack")
+        for name, attacks in {
+            "steps": ("inversion", "sign"),
+            "restarts": ("inversion",),
+            "naive": ("decoder", "inversion"),
+        }.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, bool):
+                _check_count(self, name, least=1)
+            if value not in (None, False) and self.attack not in attacks:
+                raise UsageError(
+                    f"{name} says nothing about the attack {self.attack}, only about {' and '.join(attacks)};"
+                    " leave it out"
+                )
         if self.model_noise is not None:
             _check_number(self, "model_noise")
         _check_count(self, "queries", least=1)

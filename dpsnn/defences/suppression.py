@@ -44,8 +44,8 @@ def silent_count(weights: int, sparsity: Number, min_num: int = 0) -> int:
 
 
 def grow_mask(
-    weight: Float[Tensor, "*shape"], kept: Bool[Tensor, "*shape"], silent: int
-) -> Bool[Tensor, "*shape"]:
+    weight: Float[Tensor, " *shape"], kept: Bool[Tensor, " *shape"], silent: int
+) -> Bool[Tensor, " *shape"]:
     """Silence the smallest weights until `silent` are; what is silent already stays so.
 
     Args:
@@ -64,11 +64,11 @@ def grow_mask(
 
 
 def reshaped(
-    weight: Float[Tensor, "*shape"],
+    weight: Float[Tensor, " *shape"],
     lower_clip: bool,
     noise: Number,
     generator: torch.Generator | None = None,
-) -> Float[Tensor, "*shape"]:
+) -> Float[Tensor, " *shape"]:
     """What a mask round does to the weights that remain in a small layer.
 
     Magnitudes up to 0.005 become 0.005 (`lower_clip`), those above 1.2 become 1.2, and those in (0.5, 1.2] get
@@ -200,6 +200,7 @@ class Suppression(Callback):
     # ------------------------------------------------------------ set-up
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        found: dict[str, tuple[nn.Module, Layer]]
         if self.layers is None:
             found = {
                 name: (part, usual(name, part))
@@ -272,7 +273,7 @@ class Suppression(Callback):
                 gradient.mul_(self.masks[name])
 
     @torch.no_grad()
-    def _after_step(self, *_: Any) -> None:
+    def _after_step(self, *step: Any) -> None:
         elapsed = self.step - self._first
         self.step += 1
         last = elapsed == self._total - 1

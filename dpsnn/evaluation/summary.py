@@ -58,6 +58,7 @@ ATTACKER_VALUES = (
     "MeanValDCorr",
     "ValAccuracy",
     "ValConfidence",
+    "RelativeL2",
     "TargetAcc",
 )
 

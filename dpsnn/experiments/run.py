@@ -157,8 +157,7 @@ def attack_figure(
         shown = one_per_class(labels)
         # From the first image on, so that each meets the very noise that the table was made with.
         whole_blocks = -(-(max(shown) + 1) // BLOCK) * BLOCK
-        guesses = reconstruct(attacked, pixels[:whole_blocks].float() / 255)
-        rows.append((label, guesses[shown]))
+        rows.append((label, reconstruct(attacked, pixels[:whole_blocks].float() / 255, shown)))
     rows.append(mean_row(attacked.stored.record["mean_image"], len(shown)))
     return reconstruction_figure(pixels[shown].float() / 255, rows, title)
 

@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation.measure import device
 from dpsnn.evaluation.report import reconstruction_figure
+from dpsnn.experiments.progress import note
 from dpsnn.experiments.tracking import finish, make_loggers
 from dpsnn.specs import AttackerSpec, ClassifierSpec, option, plain
 from dpsnn.tensors import Activation, Images
@@ -159,15 +161,20 @@ def _surrogate(
 
 
 def complete(spec: AttackerSpec, folders: Folders) -> AttackerSpec:
-    """The spec with the classifier's full name and the surrogate filled in, and noise that changes nothing left out.
+    """The spec with the classifier's full name and the surrogate filled in; noise and cut that change nothing left out.
 
     Raises:
-        UsageError: If the classifier is unknown or ambiguous.
+        UsageError: If the classifier is unknown or ambiguous, or cannot be attacked at the cut.
     """
     if not spec.model:
         raise UsageError("no model named; give --model NAME, a classifier's file name")
     path = checkpoints.find(folders.classifiers, spec.model, CLASSIFIER)
     target = checkpoints.read(path, CLASSIFIER).arguments
+    if spec.cut:
+        classifier, target_spec, _ = checkpoints.load_classifier(path)
+        own = classifier.network.cut
+        checkpoints.recut(classifier, target_spec, spec.cut)
+        spec = replace(spec, cut="" if spec.cut == own else spec.cut)
     same = spec.model_noise == target.get("noise_scale")
     return replace(
         spec,
@@ -206,7 +213,7 @@ def _twin(
     A naive attacker never sees noise. To its training it does not matter how much there is or over how many
     transmissions it could be averaged; and without noise the adaptive attacker is the same.
     """
-    if not spec.naive:
+    if not spec.naive or spec.attack != "decoder":
         return None
     unset = replace(spec, model_noise=None, queries=1)
     twins = [unset]
@@ -226,8 +233,34 @@ def _twin(
     return None
 
 
+def _prepare_inversion(
+    spec: AttackerSpec,
+    target: SplitClassifier,
+    surrogate: torch.Tensor,
+    source: str,
+    path: Path,
+    arguments: dict[str, Any],
+) -> Path:
+    """Choose on own images what an inversion leaves open, and keep that: it has nothing else to learn."""
+    start = time.monotonic()
+    note(f"preparing attacker {path.stem}")
+    target.to(device(), memory_format=torch.channels_last)
+    attack = checkpoints.build_inversion(spec, target, surrogate).to(device())
+    with seeded(spec.seed, 13):
+        attack.fit()
+    fitted = Fitted(0, math.nan, time.monotonic() - start, "32-true")
+    record = _record(
+        fitted,
+        surrogate_source=source,
+        surrogate_images=len(surrogate),
+        mean_image=to_unit(surrogate).mean(0),
+    )
+    checkpoints.save(path, ATTACKER, arguments, record, attack.cpu().state_dict())
+    return path
+
+
 def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Path:
-    """Train a decoder against a classifier, or return the checkpoint that these very arguments gave before.
+    """Train an attacker of a classifier, or return the checkpoint that these very arguments gave before.
 
     Raises:
         UsageError: As `train_classifier`, and if the classifier is unknown, ambiguous, or was replaced since.
@@ -239,6 +272,7 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
         raise UsageError(
             f"{spec.model} is a validator: it judges reconstructions and is not attacked"
         )
+    checkpoints.recut(target, target_spec, spec.cut)
     if spec.model_noise is not None:
         checkpoints.set_noise(target, spec.model_noise)
     surrogate, data = _surrogate(spec, target_spec.dataset, folders.data_dir)
@@ -255,6 +289,8 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
             stored = checkpoints.read(twin, ATTACKER)
             checkpoints.save(path, ATTACKER, arguments, stored.record, stored.weights)
             return path
+        if spec.attack != "decoder":
+            return _prepare_inversion(spec, target, surrogate, data.source, path, arguments)
         knowledge = knowledge_of(target, surrogate)
         rate = spec.learning_rate or tuned_learning_rate(spec, target, knowledge)
         attack = checkpoints.build_attack(replace(spec, learning_rate=rate), target, knowledge)
