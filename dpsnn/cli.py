@@ -17,13 +17,14 @@ from dpsnn.evaluation import tables
 from dpsnn.evaluation.summary import write_summaries
 from dpsnn.experiments import run, train
 from dpsnn.experiments.demo import demo, demo_experiments
-from dpsnn.experiments.figures import FIGURES, draw, figure_path
+from dpsnn.experiments.figures import FIGURES, SUPPRESS_FIGURES, draw, figure_path
 from dpsnn.experiments.groups import GROUPS, Experiment
 from dpsnn.experiments.headline import headline
 from dpsnn.experiments.ledger import write_ledger
 from dpsnn.experiments.omniglot import omniglot, omniglot_experiments
 from dpsnn.experiments.progress import GroupFailed
 from dpsnn.experiments.published import published, published_experiments
+from dpsnn.experiments.suppress import suppress, suppress_experiments
 from dpsnn.experiments.tracking import summarise
 from dpsnn.experiments.train import Folders
 from dpsnn.metrics import dp_sgd_epsilon, dp_sgd_noise_multiplier
@@ -264,6 +265,19 @@ def run_omniglot(options: argparse.Namespace) -> Path | None:
     return table
 
 
+def run_suppress(options: argparse.Namespace) -> Path | None:
+    base, attacker, judge, folders = _group_specs(options)
+    attacker = replace(attacker, steps=options.steps, restarts=options.restarts)
+    experiments = _for_seeds(suppress_experiments, options, base, attacker)
+    if options.dry_run:
+        _print_commands(experiments, judge, folders)
+        return None
+    table = suppress(experiments, judge, folders)
+    drawn = draw(folders, base.dataset, SUPPRESS_FIGURES)
+    print(*drawn, *write_summaries(folders.results_dir), sep="\n")
+    return table
+
+
 def ledger(options: argparse.Namespace) -> Path:
     one_of(options.dataset, CHOICES["dataset"], "dataset")
     published_dir = options.published_dir or Path(options.results_dir) / "published"
@@ -485,6 +499,11 @@ def make_parser() -> Parser:
     made = command("omniglot", run_omniglot, f"{text[0].lower()}{text[1:]}")
     _group_parser(made, "results", "models", protocol=True)
     made.set_defaults(dataset="omniglot")
+    _seeds_option(made)
+    text = (suppress_experiments.__doc__ or "").split("\n")[0].rstrip(".")
+    made = command("suppress", run_suppress, text)
+    _group_parser(made, "results", "models", protocol=True)
+    add_options(made, AttackerSpec, ["steps", "restarts"])
     _seeds_option(made)
     made = command(
         "ledger", ledger, "set the published figures beside ours, and say why they differ"

@@ -142,7 +142,7 @@ def test_the_misfit_is_the_likelihood_of_the_noise(laplace: float, gaussian: flo
     activation = torch.zeros(33, 1).double()
     ours = misfit(activation, residuals.view(1, 33, 1), laplace, gaussian)
     if laplace and gaussian:
-        grid = torch.linspace(-80, 80, 800_001).double()
+        grid = torch.linspace(-40, 40, 100_001).double()
         weight = torch.exp(-grid.abs() / laplace) / (2 * laplace)
         density = torch.stack(
             [
@@ -178,19 +178,28 @@ def test_each_image_keeps_its_lowest_end() -> None:
 
 
 def test_restarts_never_end_higher_than_any_of_their_starts() -> None:
-    attack = FeatureInversion(white_box(network()), steps=15, restarts=3, rate=0.3)
-    attack.fit()
-    heard = network()(images("scoring", 6))[None]
+    client = network()
+    attack = FeatureInversion(white_box(client), steps=3, restarts=3, rate=0.01)
+    tuned(attack, 0.0, 0.0)
+    # Each start is the best one of an image of its own.
+    heard = client(attack.starts[[2, 0, 1, 0]])[None]
     single = [
-        attack._descend(heard, attack.starts[k : k + 1], attack.prior, 15, lambda: None)
+        attack._descend(heard, attack.starts[k : k + 1], attack.prior, 3, lambda: None)
         for k in range(3)
     ]
-    together = attack._descend(heard, attack.starts, attack.prior, 15, lambda: None)
+    together = attack._descend(heard, attack.starts, attack.prior, 3, lambda: None)
     each = torch.stack([found.values for found in single])
+    assert each.argmin(0).tolist() == [2, 0, 1, 0]
     assert torch.equal(together.values, each.min(0).values)
-    assert len(each.argmin(0).unique()) > 1, "no start is the best for all"
-    for image, start in enumerate(each.argmin(0).tolist()):
+    for image, start in enumerate((2, 0, 1, 0)):
         assert torch.equal(together.images[image], single[start].images[image])
+
+
+def tuned(attack: FeatureInversion, *weights: float) -> None:
+    """As `fit` leaves it, had it found these weights."""
+    own = images("surrogate", attack.restarts - 1)
+    attack.starts.copy_(torch.cat([images("surrogate").mean(0, keepdim=True), own]))
+    attack.weights.copy_(torch.tensor(weights))
 
 
 @pytest.mark.parametrize("box", BOXES)
@@ -217,11 +226,11 @@ def test_an_image_goes_the_same_way_in_any_company(box: str) -> None:
 
 @pytest.mark.parametrize("box", BOXES)
 def test_an_identity_cut_gives_the_image_away(box: str) -> None:
-    attack = FeatureInversion(white_box(), steps=200, restarts=1, box=box)
+    attack = FeatureInversion(white_box(), steps=300, restarts=1, box=box)
     attack.fit()
     truth = images("scoring", 40)
-    assert mse(attack.reconstruct(identity(truth)), truth).max() < 2e-4
-    assert mse(attack.reconstruct(identity(truth)), truth).mean() < 1e-4
+    errors = mse(attack.reconstruct(identity(truth)), truth)
+    assert errors.mean() < 1e-4 and errors.max() < 2e-4
 
 
 def test_a_constant_cut_gives_the_optimum_of_the_prior() -> None:
@@ -270,10 +279,9 @@ def test_more_transmissions_leak_more() -> None:
     errors = []
     for queries in (1, 4, 16):
         attack = FeatureInversion(
-            white_box(defend=noise, laplace=1.0), steps=100, restarts=1, queries=queries
+            white_box(defend=noise, laplace=1.0), steps=60, restarts=1, queries=queries
         )
-        torch.manual_seed(2)
-        attack.fit()
+        tuned(attack, 1.0, 1.0)
         errors.append(bounds(mse(attack.infer(heard[:queries]), truth)))
     assert errors[2][1] < errors[1][0] and errors[1][1] < errors[0][0]
 
@@ -316,19 +324,8 @@ def test_relative_distance_and_the_range_of_ssim() -> None:
     assert relative_l2(torch.zeros_like(truth), truth).tolist() == pytest.approx([1] * 5)
     assert relative_l2(torch.ones(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.5)).item() == 1
     guess = (truth + 0.2 * torch.rand_like(truth)).clamp(0, 1)
-    from skimage.metrics import structural_similarity
-
-    for data_range in (1.0, 2.0):
-        theirs = structural_similarity(
-            guess[0, 0].numpy(),
-            truth[0, 0].numpy(),
-            data_range=data_range,
-            gaussian_weights=True,
-            use_sample_covariance=False,
-            sigma=1.5,
-        )
-        # They leave the border out, hence the tolerance.
-        assert ssim(guess, truth, data_range)[0].item() == pytest.approx(theirs, abs=0.08)
+    # Pictures of half the contrast in half the range are the same pictures.
+    torch.testing.assert_close(ssim(guess, truth, 2.0), ssim(guess / 2, truth / 2, 1.0))
     assert (ssim(guess, truth, 2.0) > ssim(guess, truth)).all(), "the wider range is kinder"
 
 

@@ -88,7 +88,9 @@ INVERTED = 500
 
 
 @torch.inference_mode()
-def reconstruct(attacked: Attacked, images: Images, shown: Sequence[int] | None = None) -> Images:
+def reconstruct(
+    attacked: Attacked, images: Images, shown: Sequence[int] | None = None
+) -> Float[Tensor, "shown c h w"]:
     """Send `images` through the defended client as users would, and let the attacker guess them.
 
     An attacker of several queries sees each image sent so many times and averages what crossed the wire.

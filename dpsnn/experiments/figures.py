@@ -1,7 +1,7 @@
 """The figures of the paper and beyond, drawn from the tables and checkpoints that the groups left."""
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from dpsnn.evaluation import plots, tables
 from dpsnn.evaluation.report import plt, save_figure
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.run import attack_figure
+from dpsnn.experiments.suppress import Z, suppress_table
 from dpsnn.experiments.train import Folders
+from dpsnn.networks.lenet5 import CUTS
 from dpsnn.tensors import Number
 
 
@@ -318,6 +320,101 @@ def strongest(attacks: pd.DataFrame, measure: plots.Measure) -> pd.DataFrame:
     return attacks[attacks.Kind == best]
 
 
+# ---------------------------------------------------------------- suppress-privacy
+
+INVERSION = (
+    plots.Measure(
+        "RelativeL2", "relative L2 (lower: leaks more)", "SERelativeL2", "RelativeL2Floor"
+    ),
+    *plots.LEAKAGE[1:],
+)
+
+ATTACK_LABELS = {
+    "sign": "sign descent (published)",
+    "inversion": "strong inversion",
+    "decoder": "decoder",
+}
+
+
+def _suppressed(results: Results, **where: Any) -> pd.DataFrame:
+    """Rows of the group `suppress` on LeNet-5, with standard errors like the other tables.
+
+    Raises:
+        Missing: If there are none.
+    """
+    path = suppress_table(results.folders.results_dir)
+    rows = pd.DataFrame(tables.read(path)).replace("", None)
+    if rows.empty:
+        raise Missing(f"no results in {path}; run ./main.sh suppress --dataset {results.dataset}")
+    names = [measure.column for measure in INVERSION]
+    numbers = [f"{name}{part}" for name in names for part in ("", "CI", "Floor")]
+    for column in ("SuppressSparsity", "ValAccuracyCeiling", "Seed", *numbers):
+        rows[column] = pd.to_numeric(rows[column])
+    for name in names:
+        rows[f"SE{name}"] = rows[f"{name}CI"] / Z
+    chosen = _where(rows, {"Dataset": results.dataset, "Network": "lenet5", **where})
+    if chosen.empty:
+        raise Missing(f"{path} has no such rows for {results.dataset}")
+    return chosen
+
+
+def _by_attack(rows: pd.DataFrame, note: str = "") -> dict[str, pd.DataFrame]:
+    series = {f"{label}{note}": rows[rows.Attack == a] for a, label in ATTACK_LABELS.items()}
+    return {label: part for label, part in series.items() if len(part)}
+
+
+def suppressed(results: Results) -> Figure:
+    """Leakage from behind the first linear layer of LeNet-5 against the share of its weights that is silent."""
+    return plots.leakage_curves(
+        _by_attack(_suppressed(results, Cut="fc1")),
+        "SuppressSparsity",
+        "share of silent weights",
+        f"{results.dataset}: suppress-privacy, LeNet-5 attacked from fc1",
+        measures=INVERSION,
+    )
+
+
+def suppressed_cuts(results: Results) -> Figure:
+    """Leakage from each cut of LeNet-5, with and without suppress-privacy."""
+    rows = _suppressed(results)
+    most = rows.SuppressSparsity.max()
+    rows = rows.assign(Position=[list(CUTS).index(cut) for cut in rows.Cut])
+    series: dict[str, pd.DataFrame] = {}
+    for sparsity in sorted({0.0, most}):
+        part = rows[rows.SuppressSparsity == sparsity]
+        series |= _by_attack(part, f", {100 * sparsity:g} % silent")
+    figure = plots.leakage_curves(
+        series,
+        "Position",
+        "cut of LeNet-5",
+        f"{results.dataset}: what each cut gives away",
+        measures=INVERSION,
+    )
+    for axis in figure.axes:
+        axis.set_xticks(range(len(CUTS)), list(CUTS))
+    return figure
+
+
+def suppressed_pictures(results: Results) -> Figure:
+    """Reconstructions from LeNet-5 with and without suppress-privacy, from behind its first linear layer."""
+    rows = _suppressed(results, Cut="fc1")
+    labelled = [
+        (
+            f"{label}\n{100 * sparsity:g} % silent",
+            rows[(rows.Attack == a) & (rows.SuppressSparsity == sparsity)],
+        )
+        for sparsity in sorted({0.0, rows.SuppressSparsity.max()})
+        for a, label in ATTACK_LABELS.items()
+    ]
+    return results.pictures(labelled, "LeNet-5, reconstructed from fc1")
+
+
+SUPPRESS_FIGURES: dict[str, Callable[[Results], Figure]] = {
+    "reconstructions_by_suppression": suppressed_pictures,
+    "leakage_by_suppression": suppressed,
+    "leakage_by_cut": suppressed_cuts,
+}
+
 FIGURES: dict[str, Callable[[Results], Figure]] = {
     "reconstructions_by_defence": defences,
     "reconstructions_by_post_noise": post_noise_pictures,
@@ -331,6 +428,7 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
     "leakage_by_shift": shift,
     "dcorr_by_nopeek": wire,
     "pareto": pareto,
+    **SUPPRESS_FIGURES,
 }
 """Name of the file → how it is drawn. To add a figure: write its function and a line here."""
 
@@ -365,8 +463,10 @@ def show(results: Results, name: str) -> Any:
         return Image(path.read_bytes())
 
 
-def draw(folders: Folders, dataset: str) -> list[Path]:
-    """Draw every figure whose rows and checkpoints are there; the others are named on standard error.
+def draw(
+    folders: Folders, dataset: str, figures: Mapping[str, Callable[[Results], Figure]] | None = None
+) -> list[Path]:
+    """Draw figures (by default all) whose rows and checkpoints are there; the others are named on standard error.
 
     Returns:
         The files.
@@ -376,7 +476,7 @@ def draw(folders: Folders, dataset: str) -> list[Path]:
     """
     results = Results(folders, dataset)
     written = []
-    for name, figure in FIGURES.items():
+    for name, figure in (FIGURES if figures is None else figures).items():
         path = figure_path(folders, name, dataset)
         try:
             written.append(save_figure(figure(results), path))

@@ -251,6 +251,16 @@ def _is_finished(spec: AttackerSpec, folders: Folders) -> bool:
     return (folders.attackers / f"{name}.ckpt").exists()
 
 
+def finished_attackers(experiment: Experiment, folders: Folders) -> list[Path]:
+    """Checkpoints of the attackers of an experiment that are there."""
+    target = _finished_classifier(experiment.classifier, folders)
+    if target is None:
+        return []
+    specs = [complete(replace(a, model=target.name), folders) for a in experiment.attackers]
+    paths = [folders.attackers / f"{checkpoints.attacker_name(spec)}.ckpt" for spec in specs]
+    return [path for path in paths if path.exists()]
+
+
 def run(
     experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders, group: str
 ) -> list[tuple[Experiment, Path, list[Path]]]:
