@@ -46,9 +46,11 @@ def test_a_notebook_runs_on_digits(path: Path, home: Path, monkeypatch: pytest.M
     monkeypatch.setenv("DPSNN_DATASET", "digits")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # A picture that cannot be drawn without its checkpoints is taken from the file.
-    picture = home / "results" / "figures" / "reconstructions_by_defence_digits.png"
-    picture.parent.mkdir(parents=True)
-    picture.write_bytes((ROOT / "results" / "figures" / "headline_mnist.png").read_bytes())
+    pictures = home / "results" / "figures"
+    pictures.mkdir(parents=True)
+    for name in ("defence", "suppression"):
+        picture = pictures / f"reconstructions_by_{name}_digits.png"
+        picture.write_bytes((ROOT / "results" / "figures" / "headline_mnist.png").read_bytes())
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(
         notebook,
@@ -71,4 +73,5 @@ def test_there_is_a_notebook_for_each_question() -> None:
         "2_MNIST_dp_mitigations/1_laplacian_noise.ipynb",
         "2_MNIST_dp_mitigations/2_post_training_noise.ipynb",
         "2_MNIST_dp_mitigations/3_noise_and_nopeek.ipynb",
+        "4_suppress_privacy/1_suppress_privacy.ipynb",
     ]
