@@ -9,6 +9,7 @@ from dpsnn import checkpoints
 from dpsnn.checkpoints import attacker_name, classifier_name
 from dpsnn.cli import main
 from dpsnn.evaluation import tables
+from dpsnn.experiments import train
 from dpsnn.experiments.figures import SUPPRESS_FIGURES, figure_path
 from dpsnn.experiments.suppress import (
     MEASURES,
@@ -65,6 +66,8 @@ def few_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(module, "CUTS", {name: CUTS[name] for name in ("conv1", "fc1")})
     monkeypatch.setattr(module, "SPARSITIES", (0.95,))
+    # Nor is a step size tried that is not needed.
+    monkeypatch.setattr(train, "TRIAL_RATES", {"conv": (3e-3,)})
 
 
 def check(table: Path, cuts: tuple[str, ...], sparsities: tuple[float, ...]) -> None:
