@@ -374,6 +374,7 @@ def suppression(spec: ClassifierSpec) -> Suppression | None:
         spec.suppress_start_epoch,
         spec.suppress_end_epoch,
         spec.suppress_mask_times,
+        weight_noise=spec.suppress_noise,
         seed=spec.seed,
     )
 

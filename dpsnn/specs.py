@@ -111,6 +111,9 @@ class ClassifierSpec:
     suppress_mask_times: int | None = option(
         None, "suppress-privacy: mask rounds (default: 1,000, or one a step in shorter trainings)"
     )
+    suppress_noise: Number = option(
+        0.1, "suppress-privacy: half width of the noise on large weights of small layers"
+    )
     seed: int = option(0, "seed of weights, shuffling and noise")
     max_epochs: int = option(10, "passes over the training images; the best on validation is kept")
     batch_size: int = option(128, "images per step")
@@ -156,6 +159,7 @@ class ClassifierSpec:
             raise UsageError(
                 f"suppress_sparsity is {self.suppress_sparsity}; it must be from 0 to below 1"
             )
+        _check_number(self, "suppress_noise")
         for name in ("suppress_start_epoch", "suppress_end_epoch", "suppress_mask_times"):
             if getattr(self, name) is None:
                 continue
