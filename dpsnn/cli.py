@@ -503,6 +503,7 @@ def make_parser() -> Parser:
     text = (suppress_experiments.__doc__ or "").split("\n")[0].rstrip(".")
     made = command("suppress", run_suppress, text)
     _group_parser(made, "results", "models", protocol=True)
+    made.set_defaults(dataset="mnist")
     add_options(made, AttackerSpec, ["steps", "restarts"])
     _seeds_option(made)
     made = command(

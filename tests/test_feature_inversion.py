@@ -10,8 +10,8 @@ import torch
 from scipy.stats import norm
 from torch import Tensor, nn
 
-from dpsnn import checkpoints
-from dpsnn.attacks import FeatureInversion, NotFinite, SignDescent, WhiteBox
+from dpsnn import checkpoints, specs
+from dpsnn.attacks import ATTACKS, FeatureInversion, NotFinite, SignDescent, WhiteBox
 from dpsnn.attacks.feature_inversion import (
     BOXES,
     Found,
@@ -299,6 +299,10 @@ def test_values_that_are_not_finite_stop_it_with_the_reason(attack: Any) -> None
 
     with pytest.raises(NotFinite, match="lower --learning_rate"):
         descend(explode, torch.full((2, 1, 4, 4), 0.5), 5, 0.1)
+
+
+def test_every_attack_has_its_name_on_the_command_line() -> None:
+    assert set(ATTACKS) == set(specs.ATTACKS)
 
 
 def test_an_unknown_box_is_refused() -> None:

@@ -62,6 +62,7 @@ class SplitNetwork(nn.Module):
         layers = [*self.client.named_children(), *self.server.named_children()]
         parts = layers[: self.cuts[cut]], layers[self.cuts[cut] :]
         client, server = (nn.Sequential(OrderedDict(part)) for part in parts)
+        # A bound is that of one cut; of the others nothing is known.
         made = SplitNetwork(
             client, server, self.image_shape, self.num_classes, cuts=self.cuts, cut=cut
         )
