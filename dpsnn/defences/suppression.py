@@ -145,8 +145,8 @@ class Suppression(Callback):
         mask_times: Number of rounds; None: 1,000, or one a step where there are fewer steps.
         start_sparsity: Where the schedule begins, below `sparsity`.
         layers: Which layers; None: every convolution and linear layer, each in the usual way.
-        weight_noise: Half width of the uniform noise on large weights, at every round; 0 is none. The authors' code began
-            with 0.1 and has 0.01 now; where step sizes end near 0, training cannot make up for the last rounds.
+        weight_noise: Half width of the uniform noise on large weights, at every round; 0 is none. The authors' code had
+            0.1 first and has 0.01 now. Where step sizes end near 0, training cannot make up for the last rounds.
         clip: Whether weights that remain are clipped.
         seed: Of the noise on weights: a resumed training draws what an uninterrupted one would.
 
