@@ -267,8 +267,11 @@ def run_omniglot(options: argparse.Namespace) -> Path | None:
 
 def run_suppress(options: argparse.Namespace) -> Path | None:
     base, attacker, judge, folders = _group_specs(options)
-    attacker = replace(attacker, steps=options.steps, restarts=options.restarts)
-    experiments = _for_seeds(suppress_experiments, options, base, attacker)
+
+    def group(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
+        return suppress_experiments(base, attacker, options.steps, options.restarts)
+
+    experiments = _for_seeds(group, options, base, attacker)
     if options.dry_run:
         _print_commands(experiments, judge, folders)
         return None

@@ -1,6 +1,5 @@
 """The group `suppress`: its experiments, its own table, and the whole in small on digits."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,8 +42,7 @@ def test_every_network_is_attacked_at_every_cut_in_three_ways() -> None:
 
 
 def test_steps_and_restarts_are_those_of_inversions() -> None:
-    spec = replace(AttackerSpec(), steps=300, restarts=3)
-    experiments = suppress_experiments(ClassifierSpec(), spec)
+    experiments = suppress_experiments(ClassifierSpec(), AttackerSpec(), steps=300, restarts=3)
     settings = {(a.attack, a.steps, a.restarts) for e in experiments for a in e.attackers}
     assert settings == {("sign", 100, None), ("inversion", 300, 3), ("decoder", None, None)}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dpsnn import checkpoints
+from dpsnn.attacks.sign_descent import STEPS
 from dpsnn.checkpoints import ATTACKER
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.attackers import INVERTED, attacker_row
@@ -48,32 +49,44 @@ Z = 1.96
 """Standard errors in half a 95 % interval."""
 
 
-def suppress_experiments(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
+def suppress_experiments(
+    base: ClassifierSpec,
+    attacker: AttackerSpec,
+    steps: int | None = None,
+    restarts: int | None = None,
+) -> list[Experiment]:
     """LeNet-5 at five sparsities, attacked at every cut in three ways, and the paper's network at two.
 
     Args:
         base: Its data set, seed, epochs and precision count.
-        attacker: Base of the attackers: a decoder, with the steps and restarts that inversions shall have.
+        attacker: Base of the attackers: a decoder.
+        steps: Limit of all inversions; None leaves them theirs.
+        restarts: Starts of the strong inversion.
     """
     experiments = []
     for sparsity in (0.0, *SPARSITIES):
         target = replace(base, network="lenet5", batch_size=32, suppress_sparsity=sparsity)
-        attackers = [made for cut in CUTS for made in three_attacks(replace(attacker, cut=cut))]
+        attackers = [
+            made
+            for cut in CUTS
+            for made in three_attacks(replace(attacker, cut=cut), steps, restarts)
+        ]
         experiments.append(Experiment(target, tuple(attackers)))
     for sparsity in (0.0, SPARSITIES[-1]):
         target = replace(base, suppress_sparsity=sparsity)
-        experiments.append(Experiment(target, three_attacks(attacker)))
+        experiments.append(Experiment(target, three_attacks(attacker, steps, restarts)))
     return experiments
 
 
-def three_attacks(attacker: AttackerSpec) -> tuple[AttackerSpec, ...]:
+def three_attacks(
+    attacker: AttackerSpec, steps: int | None, restarts: int | None
+) -> tuple[AttackerSpec, ...]:
     """As published, strong, and learned."""
-    own = replace(attacker, steps=None, restarts=None)
-    steps = None if attacker.steps is None else min(100, attacker.steps)
+    few = None if steps is None else min(STEPS, steps)
     return (
-        replace(own, attack="sign", steps=steps),
-        replace(attacker, attack="inversion"),
-        own,
+        replace(attacker, attack="sign", steps=few),
+        replace(attacker, attack="inversion", steps=steps, restarts=restarts),
+        attacker,
     )
 
 
