@@ -19,11 +19,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dpsnn.attacks import DecoderAttack, Knowledge
+from dpsnn.attacks import (
+    DecoderAttack,
+    FeatureInversion,
+    Inversion,
+    Knowledge,
+    SignDescent,
+    WhiteBox,
+)
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.defences import Defence, GaussianNoise, LaplaceNoise, NoPeek
 from dpsnn.defences.dp_sgd import DPSGD
+from dpsnn.defences.suppression import Suppression
 from dpsnn.errors import UsageError, choose
 from dpsnn.networks import NETWORKS
 from dpsnn.networks.decoder import DECODERS
@@ -83,8 +91,12 @@ def classifier_name(spec: ClassifierSpec) -> str:
         parts.append("_coupled")
     if spec.dp_target_epsilon:
         parts.append(f"_eps{spell(spec.dp_target_epsilon)}")
+    if spec.suppress_sparsity:
+        parts.append(f"_suppress{spell(spec.suppress_sparsity)}")
     if spec.network != ClassifierSpec.network and not spec.validator:
         parts.append(f"_{spec.network}")
+    if spec.cut:
+        parts.append(f"_{spec.cut}cut")
     if spec.norm:
         parts.append(f"_{spec.norm}norm")
     if spec.dropout is not None:
@@ -97,10 +109,18 @@ def classifier_name(spec: ClassifierSpec) -> str:
 def attacker_name(spec: AttackerSpec) -> str:
     """File name without `.ckpt`; `spec.model` is the classifier's with its epoch."""
     parts = [f"{spec.surrogate}_attacker"]
+    if spec.attack != AttackerSpec.attack:
+        parts.append(f"_{spec.attack}")
     if spec.naive:
         parts.append("_naive")
     if spec.decoder != AttackerSpec.decoder:
         parts.append(f"_{spec.decoder}")
+    if spec.cut:
+        parts.append(f"_{spec.cut}cut")
+    if spec.steps is not None:
+        parts.append(f"_{spec.steps}steps")
+    if spec.restarts is not None:
+        parts.append(f"_{spec.restarts}restarts")
     if spec.queries != 1:
         parts.append(f"_{spec.queries}queries")
     if spec.data_pct != 100:
@@ -322,7 +342,7 @@ def build_classifier(spec: ClassifierSpec) -> SplitClassifier:
     """An untrained classifier; its weights depend on the spec's seed alone."""
     data = choose(DATASETS, spec.dataset, "dataset")
     network = choose(NETWORKS, "validator" if spec.validator else spec.network, "network")
-    choices = {"norm": spec.norm or None, "dropout": spec.dropout}
+    choices = {"cut": spec.cut or None, "norm": spec.norm or None, "dropout": spec.dropout}
     given = {name: value for name, value in choices.items() if value is not None}
     for name in given.keys() - inspect.signature(network).parameters.keys():
         raise UsageError(f"network {spec.network} leaves no choice of {name}; leave out --{name}")
@@ -345,6 +365,20 @@ def private_training(spec: ClassifierSpec) -> DPSGD | None:
     )
 
 
+def suppression(spec: ClassifierSpec) -> Suppression | None:
+    """The callback that silences weights while training, if the spec asks for it."""
+    if not spec.suppress_sparsity:
+        return None
+    return Suppression(
+        spec.suppress_sparsity,
+        spec.suppress_start_epoch,
+        spec.suppress_end_epoch,
+        spec.suppress_mask_times,
+        weight_noise=spec.suppress_noise,
+        seed=spec.seed,
+    )
+
+
 def set_noise(classifier: SplitClassifier, scale: Number) -> None:
     """Change the Laplace noise after training; 0 takes it away."""
     for position, defence in enumerate(classifier.defences):
@@ -352,6 +386,29 @@ def set_noise(classifier: SplitClassifier, scale: Number) -> None:
             classifier.defences[position] = LaplaceNoise(scale)
             return
     classifier.defences.insert(0, LaplaceNoise(scale))
+
+
+def recut(classifier: SplitClassifier, spec: ClassifierSpec, cut: str) -> None:
+    """Let the wire be at another of the network's cuts; an empty name leaves it where it is.
+
+    Without a defence on the wire training does not depend on where that is.
+
+    Raises:
+        UsageError: If there is no such cut, or a defence was trained at the classifier's own.
+    """
+    if not cut or cut == classifier.network.cut:
+        return
+    network = classifier.network.at(cut)
+    strengths = {
+        "noise": spec.noise_scale or spec.gaussian_std,
+        "NoPeek": spec.nopeek_weight,
+    }
+    if tied := " and ".join(name for name, strength in strengths.items() if strength):
+        raise UsageError(
+            f"the classifier was trained with {tied} at its own cut, {classifier.network.cut}, and says nothing about"
+            f" {cut}; leave out --cut, or train one with --cut {cut}"
+        )
+    classifier.network = network
 
 
 def _spec_from(stored: Stored, kind: type[ClassifierSpec] | type[AttackerSpec]) -> Any:
@@ -404,13 +461,54 @@ def build_attack(
     return attack
 
 
+def white_box(target: SplitClassifier, surrogate: Tensor) -> WhiteBox:
+    """What an attacker knows who has the client's weights, of the target as it stands: its cut and its noise."""
+    target.eval().requires_grad_(False)
+    laplace = [d.scale for d in target.defences if isinstance(d, LaplaceNoise)]
+    gaussian = [d.std for d in target.defences if isinstance(d, GaussianNoise)]
+    return WhiteBox(
+        target.encode,
+        target.defences,
+        surrogate,
+        laplace=sum(laplace),
+        gaussian=sum(s**2 for s in gaussian) ** 0.5,
+    )
+
+
+def build_inversion(
+    spec: AttackerSpec, target: SplitClassifier, surrogate: Tensor | None = None
+) -> Inversion:
+    """An inversion of the target as it stands; own images are needed to tune it, not to reconstruct."""
+    shape = target.network.image_shape
+    own = torch.zeros(0, *shape, dtype=torch.uint8) if surrogate is None else surrogate
+    knowledge = white_box(target, own)
+    chosen: dict[str, Any] = {
+        name: value
+        for name, value in (("steps", spec.steps), ("restarts", spec.restarts))
+        if value is not None
+    }
+    if spec.attack == "sign":
+        if spec.learning_rate is not None:
+            chosen["step_size"] = spec.learning_rate
+        return SignDescent(knowledge, **chosen)
+    return FeatureInversion(
+        knowledge,
+        **chosen,
+        rate=spec.learning_rate,
+        naive=spec.naive,
+        queries=spec.queries,
+        seed=spec.seed,
+    )
+
+
 def load_attacker(
     path: Path, target: SplitClassifier
-) -> tuple[DecoderAttack, AttackerSpec, Stored]:
-    """A trained attacker in evaluation mode, for the target it was trained on."""
+) -> tuple[DecoderAttack | Inversion, AttackerSpec, Stored]:
+    """A trained attacker in evaluation mode, for the target it was trained on, cut and noise as it met them."""
     stored = read(path, ATTACKER)
     spec = _spec_from(stored, AttackerSpec)
-    attack = build_attack(spec, target)
+    build = build_attack if spec.attack == "decoder" else build_inversion
+    attack = build(spec, target)
     _load_weights(attack, stored)
     return attack, spec, stored
 

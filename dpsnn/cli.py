@@ -18,7 +18,7 @@ from dpsnn.evaluation import tables
 from dpsnn.evaluation.summary import write_summaries
 from dpsnn.experiments import run, train
 from dpsnn.experiments.demo import demo, demo_experiments
-from dpsnn.experiments.figures import FIGURES, draw, figure_path
+from dpsnn.experiments.figures import FIGURES, SUPPRESS_FIGURES, draw, figure_path
 from dpsnn.experiments.groups import GROUPS, Experiment
 from dpsnn.experiments.headline import headline
 from dpsnn.experiments.ledger import write_ledger
@@ -26,11 +26,20 @@ from dpsnn.experiments.omniglot import omniglot, omniglot_experiments
 from dpsnn.experiments.paper import write_paper
 from dpsnn.experiments.progress import GroupFailed
 from dpsnn.experiments.published import published, published_experiments
+from dpsnn.experiments.suppress import suppress, suppress_experiments
 from dpsnn.experiments.tracking import summarise
 from dpsnn.experiments.train import Folders
 from dpsnn.metrics import dp_sgd_epsilon, dp_sgd_noise_multiplier
 from dpsnn.networks import NETWORKS
-from dpsnn.specs import ACCOUNTANTS, DECODERS, NORMS, PRECISIONS, AttackerSpec, ClassifierSpec
+from dpsnn.specs import (
+    ACCOUNTANTS,
+    ATTACKS,
+    DECODERS,
+    NORMS,
+    PRECISIONS,
+    AttackerSpec,
+    ClassifierSpec,
+)
 
 Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec, Folders)
 
@@ -38,6 +47,7 @@ CHOICES = {
     "dataset": sorted(DATASETS),
     "surrogate": sorted(DATASETS),
     "network": sorted(NETWORKS),
+    "attack": list(ATTACKS),
     "decoder": list(DECODERS),
     "precision": list(PRECISIONS),
     "norm": [name for name in NORMS if name],
@@ -260,6 +270,22 @@ def _study(
     return table
 
 
+def run_suppress(options: argparse.Namespace) -> Path | None:
+    base, attacker, judge, folders = _group_specs(options)
+
+    def group(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
+        return suppress_experiments(base, attacker, options.steps, options.restarts)
+
+    experiments = _for_seeds(group, options, base, attacker)
+    if options.dry_run:
+        _print_commands(experiments, judge, folders)
+        return None
+    table = suppress(experiments, judge, folders)
+    drawn = draw(folders, base.dataset, SUPPRESS_FIGURES)
+    print(*drawn, *write_summaries(folders.results_dir), sep="\n")
+    return table
+
+
 def ledger(options: argparse.Namespace) -> Path:
     one_of(options.dataset, CHOICES["dataset"], "dataset")
     published_dir = options.published_dir or Path(options.results_dir) / "published"
@@ -440,7 +466,7 @@ def make_parser() -> Parser:
     made = command("train_model", train_model, "train one split classifier with its defences")
     add_options(made, ClassifierSpec)
     add_options(made, Folders)
-    made = command("train_attacker", train_attacker, "train one decoder against a classifier")
+    made = command("train_attacker", train_attacker, "train one attacker of a classifier")
     add_options(made, AttackerSpec)
     made.add_argument(
         "--dataset", default="", metavar="DATASET", help="check that the model was trained on it"
@@ -481,6 +507,12 @@ def make_parser() -> Parser:
     made = command("omniglot", run_omniglot, f"{text[0].lower()}{text[1:]}")
     _group_parser(made, "results", "models", protocol=True)
     made.set_defaults(dataset="omniglot")
+    _seeds_option(made)
+    text = (suppress_experiments.__doc__ or "").split("\n")[0].rstrip(".")
+    made = command("suppress", run_suppress, text)
+    _group_parser(made, "results", "models", protocol=True)
+    made.set_defaults(dataset="mnist")
+    add_options(made, AttackerSpec, ["steps", "restarts"])
     _seeds_option(made)
     made = command(
         "ledger", ledger, "set the published figures beside ours, and say why they differ"

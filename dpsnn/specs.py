@@ -12,6 +12,7 @@ from dpsnn.errors import UsageError, one_of
 from dpsnn.tensors import Number
 
 PRECISIONS = ("auto", "32", "bf16")
+ATTACKS = ("decoder", "inversion", "sign")
 DECODERS = ("conv", "linear", "deconv")
 NORMS = ("", "batch", "group")
 ACCOUNTANTS = ("rdp", "prv", "gdp")
@@ -62,6 +63,9 @@ class ClassifierSpec:
 
     dataset: str = option("digits", "images to learn")
     network: str = option("titcombe", "architecture, cut into client and server")
+    cut: str = option(
+        "", "where client and server part, of networks with several cuts (default: the network's)"
+    )
     norm: str = option(
         "", "normalisation, of networks that leave a choice (default: the network's)"
     )
@@ -93,6 +97,23 @@ class ClassifierSpec:
         "DP-SGD: train although the network mixes images of a batch, as published; epsilon is void",
     )
     dp_accountant: str = option("rdp", "DP-SGD: how epsilon is counted")
+    suppress_sparsity: Number = option(
+        0.0, "suppress-privacy: share of each layer's weights silenced while training; 0 is none"
+    )
+    suppress_start_epoch: int | None = option(
+        None,
+        "suppress-privacy: first epoch with mask rounds, from 1 (default: 0.3 of the training)",
+    )
+    suppress_end_epoch: int | None = option(
+        None,
+        "suppress-privacy: epoch that reaches the sparsity; the best of it and later ones is kept (default: the last)",
+    )
+    suppress_mask_times: int | None = option(
+        None, "suppress-privacy: mask rounds (default: 1,000, or one a step in shorter trainings)"
+    )
+    suppress_noise: Number = option(
+        0.1, "suppress-privacy: half width of the noise on large weights of small layers"
+    )
     seed: int = option(0, "seed of weights, shuffling and noise")
     max_epochs: int = option(10, "passes over the training images; the best on validation is kept")
     batch_size: int = option(128, "images per step")
@@ -128,8 +149,34 @@ class ClassifierSpec:
             raise UsageError(
                 "batch_size is 1; NoPeek compares images of a batch and needs 2 or more"
             )
-        if self.validator and (self.private or any(getattr(self, name) for name in strengths)):
+        self._check_suppression()
+        defended = self.private or self.suppress_sparsity
+        if self.validator and (defended or any(getattr(self, name) for name in strengths)):
             raise UsageError("a validator judges clean images: train it without any defence")
+
+    def _check_suppression(self) -> None:
+        if not 0 <= self.suppress_sparsity < 1:
+            raise UsageError(
+                f"suppress_sparsity is {self.suppress_sparsity}; it must be from 0 to below 1"
+            )
+        _check_number(self, "suppress_noise")
+        for name in ("suppress_start_epoch", "suppress_end_epoch", "suppress_mask_times"):
+            if getattr(self, name) is None:
+                continue
+            _check_count(self, name, least=1)
+            if not self.suppress_sparsity:
+                raise UsageError(f"{name} says nothing without --suppress_sparsity; give both")
+        start, end = self.suppress_start_epoch or 1, self.suppressed_from
+        if start > end or end > self.max_epochs:
+            raise UsageError(
+                f"suppression from epoch {start} to {end} does not fit {self.max_epochs} epochs; it must start and end"
+                " within them: lower --suppress_end_epoch and --suppress_start_epoch, or raise --max_epochs"
+            )
+
+    @property
+    def suppressed_from(self) -> int:
+        """The epoch, from 1, at whose end the weights are as sparse as asked for."""
+        return self.max_epochs if self.suppress_end_epoch is None else self.suppress_end_epoch
 
     @property
     def private(self) -> bool:
@@ -139,13 +186,20 @@ class ClassifierSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackerSpec:
-    """One learned decoder against one classifier.
+    """One attacker of one classifier: a learned decoder, or an inversion that knows the client's weights.
 
     Raises:
         UsageError: If a value is out of range.
     """
 
     model: str = option("", "the classifier under attack, by name")
+    attack: str = option(
+        "decoder",
+        "decoder (learned), inversion (white-box, strong) or sign (white-box, as published)",
+    )
+    cut: str = option(
+        "", "where the attacker listens (default: where the classifier was cut in training)"
+    )
     model_noise: Number | None = option(
         None, "Laplace scale the target uses now, if not the one it was trained with; 0 is none"
     )
@@ -156,19 +210,38 @@ class AttackerSpec:
     )
     queries: int = option(1, "transmissions of each image that the attacker sees and averages")
     naive: bool = option(False, "train on clean activations, ignoring the noise on the wire")
+    steps: int | None = option(
+        None, "steps of an inversion (default: 500, of the published one 100)"
+    )
+    restarts: int | None = option(None, "starts of an inversion, the best of which counts [2]")
     seed: int = option(0, "seed of weights, shuffling and noise")
     max_epochs: int = option(
         20, "passes over the attacker's images; the best on its own part is kept"
     )
     batch_size: int = option(64, "images per step")
     learning_rate: Number | None = option(
-        None, "Adam's largest step size (default: tuned on a part of the attacker's own images)"
+        None,
+        "largest step size (default: of decoders tuned on own images, of inversions 0.1, of the published one 0.01)",
     )
     precision: str = option("auto", "auto (bf16 where the machine is fast at it), 32 or bf16")
 
     def __post_init__(self) -> None:
         _check_common(self)
         one_of(self.decoder, DECODERS, "decoder")
+        one_of(self.attack, ATTACKS, "attack")
+        for name, attacks in {
+            "steps": ("inversion", "sign"),
+            "restarts": ("inversion",),
+            "naive": ("decoder", "inversion"),
+        }.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, bool):
+                _check_count(self, name, least=1)
+            if value not in (None, False) and self.attack not in attacks:
+                raise UsageError(
+                    f"{name} says nothing about the attack {self.attack}, only about {' and '.join(attacks)};"
+                    " leave it out"
+                )
         if self.model_noise is not None:
             _check_number(self, "model_noise")
         _check_count(self, "queries", least=1)

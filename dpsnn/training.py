@@ -57,12 +57,16 @@ class KeepBest(Callback):
         monitor: Logged quantity, for instance `val/accuracy`.
         mode: `max` or `min`.
         patience: Epochs without improvement after which training stops; None never stops it.
+        first_epoch: Epoch, from 0, before which none is a candidate.
     """
 
-    def __init__(self, monitor: str, mode: str, patience: int | None = None) -> None:
+    def __init__(
+        self, monitor: str, mode: str, patience: int | None = None, first_epoch: int = 0
+    ) -> None:
         self.monitor = monitor
         self.sign = 1 if mode == "max" else -1
         self.patience = patience
+        self.first_epoch = first_epoch
         self.epoch = -1
         self.value = float("nan")
         self.weights: dict[str, Tensor] = {}
@@ -74,6 +78,8 @@ class KeepBest(Callback):
                 f"{self.monitor} is not a number in epoch {trainer.current_epoch}: training diverged;"
                 " lower --learning_rate"
             )
+        if trainer.current_epoch < self.first_epoch:
+            return
         if self.epoch < 0 or self.sign * value > self.sign * self.value:
             self.epoch, self.value = trainer.current_epoch, value
             self.weights = {k: v.detach().cpu().clone() for k, v in pl_module.state_dict().items()}
@@ -137,6 +143,7 @@ def fit(
     seed: int,
     precision: str = "auto",
     patience: int | None = None,
+    first_epoch: int = 0,
     progress_file: Path | None = None,
     loggers: Iterable[Logger] = (),
     callbacks: Iterable[Callback] = (),
@@ -156,6 +163,7 @@ def fit(
         seed: Seed of everything random within training.
         precision: `auto`, `32` or `bf16`.
         patience: Epochs without improvement before stopping early; None never does.
+        first_epoch: Epoch, from 0, before which none is a candidate for the best.
         progress_file: Where to keep the state of an unfinished training; it is resumed from there. The
             caller removes it once the outcome is safe.
         loggers: Lightning loggers.
@@ -168,7 +176,7 @@ def fit(
     """
     resolved = resolve_precision(precision)
     resume = _checked(progress_file)
-    best = KeepBest(monitor, mode, patience)
+    best = KeepBest(monitor, mode, patience, first_epoch)
     extra = [_SaveProgress(progress_file)] if progress_file else []
     _quieten()
     # Trainers and their modules refer to each other: those of earlier trainings, with their data, would pile up.
@@ -196,6 +204,10 @@ def fit(
         if getattr(module, "channels_last", True):
             module.to(memory_format=resolved.memory_format)
         _run(trainer, module, datamodule, resume)
+    if best.epoch < 0:
+        raise UsageError(
+            f"training ended before epoch {first_epoch + 1}, the first that could be kept; let it go on for longer"
+        )
     module.load_state_dict(best.weights)
     module.to("cpu", memory_format=torch.contiguous_format)
     module.eval()

@@ -1,4 +1,4 @@
-"""Train one decoder against a classifier; --help shows the options."""
+"""Train one attacker of a classifier; --help shows the options."""
 
 from dpsnn.cli import script
 

@@ -100,7 +100,7 @@ SETS = "choose from ['digits', 'emnist', 'mnist', 'omniglot', 'omniglot28', 'omn
         (
             "network",
             "resnet",
-            "choose from ['mobile', 'titcombe', 'titcombe_softmax', 'validator']",
+            "choose from ['lenet5', 'mobile', 'titcombe', 'titcombe_softmax', 'validator']",
         ),
         ("precision", "16", "choose from ['32', 'auto', 'bf16']"),
         ("noise_scale", "much", "invalid float value"),

@@ -20,7 +20,9 @@ from dpsnn.experiments.groups import GROUPS
 from dpsnn.experiments.headline import markdown
 from dpsnn.experiments.omniglot import omniglot_experiments
 from dpsnn.experiments.paper import write_paper
+from dpsnn.experiments.suppress import suppress_table
 from dpsnn.experiments.train import Folders
+from dpsnn.networks.lenet5 import CUTS
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 
 FileMaker = Callable[..., Path]
@@ -83,6 +85,30 @@ def test_each_question_has_its_axis(
 ) -> None:
     figure = draw(Results(write_tables(tmp_path, 0), "digits"))
     assert [*points(figure.axes[0], x)] == values
+
+
+def test_suppression_has_a_line_for_each_attack_with_its_floor(tmp_path: Path) -> None:
+    folders = write_tables(tmp_path, 0)
+    results = Results(folders, "digits")
+    rows = pd.read_csv(suppress_table(folders.results_dir))
+    figure = figures.suppressed(results)
+    assert [axis.get_ylabel().split(" (")[0] for axis in figure.axes] == [
+        "relative L2",
+        "SSIM",
+        "recognised by the judge %",
+    ]
+    for attack, label in figures.ATTACK_LABELS.items():
+        one = rows[(rows.Network == "lenet5") & (rows.Cut == "fc1") & (rows.Attack == attack)]
+        for axis, column in zip(figure.axes, ("RelativeL2", "SSIM", "ValAccuracy")):
+            expected = dict(zip(one.SuppressSparsity, one[column]))
+            assert points(axis, label) == pytest.approx(expected, rel=1e-4) and len(expected) == 5
+    assert heights(figure.axes[0])["floor: mean image"] == pytest.approx(0.5)
+    cuts = figures.suppressed_cuts(results).axes[0]
+    assert [tick.get_text() for tick in cuts.get_xticklabels()] == list(CUTS)
+    dense = rows[(rows.SuppressSparsity == 0) & (rows.Network == "lenet5")]
+    shown = points(cuts, "decoder, 0 % silent")
+    values = dense[dense.Attack == "decoder"].set_index("Cut").RelativeL2
+    assert shown == pytest.approx({i: values[cut] for i, cut in enumerate(CUTS)}, rel=1e-4)
 
 
 def test_the_wire_shows_its_shuffled_floor(tmp_path: Path) -> None:
@@ -172,7 +198,7 @@ def test_every_figure_is_drawn_and_what_has_no_checkpoint_is_named(
         for attacker in experiment.attackers:
             attacker_file(Path(drawn.models_dir), target, data_pct=attacker.data_pct)
     written = figures.draw(drawn, "digits")
-    pictures = {"defence", "post_noise", "queries", "epsilon"}
+    pictures = {"defence", "post_noise", "queries", "epsilon", "suppression"}
     missing = {f"reconstructions_by_{name}" for name in pictures}
     assert [path.stem.removesuffix("_digits") for path in written] == [
         name for name in FIGURES if name not in missing

@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = (
-    "demo test plain noise nopeek combo post_noise volume shift queries headline published omniglot figures"
+    "demo test plain noise nopeek combo post_noise volume shift queries headline published omniglot suppress figures"
     " performance all install"
 ).split()
 

@@ -57,6 +57,39 @@ def test_mobile_is_the_published_network() -> None:
         NETWORKS["mobile"]((1, 28, 28), 10)
 
 
+def test_lenet5_is_the_published_network() -> None:
+    network = NETWORKS["lenet5"]((1, 28, 28), 10)
+    shapes = [tuple(p.shape) for p in network.parameters() if p.dim() > 1]
+    assert shapes == [(6, 1, 5, 5), (16, 6, 5, 5), (120, 400), (84, 120), (10, 84)]
+    assert network.cut == "fc1" and network.cut_shape == (120,)
+    images = torch.rand(3, 1, 28, 28)
+    conv1, conv2, fc1, fc2, fc3 = (
+        m for m in network.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)
+    )
+    # Published order: ReLU, then pool.
+    maps = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    expected = {}
+    for name, layer in (("conv1", conv1), ("conv2", conv2)):
+        expected[name] = maps = torch.nn.functional.max_pool2d(layer(maps).relu(), 2)
+    values = expected["fc1"] = fc1(maps.flatten(1)).relu()
+    values = expected["fc2"] = fc2(values).relu()
+    expected["logits"] = fc3(values)
+    for cut, smashed in expected.items():
+        at = network.at(cut)
+        assert at.cut == cut and at.cut_shape == smashed.shape[1:]
+        torch.testing.assert_close(at.client(images), smashed)
+        assert torch.equal(at(images), network(images)), "the same layers, cut elsewhere"
+        assert [id(p) for p in at.parameters()] == [id(p) for p in network.parameters()]
+        assert not at.eval().at("conv1").training
+
+
+def test_an_unknown_cut_is_refused() -> None:
+    with pytest.raises(UsageError, match="no cut 'fc3'; choose from .'conv1', 'conv2', 'fc1'"):
+        NETWORKS["lenet5"]((1, 28, 28), 10, cut="fc3")
+    with pytest.raises(UsageError, match="no cut 'fc1'; it has one only"):
+        NETWORKS["titcombe"]((1, 28, 28), 10).at("fc1")
+
+
 def test_deconv_is_the_published_decoder() -> None:
     decoder = DECODERS["deconv"]((32, 1, 1), (1, 105, 105))
     layers = [m for m in decoder.modules() if isinstance(m, torch.nn.ConvTranspose2d)]

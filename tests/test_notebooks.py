@@ -50,7 +50,7 @@ def test_a_notebook_runs_on_digits(path: Path, home: Path, monkeypatch: pytest.M
     # A picture that cannot be drawn without its checkpoints is taken from the file.
     pictures = home / "results" / "figures"
     pictures.mkdir(parents=True)
-    for name in ("defence", "epsilon"):
+    for name in ("defence", "epsilon", "suppression"):
         picture = pictures / f"reconstructions_by_{name}_digits.png"
         picture.write_bytes((ROOT / "results" / "figures" / "headline_mnist.png").read_bytes())
     notebook = nbformat.read(path, as_version=4)
@@ -76,4 +76,5 @@ def test_there_is_a_notebook_for_each_question() -> None:
         "2_MNIST_dp_mitigations/2_post_training_noise.ipynb",
         "2_MNIST_dp_mitigations/3_noise_and_nopeek.ipynb",
         "3_omniglot_dp_sgd/1_dp_sgd.ipynb",
+        "4_suppress_privacy/1_suppress_privacy.ipynb",
     ]

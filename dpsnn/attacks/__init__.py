@@ -2,9 +2,28 @@
 defences. To add one: write its file and a line here; it must win against an identity client and lose to a constant one.
 """
 
-from dpsnn.attacks.base import Attack, Knowledge
+from dpsnn.attacks.base import Attack, Knowledge, NotFinite, WhiteBox
 from dpsnn.attacks.decoder import DecoderAttack
+from dpsnn.attacks.feature_inversion import FeatureInversion
+from dpsnn.attacks.sign_descent import SignDescent
 
-ATTACKS: dict[str, type[DecoderAttack]] = {"decoder": DecoderAttack}
+ATTACKS: dict[str, type[DecoderAttack] | type[FeatureInversion] | type[SignDescent]] = {
+    "decoder": DecoderAttack,
+    "inversion": FeatureInversion,
+    "sign": SignDescent,
+}
 
-__all__ = ["ATTACKS", "Attack", "DecoderAttack", "Knowledge"]
+Inversion = FeatureInversion | SignDescent
+"""Attacks that compute each image anew, through the client's gradients, rather than learn how beforehand."""
+
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "DecoderAttack",
+    "FeatureInversion",
+    "Inversion",
+    "Knowledge",
+    "NotFinite",
+    "SignDescent",
+    "WhiteBox",
+]

@@ -1,14 +1,20 @@
 """What an attacker knows, and what an attack must be able to do."""
 
-from collections.abc import Callable
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
 
 from dpsnn.batches import to_unit
-from dpsnn.tensors import Activation, Images, Pixels, Smashed
+from dpsnn.errors import UsageError
+from dpsnn.tensors import Activation, Images, Number, Pixels, Smashed
 
 BLOCK = 100
 """Images per query: larger blocks are slower, as their feature maps leave the processor's cache."""
@@ -36,6 +42,53 @@ class Knowledge:
         """The client's answers to the own images, asked for once: it is deterministic."""
         with torch.no_grad():
             return torch.cat([self.client(to_unit(block)) for block in self.surrogate.split(BLOCK)])
+
+
+@dataclass(frozen=True)
+class WhiteBox(Knowledge):
+    """A server that has the client's weights as well, and hence its gradients; it may not sample the noise alone.
+
+    `client` must let gradients through to its images. The scales of the noise on the wire are public, as the mechanism
+    is; what is drawn from it is not.
+    """
+
+    laplace: Number = 0.0
+    """b of the Laplace(0, b) noise on every value; 0 is none."""
+    gaussian: Number = 0.0
+    """Standard deviation of the Gaussian noise on every value, added to the other; 0 is none."""
+    threat_model: str = "weights of the client, its mechanism, own images only"
+
+
+class NotFinite(UsageError):
+    """An attack's objective left the finite numbers."""
+
+
+def check_finite(values: Tensor, step: int) -> None:
+    """Stop an attack that can only waste time from here on.
+
+    Args:
+        values: Objective of each image, `(N,)`.
+        step: Steps done.
+
+    Raises:
+        NotFinite: With the first image concerned.
+    """
+    if not values.isfinite().all():
+        first = int((~values.isfinite()).nonzero()[0])
+        raise NotFinite(
+            f"the objective of image {first} is {values[first].item()} after {step} steps; the smashed tensor may hold"
+            " such values already, else lower --learning_rate"
+        )
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, where that is a terminal; what it yields is called once a step."""
+    with Progress(
+        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda: bar.advance(task)
 
 
 class Attack(Protocol):

@@ -1,5 +1,6 @@
 """One row per attacker: how close its reconstructions come, and whether a judge recognises them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpsnn.attacks import Attack
+from dpsnn.attacks import DecoderAttack, Inversion
 from dpsnn.attacks.base import BLOCK
 from dpsnn.attacks.decoder import averaged
 from dpsnn.checkpoints import (
@@ -20,13 +21,22 @@ from dpsnn.checkpoints import (
     load_attacker,
     load_classifier,
     read,
+    recut,
     set_noise,
 )
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError
 from dpsnn.evaluation.measure import block_size, dcorr_blocks, device, mean, standard_error
-from dpsnn.metrics import majority_share, mse, psnr, ssim, transmission_epsilon
+from dpsnn.metrics import (
+    majority_share,
+    mse,
+    psnr,
+    relative_l2,
+    shuffled,
+    ssim,
+    transmission_epsilon,
+)
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.tensors import Activation, Images, Labels
 from dpsnn.training import seeded
@@ -37,7 +47,7 @@ class Attacked(NamedTuple):
 
     target: SplitClassifier
     target_spec: ClassifierSpec
-    attack: Attack
+    attack: DecoderAttack | Inversion
     spec: AttackerSpec
     stored: Stored
     target_stored: Stored
@@ -63,21 +73,49 @@ def load_attacked(path: Path, models_dir: str | Path) -> Attacked:
         raise UsageError(
             f"{path.name} attacked another model called {model}; move the attacker away and train it again"
         )
+    recut(target, target_spec, str(arguments.get("cut") or ""))
+    noise = arguments.get("model_noise")
+    if noise is not None:
+        set_noise(target, noise)
     attack, spec, stored = load_attacker(path, target)
-    if spec.model_noise is not None:
-        set_noise(target, spec.model_noise)
     target.to(device(), memory_format=torch.channels_last)
     attack.to(device())
     return Attacked(target, target_spec, attack, spec, stored, target_stored)
 
 
+INVERTED = 500
+"""Images on which an inversion is scored: it takes thousands of passes through the client for each."""
+
+
 @torch.inference_mode()
-def reconstruct(attacked: Attacked, images: Images) -> Images:
+def reconstruct(
+    attacked: Attacked, images: Images, shown: Sequence[int] | None = None
+) -> Float[Tensor, "shown c h w"]:
     """Send `images` through the defended client as users would, and let the attacker guess them.
 
     An attacker of several queries sees each image sent so many times and averages what crossed the wire.
+
+    Args:
+        attacked: Attacker and target.
+        images: What users send.
+        shown: Rows to return; all by default.
     """
-    return overheard(attacked, encode(attacked.target, images))[0]
+    rows = list(range(len(images))) if shown is None else list(shown)
+    activations = encode(attacked.target, images)
+    if isinstance(attacked.attack, DecoderAttack):
+        return overheard(attacked, activations)[0][rows]
+    with seeded(attacked.spec.seed, 11):
+        return attacked.attack.infer(_transmissions(attacked, activations)[:, rows]).cpu()
+
+
+def _transmissions(attacked: Attacked, activations: Activation) -> Float[Tensor, "queries n *cut"]:
+    """All that crosses the wire when each image is sent as often as the attacker listens."""
+    blocks = activations.to(device()).split(BLOCK)
+    heard = [
+        torch.stack([attacked.target.defences(block) for _ in range(attacked.spec.queries)])
+        for block in blocks
+    ]
+    return torch.cat(heard, 1)
 
 
 @torch.inference_mode()
@@ -95,11 +133,16 @@ def overheard(attacked: Attacked, activations: Activation) -> tuple[Images, Labe
         activations: What the client gave for the images.
     """
     guesses, classes = [], []
+    server = attacked.target.network.server
     with seeded(attacked.spec.seed, 11):
+        if not isinstance(attacked.attack, DecoderAttack):
+            heard = _transmissions(attacked, activations)
+            seen = torch.cat([server(block).argmax(1) for block in heard.mean(0).split(BLOCK)])
+            return attacked.attack.infer(heard).cpu(), seen.cpu()
         for activation in activations.to(device()).split(BLOCK):
             smashed = averaged(attacked.target.defences, activation, attacked.spec.queries)
             guesses.append(attacked.attack.reconstruct(smashed).cpu())
-            classes.append(attacked.target.network.server(smashed).argmax(1).cpu())
+            classes.append(server(smashed).argmax(1).cpu())
     return torch.cat(guesses), torch.cat(classes)
 
 
@@ -167,7 +210,11 @@ def _measured(
     """The part of a score that depends on the reconstructions."""
     values, floors = dcorr_blocks(images, reconstructions, block_size(len(images)))
     squared, similarity = mse(reconstructions, images), ssim(reconstructions, images)
+    distance, wide = relative_l2(reconstructions, images), ssim(reconstructions, images, 2.0)
     right, confidence = judge(validator, reconstructions, labels) if validator else (None, None)
+    # The same reconstructions beside other images: what is right by chance.
+    others = shuffled(images)
+    chance = judge(validator, reconstructions, shuffled(labels)) if validator else (None, None)
     return {
         "MeanValDCorr": mean(values),
         "SEValDCorr": standard_error(values),
@@ -178,7 +225,18 @@ def _measured(
         "PSNR": mean(psnr(reconstructions, images)),
         "SSIM": mean(similarity),
         "SESSIM": standard_error(similarity),
+        "SSIM2": mean(wide),
+        "SESSIM2": standard_error(wide),
+        "RelativeL2": mean(distance),
+        "SERelativeL2": standard_error(distance),
         "ValConfidence": None if confidence is None else mean(confidence),
+        "SEValConfidence": None if confidence is None else standard_error(confidence),
+        "RelativeL2Shuffled": mean(relative_l2(reconstructions, others)),
+        "SSIMShuffled": mean(ssim(reconstructions, others)),
+        "SSIM2Shuffled": mean(ssim(reconstructions, others, 2.0)),
+        "ValAccuracyShuffled": None if chance[0] is None else mean(chance[0]),
+        "ValConfidenceShuffled": None if chance[1] is None else mean(chance[1]),
+        "Images": len(images),
         "DCorrFloor": mean(floors),
         "DCorrN": block_size(len(images)),
     }
@@ -189,10 +247,14 @@ def _references(
 ) -> dict[str, object]:
     """The part of a score that is the same for every attacker with this mean image: floors and ceilings."""
     right, confidence = judge(validator, images, labels) if validator else (None, None)
+    guessed = judge(validator, mean_guess, labels)[1] if validator else None
     return {
         "MSEFloor": mean(mse(mean_guess, images)),
         "PSNRFloor": mean(psnr(mean_guess, images)),
         "SSIMFloor": mean(ssim(mean_guess, images)),
+        "SSIM2Floor": mean(ssim(mean_guess, images, 2.0)),
+        "RelativeL2Floor": mean(relative_l2(mean_guess, images)),
+        "ValConfidenceFloor": None if guessed is None else mean(guessed),
         "ValAccuracyFloor": None if right is None else majority_share(labels),
         "ValAccuracyCeiling": None if right is None else mean(right),
         "ValConfidenceCeiling": None if confidence is None else mean(confidence),
@@ -208,7 +270,11 @@ _KNOWN_ACTIVATIONS: dict[tuple[str, ...], Activation] = {}
 
 
 def attacker_row(
-    path: Path, models_dir: str | Path, data_dir: str | Path, validator_path: Path | None
+    path: Path,
+    models_dir: str | Path,
+    data_dir: str | Path,
+    validator_path: Path | None,
+    limit: int | None = None,
 ) -> dict[str, object]:
     """Score an attacker on the images set aside for it, through the wire as it is.
 
@@ -217,6 +283,7 @@ def attacker_row(
         models_dir: Where its target is.
         data_dir: Where data sets lie.
         validator_path: The judge's checkpoint; None where there can be none, and its columns stay empty.
+        limit: Score only so many images, the first; by default all, or INVERTED by an inversion.
 
     Raises:
         UsageError: If a checkpoint is damaged, the validator judges another data set, or data cannot be reached.
@@ -227,17 +294,20 @@ def attacker_row(
         load_judge(validator_path, dataset) if validator_path else (None, None)
     )
     data = DATASETS[dataset](data_dir)
-    pixels, labels = data.tensors("scoring")
+    if limit is None and not isinstance(attacked.attack, DecoderAttack):
+        limit = INVERTED
+    pixels, labels = (part[:limit] for part in data.tensors("scoring"))
     images = pixels.float() / 255
     own = attacked.stored.record["mean_image"]
     judge_digest = validator_stored.digest if validator_stored else ""
-    known = (dataset, str(data_dir), digest({"mean": own}), judge_digest)
+    known = (dataset, str(data_dir), digest({"mean": own}), judge_digest, str(len(images)))
     if known not in _KNOWN_REFERENCES:
         guess = own.expand(len(images), -1, -1, -1)
         _KNOWN_REFERENCES[known] = _references(images, labels, guess, validator)
     spec, target_spec = attacked.spec, attacked.target_spec
     network = attacked.target.network
-    client = (str(attacked.stored.arguments["target"]), dataset, str(data_dir))
+    target = str(attacked.stored.arguments["target"])
+    client = (target, network.cut, dataset, str(data_dir), str(len(images)))
     if client not in _KNOWN_ACTIVATIONS:
         _KNOWN_ACTIVATIONS.clear()
         _KNOWN_ACTIVATIONS[client] = encode(attacked.target, images)
@@ -250,7 +320,11 @@ def attacker_row(
         # Of the classifier on the very tensors that were attacked: what its users got for this leakage.
         "TargetAcc": mean(100.0 * (classes == labels)) if data.judged else None,
         "Adaptive": not spec.naive,
-        "Decoder": spec.decoder,
+        "Attack": spec.attack,
+        "Cut": network.cut or None,
+        "Steps": getattr(attacked.attack, "steps", None),
+        "Restarts": getattr(attacked.attack, "restarts", None),
+        "Decoder": spec.decoder if spec.attack == "decoder" else None,
         "Surrogate": spec.surrogate,
         "SurrogateSource": attacked.stored.record["surrogate_source"],
         "SurrogateImages": attacked.stored.record["surrogate_images"],
@@ -260,6 +334,7 @@ def attacker_row(
         "TrainNoiseScale": target_spec.noise_scale,
         "GaussianStd": target_spec.gaussian_std,
         "NopeekWeight": target_spec.nopeek_weight,
+        "SuppressSparsity": target_spec.suppress_sparsity or None,
         # Basic composition: every transmission of an image costs as much again.
         "Epsilon": spec.queries
         * transmission_epsilon(

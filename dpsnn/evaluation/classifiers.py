@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpsnn.attacks.base import BLOCK
 from dpsnn.checkpoints import load_classifier
@@ -33,6 +33,12 @@ def _pass(
             values.append(value)
             floors.append(floor)
     return torch.cat(right), torch.cat(values or [right[0]]), torch.cat(floors or [right[0]])
+
+
+def _silent_share(network: nn.Module) -> float:
+    """Share of weights of convolutions and linear layers that are exactly zero."""
+    weights = [parameter.flatten() for parameter in network.parameters() if parameter.dim() > 1]
+    return mean((torch.cat(weights) == 0).float())
 
 
 def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
@@ -89,9 +95,12 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
         "DPDelta": spec.dp_delta if spec.private else None,
         "DPNoiseMultiplier": stored.record.get("dp_noise_multiplier"),
         "DPMaxGradNorm": spec.dp_max_grad_norm if spec.private else None,
+        "SuppressSparsity": spec.suppress_sparsity or None,
+        "Sparsity": _silent_share(classifier.network),
         "Dataset": spec.dataset,
         "DataSource": data.source,
         "Network": spec.network,
+        "Cut": network.cut or None,
         "Seed": spec.seed,
         "Epoch": stored.record["epoch"],
         "MaxEpochs": spec.max_epochs,

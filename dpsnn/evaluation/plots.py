@@ -146,9 +146,14 @@ def _legend(figure: Figure) -> None:
 
 
 def leakage_curves(
-    series: dict[str, pd.DataFrame], x: str, xlabel: str, title: str, scale: str = "linear"
+    series: dict[str, pd.DataFrame],
+    x: str,
+    xlabel: str,
+    title: str,
+    scale: str = "linear",
+    measures: Sequence[Measure] = LEAKAGE,
 ) -> Figure:
-    """The three measures of leakage against one setting.
+    """Measures of leakage against one setting, a panel each.
 
     Args:
         series: Label → rows of the table of attackers.
@@ -156,11 +161,12 @@ def leakage_curves(
         xlabel: Name of the setting, with its unit.
         title: Above the figure.
         scale: `linear`, `log`, or `symlog` for settings that include 0.
+        measures: What the panels show.
     """
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(LEAKAGE), figsize=(9.5, 3.3))
+        figure, axes = plt.subplots(1, len(measures), figsize=(9.5, 3.3))
         ticks = sorted({float(value) for rows in series.values() for value in rows[x]})
-        for axis, measure in zip(axes, LEAKAGE):
+        for axis, measure in zip(axes, measures):
             curves(axis, series, x, measure, xlabel)
             if scale == "symlog":
                 # Linear up to the smallest value above 0, so that 0 has its place close beside it.

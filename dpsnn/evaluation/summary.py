@@ -12,6 +12,7 @@ from dpsnn.evaluation import tables
 MODEL_SETTINGS = (
     "Dataset",
     "Network",
+    "Cut",
     "NoiseScale",
     "GaussianStd",
     "NopeekWeight",
@@ -19,6 +20,7 @@ MODEL_SETTINGS = (
     "Epsilon",
     "DPNoiseMultiplier",
     "DPMaxGradNorm",
+    "SuppressSparsity",
     "MaxEpochs",
     "BatchSize",
     "LearningRate",
@@ -30,6 +32,11 @@ ATTACKER_SETTINGS = (
     "Dataset",
     "Network",
     "DPNoiseMultiplier",
+    "SuppressSparsity",
+    "Attack",
+    "Cut",
+    "Steps",
+    "Restarts",
     "TrainNoiseScale",
     "NoiseScale",
     "GaussianStd",
@@ -51,6 +58,7 @@ ATTACKER_VALUES = (
     "MeanValDCorr",
     "ValAccuracy",
     "ValConfidence",
+    "RelativeL2",
     "TargetAcc",
 )
 

@@ -103,6 +103,8 @@ def _is_sound(row: Row) -> bool:
         and row.get("BatchSize") == "128"
         and number(row, "LearningRate") == ClassifierSpec.learning_rate
         and not number(row, "GaussianStd")
+        and not number(row, "DPNoiseMultiplier")
+        and not number(row, "SuppressSparsity")
         and number(row, "NopeekExponent") in (None, 1)
     )
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from dpsnn.evaluation import plots
 from dpsnn.evaluation.report import plt, save_figure
+from dpsnn.experiments.figures_suppress import SUPPRESS_FIGURES
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.results import Missing, Results, by_kind
 from dpsnn.experiments.train import Folders
@@ -246,6 +247,7 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
     "leakage_by_epsilon": dp_sgd,
     "dcorr_by_nopeek": wire,
     "pareto": pareto,
+    **SUPPRESS_FIGURES,
 }
 """Name of the file → how it is drawn. To add a figure: write its function and a line here."""
 

@@ -41,8 +41,13 @@ class Results:
             models["DPNoiseMultiplier"] = None
         usual = models.NopeekExponent.isna() | (models.NopeekExponent == 1)
         usual &= (models.GaussianStd == 0) & (models.Network == "titcombe")
+        if "SuppressSparsity" in models:
+            usual &= models.SuppressSparsity.isna()
         self.models = models[usual & models.DPNoiseMultiplier.isna()].copy()
         self.attackers = attackers[attackers.Model.isin(self.models.Model)].copy()
+        if "Attack" in attackers:
+            own = self.attackers
+            self.attackers = own[own.Attack.fillna("decoder").eq("decoder") & own.Cut.isna()].copy()
         self._all = models, attackers
 
     def private(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -86,23 +91,23 @@ class Results:
             raise UsageError(f"no results for {self.dataset} in {path}, only for {there}")
         return chosen
 
-    def classifiers(self, **where: Any) -> pd.DataFrame:
+    def classifiers(self, **wanted: Any) -> pd.DataFrame:
         """Rows of classifiers whose columns have these values."""
-        return _where(self.models, where)
+        return where(self.models, wanted)
 
-    def attacks(self, **where: Any) -> pd.DataFrame:
+    def attacks(self, **wanted: Any) -> pd.DataFrame:
         """Rows of attackers whose columns have these values.
 
         What is not named is the usual: noise as in training, all own images, of the target's kind, one transmission.
         """
         rows = self.attackers
         usual = {"Surrogate": self.dataset, "DataPct": 100, "Queries": 1}
-        usual = {name: value for name, value in usual.items() if name not in where}
-        if "NoiseScale" not in where:
+        usual = {name: value for name, value in usual.items() if name not in wanted}
+        if "NoiseScale" not in wanted:
             rows = rows[rows.NoiseScale == rows.TrainNoiseScale]
         for name, value in usual.items():
             rows = rows[rows[name] == value]
-        return _where(rows, where)
+        return where(rows, wanted)
 
     def pictures(self, labelled: Iterable[tuple[str, pd.DataFrame]], title: str) -> Figure:
         """Reconstructions by the first attacker of each set of rows, the lowest seed first; empty sets are left out.
@@ -123,9 +128,9 @@ class Results:
         return attack_figure(paths, self.folders, f"{self.dataset}: {title}")
 
 
-def _where(rows: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:
+def where(rows: pd.DataFrame, wanted: dict[str, Any]) -> pd.DataFrame:
     """Rows whose column has the value, or one of a tuple of values; every value where it is None."""
-    for name, value in where.items():
+    for name, value in wanted.items():
         if value is not None:
             rows = rows[rows[name].isin(value if isinstance(value, tuple) else (value,))]
     return rows

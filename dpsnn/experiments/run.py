@@ -157,8 +157,7 @@ def attack_figure(
         shown = one_per_class(labels)
         # From the first image on, so that each meets the very noise that the table was made with.
         whole_blocks = -(-(max(shown) + 1) // BLOCK) * BLOCK
-        guesses = reconstruct(attacked, pixels[:whole_blocks].float() / 255)
-        rows.append((label, guesses[shown]))
+        rows.append((label, reconstruct(attacked, pixels[:whole_blocks].float() / 255, shown)))
     rows.append(mean_row(attacked.stored.record["mean_image"], len(shown)))
     return reconstruction_figure(pixels[shown].float() / 255, rows, title)
 
@@ -250,6 +249,16 @@ def _finished_classifier(spec: ClassifierSpec, folders: Folders) -> Path | None:
 def _is_finished(spec: AttackerSpec, folders: Folders) -> bool:
     name = checkpoints.attacker_name(complete(spec, folders))
     return (folders.attackers / f"{name}.ckpt").exists()
+
+
+def finished_attackers(experiment: Experiment, folders: Folders) -> list[Path]:
+    """Checkpoints of the attackers of an experiment that are there."""
+    target = _finished_classifier(experiment.classifier, folders)
+    if target is None:
+        return []
+    specs = [complete(replace(a, model=target.name), folders) for a in experiment.attackers]
+    paths = [folders.attackers / f"{checkpoints.attacker_name(spec)}.ckpt" for spec in specs]
+    return [path for path in paths if path.exists()]
 
 
 def run(

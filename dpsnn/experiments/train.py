@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation.measure import device
 from dpsnn.evaluation.report import reconstruction_figure
+from dpsnn.experiments.progress import note
 from dpsnn.experiments.tracking import finish, make_loggers
 from dpsnn.specs import AttackerSpec, ClassifierSpec, option, plain
 from dpsnn.tensors import Activation, Images
@@ -97,9 +99,9 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
         classifier = checkpoints.build_classifier(spec)
         private = checkpoints.private_training(spec)
         data.poisson = private is not None
-        defences = [
-            type(d).__name__ for d in (*classifier.defences, *([private] if private else []))
-        ]
+        silencer = checkpoints.suppression(spec)
+        callbacks = [callback for callback in (private, silencer) if callback]
+        defences = [type(d).__name__ for d in (*classifier.defences, *callbacks)]
         loggers = make_loggers(
             Path(folders.results_dir),
             name,
@@ -118,11 +120,14 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
             precision="32" if private else spec.precision,
             progress_file=progress,
             loggers=loggers,
-            callbacks=[private] if private else [],
+            callbacks=callbacks,
+            first_epoch=spec.suppressed_from - 1 if silencer else 0,
             title=f"training classifier {name}",
         )
         path = folders.classifiers / f"{name}_epoch={fitted.epoch:02d}.ckpt"
         record = _record(fitted, data_source=data.source, **(private.spent() if private else {}))
+        if silencer:
+            record["sparsity"] = silencer.achieved()
         checkpoints.save(path, CLASSIFIER, plain(spec), record, classifier.state_dict())
         progress.unlink(missing_ok=True)
     finish(loggers, {"checkpoint": path.name, "best_val_accuracy": fitted.value}, {})
@@ -156,15 +161,20 @@ def _surrogate(
 
 
 def complete(spec: AttackerSpec, folders: Folders) -> AttackerSpec:
-    """The spec with the classifier's full name and the surrogate filled in, and noise that changes nothing left out.
+    """The spec with the classifier's full name and the surrogate filled in; noise and cut that change nothing left out.
 
     Raises:
-        UsageError: If the classifier is unknown or ambiguous.
+        UsageError: If the classifier is unknown or ambiguous, or cannot be attacked at the cut.
     """
     if not spec.model:
         raise UsageError("no model named; give --model NAME, a classifier's file name")
     path = checkpoints.find(folders.classifiers, spec.model, CLASSIFIER)
     target = checkpoints.read(path, CLASSIFIER).arguments
+    if spec.cut:
+        classifier, target_spec, _ = checkpoints.load_classifier(path)
+        own = classifier.network.cut
+        checkpoints.recut(classifier, target_spec, spec.cut)
+        spec = replace(spec, cut="" if spec.cut == own else spec.cut)
     same = spec.model_noise == target.get("noise_scale")
     return replace(
         spec,
@@ -203,7 +213,7 @@ def _twin(
     A naive attacker never sees noise. To its training it does not matter how much there is or over how many
     transmissions it could be averaged; and without noise the adaptive attacker is the same.
     """
-    if not spec.naive:
+    if not spec.naive or spec.attack != "decoder":
         return None
     unset = replace(spec, model_noise=None, queries=1)
     twins = [unset]
@@ -222,8 +232,34 @@ def _twin(
     return None
 
 
+def _prepare_inversion(
+    spec: AttackerSpec,
+    target: SplitClassifier,
+    surrogate: torch.Tensor,
+    source: str,
+    path: Path,
+    arguments: dict[str, Any],
+) -> Path:
+    """Choose on own images what an inversion leaves open, and keep that: it has nothing else to learn."""
+    start = time.monotonic()
+    note(f"preparing attacker {path.stem}")
+    target.to(device(), memory_format=torch.channels_last)
+    attack = checkpoints.build_inversion(spec, target, surrogate).to(device())
+    with seeded(spec.seed, 13):
+        attack.fit()
+    fitted = Fitted(0, math.nan, time.monotonic() - start, "32-true")
+    record = _record(
+        fitted,
+        surrogate_source=source,
+        surrogate_images=len(surrogate),
+        mean_image=to_unit(surrogate).mean(0),
+    )
+    checkpoints.save(path, ATTACKER, arguments, record, attack.cpu().state_dict())
+    return path
+
+
 def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Path:
-    """Train a decoder against a classifier, or return the checkpoint that these very arguments gave before.
+    """Train an attacker of a classifier, or return the checkpoint that these very arguments gave before.
 
     Raises:
         UsageError: As `train_classifier`, and if the classifier is unknown, ambiguous, or was replaced since.
@@ -235,6 +271,7 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
         raise UsageError(
             f"{spec.model} is a validator: it judges reconstructions and is not attacked"
         )
+    checkpoints.recut(target, target_spec, spec.cut)
     if spec.model_noise is not None:
         checkpoints.set_noise(target, spec.model_noise)
     surrogate, data = _surrogate(spec, target_spec.dataset, folders.data_dir)
@@ -251,6 +288,8 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
             stored = checkpoints.read(twin, ATTACKER)
             checkpoints.save(path, ATTACKER, arguments, stored.record, stored.weights)
             return path
+        if spec.attack != "decoder":
+            return _prepare_inversion(spec, target, surrogate, data.source, path, arguments)
         knowledge = knowledge_of(target, surrogate)
         rate = spec.learning_rate or tuned_learning_rate(spec, target, knowledge)
         attack = checkpoints.build_attack(replace(spec, learning_rate=rate), target, knowledge)

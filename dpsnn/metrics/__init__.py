@@ -15,7 +15,7 @@ from dpsnn.metrics.privacy import (
     laplace_epsilon,
     transmission_epsilon,
 )
-from dpsnn.metrics.reconstruction import mse, psnr, ssim
+from dpsnn.metrics.reconstruction import mse, psnr, relative_l2, ssim
 
 __all__ = [
     "DistanceCorrelation",
@@ -30,6 +30,7 @@ __all__ = [
     "mean_image",
     "mse",
     "psnr",
+    "relative_l2",
     "shuffled",
     "signed_root",
     "ssim",

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from dpsnn.tensors import Images
+from dpsnn.tensors import Images, Number
 
 BLOCK = 100
 """Images at once: more leave the processor's cache, which takes SSIM twice as long."""
@@ -21,15 +21,30 @@ def psnr(reconstructions: Images, images: Images) -> Float[Tensor, " n"]:
     return -10 * mse(reconstructions, images).clamp(min=1e-10).log10()
 
 
-def ssim(reconstructions: Images, images: Images) -> Float[Tensor, " n"]:
+def relative_l2(reconstructions: Images, images: Images) -> Float[Tensor, " n"]:
+    """‖x̂ - x‖ / ‖x‖ per image: 0 for a copy, 1 for a black picture; without a limit for a black original."""
+    difference, norm = (
+        (part).flatten(1).norm(dim=1) for part in (reconstructions - images, images)
+    )
+    return difference / norm.clamp(min=1e-6)
+
+
+def ssim(reconstructions: Images, images: Images, data_range: Number = 1.0) -> Float[Tensor, " n"]:
     """Structural similarity per image (Wang, Bovik, Sheikh & Simoncelli 2004), in [-1, 1].
 
-    Their 11×11 Gaussian window of width 1.5, with a data range of 1, averaged over the whole image; where the window
-    hangs over the border the image is mirrored (scikit-image leaves these pixels out instead).
+    Their 11×11 Gaussian window of width 1.5, averaged over the whole image; where the window hangs over the border the
+    image is mirrored (scikit-image leaves these pixels out instead).
+
+    Args:
+        reconstructions: Guesses in [0, 1].
+        images: The truth.
+        data_range: 1 for such images; some published values were taken with 2, which is kinder to a bad guess.
     """
     values = []
     for block in zip(reconstructions.split(BLOCK), images.split(BLOCK)):
-        value = structural_similarity_index_measure(*block, data_range=1.0, reduction="none")
+        value = structural_similarity_index_measure(
+            *block, data_range=float(data_range), reduction="none"
+        )
         assert isinstance(value, Tensor)
         values.append(value.reshape(-1))
     return torch.cat(values)

@@ -5,16 +5,26 @@ To add one: write its file and add a line here; that `server(client(x))` equals 
 
 from collections.abc import Callable
 
+from dpsnn.networks.lenet5 import lenet5
 from dpsnn.networks.mobile import mobile
 from dpsnn.networks.split import SplitNetwork
 from dpsnn.networks.titcombe import titcombe, titcombe_softmax
 from dpsnn.networks.validator import validator
 
 NETWORKS: dict[str, Callable[..., SplitNetwork]] = {
+    "lenet5": lenet5,
     "mobile": mobile,
     "titcombe": titcombe,
     "titcombe_softmax": titcombe_softmax,
     "validator": validator,
 }
 
-__all__ = ["NETWORKS", "SplitNetwork", "mobile", "titcombe", "titcombe_softmax", "validator"]
+__all__ = [
+    "NETWORKS",
+    "SplitNetwork",
+    "lenet5",
+    "mobile",
+    "titcombe",
+    "titcombe_softmax",
+    "validator",
+]

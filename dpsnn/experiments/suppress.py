@@ -1,0 +1,195 @@
+"""Suppress-privacy against white-box inversion (MindSpore Armour): does a sparse network remember less of its input?
+
+Published: LeNet-5 with and without it, attacked from the 120 values behind its first linear layer by a hundred steps of
+sign descent, 30 training images. Here: every cut, that attack and two strong ones, and images nobody trained on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from dpsnn import checkpoints
+from dpsnn.attacks.sign_descent import STEPS
+from dpsnn.checkpoints import ATTACKER
+from dpsnn.evaluation import tables
+from dpsnn.evaluation.attackers import INVERTED, attacker_row
+from dpsnn.experiments import run
+from dpsnn.experiments.groups import Experiment
+from dpsnn.experiments.progress import GroupFailed, note
+from dpsnn.experiments.train import Folders
+from dpsnn.networks.lenet5 import CUTS
+from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.tensors import Number
+
+SPARSITIES = (0.5, 0.8, 0.9, 0.95)
+
+
+class Published(NamedTuple):
+    """A network of the tutorial, as it was attacked from `fc1` by sign descent."""
+
+    sparsity: Number
+    accuracy: Number
+    relative_l2: Number
+    ssim: Number
+    """With a data range of 2."""
+    confidence: Number
+    """In the true label, in percent."""
+
+
+PUBLISHED = (
+    Published(0.0, 99.0, 0.829, 0.243, 95.5),
+    Published(0.95, 97.45, 0.863, 0.264, 55.8),
+)
+
+MEASURES = ("RelativeL2", "SSIM", "SSIM2", "ValConfidence", "ValAccuracy", "MSE")
+"""Each has a floor by the mean image, one by shuffled pairs but for MSE, and an interval over images."""
+
+Z = 1.96
+"""Standard errors in half a 95 % interval."""
+
+
+def suppress_experiments(
+    base: ClassifierSpec,
+    attacker: AttackerSpec,
+    steps: int | None = None,
+    restarts: int | None = None,
+) -> list[Experiment]:
+    """LeNet-5 at five sparsities, attacked at every cut in three ways, and the paper's network at two.
+
+    Args:
+        base: Its data set, seed, epochs and precision count.
+        attacker: Base of the attackers: a decoder.
+        steps: Limit of all inversions; None leaves them theirs.
+        restarts: Starts of the strong inversion.
+    """
+    experiments = []
+    for sparsity in (0.0, *SPARSITIES):
+        target = replace(base, network="lenet5", batch_size=32, suppress_sparsity=sparsity)
+        attackers = [
+            made
+            for cut in CUTS
+            for made in three_attacks(replace(attacker, cut=cut), steps, restarts)
+        ]
+        experiments.append(Experiment(target, tuple(attackers)))
+    for sparsity in (0.0, SPARSITIES[-1]):
+        target = replace(base, suppress_sparsity=sparsity)
+        experiments.append(Experiment(target, three_attacks(attacker, steps, restarts)))
+    return experiments
+
+
+def three_attacks(
+    attacker: AttackerSpec, steps: int | None, restarts: int | None
+) -> tuple[AttackerSpec, ...]:
+    """As published, strong, and learned."""
+    few = None if steps is None else min(STEPS, steps)
+    return (
+        replace(attacker, attack="sign", steps=few),
+        replace(attacker, attack="inversion", steps=steps, restarts=restarts),
+        attacker,
+    )
+
+
+def suppress_table(results_dir: str | Path) -> Path:
+    return tables.models_table(results_dir).with_name("suppress.csv")
+
+
+def suppress_row(
+    path: Path,
+    attacks: dict[str, dict[str, str]],
+    models: dict[str, dict[str, str]],
+    folders: Folders,
+) -> dict[str, object]:
+    """One attacker on the images on which inversions are scored, beside the floors and what was published.
+
+    Args:
+        path: The attacker's checkpoint.
+        attacks: The attackers' table, by attacker.
+        models: The classifiers' table, by model.
+        folders: Where data and checkpoints are.
+    """
+    stem = path.name.removesuffix(".ckpt")
+    known = attacks[stem]
+    row: dict[str, object] = dict(known)
+    # Rows of an earlier version do not say how many images they are of.
+    if not known.get("Images") or int(known["Images"]) > INVERTED:
+        judge = folders.classifiers / f"{known['Validator']}.ckpt"
+        row = attacker_row(path, folders.models_dir, folders.data_dir, judge, INVERTED)
+    model = models[str(row["Model"])]
+    shown = {
+        name: row[name] for name in ("Model", "Attacker", "Attack", "Cut", "Steps", "Restarts")
+    }
+    shown |= {"SuppressSparsity": float(model["SuppressSparsity"] or 0)}
+    shown |= {name: model.get(name) for name in ("Sparsity", "TestAcc", "Network", "Dataset")}
+    shown |= {"Images": row["Images"], "Seed": row["Seed"]}
+    for name in MEASURES:
+        shown[name] = row[name]
+        shown[f"{name}CI"] = Z * float(str(row[f"SE{name}"])) if row[f"SE{name}"] else None
+        shown[f"{name}Floor"] = row[f"{name}Floor"]
+        if name != "MSE":
+            shown[f"{name}Shuffled"] = row[f"{name}Shuffled"]
+    shown["ValAccuracyCeiling"] = row["ValAccuracyCeiling"]
+    shown |= _published(shown)
+    shown |= {name: known[name] for name in ("Digest", "ValidatorDigest")}
+    return shown
+
+
+def _published(row: dict[str, object]) -> dict[str, object]:
+    """The tutorial's figures, in the rows that repeat it."""
+    same = [
+        published
+        for published in PUBLISHED
+        if (row["Attack"], row["Cut"], row["Network"]) == ("sign", "fc1", "lenet5")
+        and row["SuppressSparsity"] == published.sparsity
+    ]
+    values = same[0] if same else None
+    return {
+        "PublishedTestAcc": values and values.accuracy,
+        "PublishedRelativeL2": values and values.relative_l2,
+        "PublishedSSIM2": values and values.ssim,
+        "PublishedValConfidence": values and values.confidence,
+    }
+
+
+def suppress(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders) -> Path:
+    """Train and evaluate what is missing, then bring the group's own table up to date.
+
+    Raises:
+        UsageError: If data cannot be reached, or a name is taken by other arguments.
+        GroupFailed: If a member failed; the rows of all others are written.
+    """
+    failed = None
+    try:
+        run.run(experiments, judge, folders, "suppress")
+    except GroupFailed as error:
+        failed = error
+    table = measure(experiments, folders)
+    if failed:
+        raise failed
+    return table
+
+
+def measure(experiments: Sequence[Experiment], folders: Folders) -> Path:
+    """Bring the table up to date with the attackers of the group that have been scored."""
+    table = suppress_table(folders.results_dir)
+    digests = ("Digest", "ValidatorDigest")
+    known = {
+        (row["Attacker"], *(row.get(name) for name in digests))
+        for row in tables.read(table, tables.ATTACKER_KEY)
+    }
+    scored = tables.read(tables.attackers_table(folders.results_dir))
+    attacks = {row["Attacker"]: row for row in scored}
+    measured = tables.read(tables.models_table(folders.results_dir))
+    models = {row["Model"]: row for row in measured}
+    for experiment in run.merge(experiments):
+        for path in run.finished_attackers(experiment, folders):
+            stem = path.name.removesuffix(".ckpt")
+            row = attacks.get(stem)
+            if row is None or (stem, *(row[name] for name in digests)) in known:
+                continue
+            if checkpoints.read(path, ATTACKER).digest != row["Digest"]:
+                continue
+            note(f"comparing {stem}")
+            made = suppress_row(path, attacks, models, folders)
+            tables.upsert(table, [made], tables.ATTACKER_KEY)
+    return table

@@ -1,0 +1,136 @@
+"""The group `suppress`: its experiments, its own table, and the whole in small on digits."""
+
+from pathlib import Path
+
+import pytest
+
+from dpsnn import checkpoints
+from dpsnn.checkpoints import attacker_name, classifier_name
+from dpsnn.cli import main
+from dpsnn.evaluation import tables
+from dpsnn.experiments import train
+from dpsnn.experiments.figures import SUPPRESS_FIGURES, figure_path
+from dpsnn.experiments.suppress import (
+    MEASURES,
+    PUBLISHED,
+    SPARSITIES,
+    suppress_experiments,
+    suppress_row,
+    suppress_table,
+)
+from dpsnn.experiments.train import Folders
+from dpsnn.networks.lenet5 import CUTS
+from dpsnn.specs import AttackerSpec, ClassifierSpec
+
+
+def test_every_network_is_attacked_at_every_cut_in_three_ways() -> None:
+    experiments = suppress_experiments(ClassifierSpec(dataset="mnist"), AttackerSpec())
+    lenet, titcombe = experiments[:5], experiments[5:]
+    assert [e.classifier.suppress_sparsity for e in lenet] == [0, 0.5, 0.8, 0.9, 0.95]
+    assert [e.classifier.suppress_sparsity for e in titcombe] == [0, 0.95]
+    assert {e.classifier.network for e in lenet} == {"lenet5"}
+    assert {e.classifier.network for e in titcombe} == {"titcombe"}
+    assert len({classifier_name(e.classifier) for e in experiments}) == 7, "names differ"
+    for experiment in experiments:
+        kinds = [(a.cut, a.attack) for a in experiment.attackers]
+        cuts = CUTS if experiment in lenet else [""]
+        assert kinds == [(c, a) for c in cuts for a in ("sign", "inversion", "decoder")]
+        names = {attacker_name(a) for a in experiment.attackers}
+        assert len(names) == len(kinds), "names differ"
+    # No cut is trained for: one checkpoint serves all.
+    assert {e.classifier.cut for e in experiments} == {""}
+
+
+def test_steps_and_restarts_are_those_of_inversions() -> None:
+    experiments = suppress_experiments(ClassifierSpec(), AttackerSpec(), steps=300, restarts=3)
+    settings = {(a.attack, a.steps, a.restarts) for e in experiments for a in e.attackers}
+    assert settings == {("sign", 100, None), ("inversion", 300, 3), ("decoder", None, None)}
+
+
+def test_what_was_published_has_its_counterpart() -> None:
+    sparsities = [row.sparsity for row in PUBLISHED]
+    assert set(sparsities) <= {0.0, *SPARSITIES} and len(PUBLISHED) == 2
+
+
+SMALL = (
+    "suppress --dataset digits --max_epochs 1 --attacker_epochs 1 --steps 2 --restarts 1".split()
+)
+
+
+@pytest.fixture
+def few_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the five cuts and two of the sparsities: the rest is more of the same."""
+    from dpsnn.experiments import suppress as module
+
+    monkeypatch.setattr(module, "CUTS", {name: CUTS[name] for name in ("conv1", "fc1")})
+    monkeypatch.setattr(module, "SPARSITIES", (0.95,))
+    # Nor is a step size tried that is not needed.
+    monkeypatch.setattr(train, "TRIAL_RATES", {"conv": (3e-3,)})
+
+
+def check(table: Path, cuts: tuple[str, ...], sparsities: tuple[float, ...]) -> None:
+    rows = tables.read(table, tables.ATTACKER_KEY)
+    seen = {(r["Network"], r["SuppressSparsity"], r["Cut"], r["Attack"]) for r in rows}
+    attacks = ("sign", "inversion", "decoder")
+    expected = {("lenet5", f"{s:g}", c, a) for s in sparsities for c in cuts for a in attacks}
+    expected |= {("titcombe", s, "", a) for s in ("0", "0.95") for a in attacks}
+    assert seen == expected and len(rows) == len(expected)
+    for row in rows:
+        assert row["Images"] == "150" and 0 <= float(row["TestAcc"]) <= 100
+        for name in MEASURES:
+            assert float(row[f"{name}CI"]) >= 0 and row[f"{name}Floor"]
+        assert float(row["RelativeL2Shuffled"]) > 0 and float(row["ValAccuracyCeiling"]) > 0
+        repeats = (row["Network"], row["Attack"], row["Cut"]) == ("lenet5", "sign", "fc1")
+        published = repeats and row["SuppressSparsity"] in ("0", "0.95")
+        assert bool(row["PublishedRelativeL2"]) == published
+        assert (float(row["Sparsity"]) > 0.9) == (row["SuppressSparsity"] == "0.95")
+    (one,) = (r for r in rows if r["PublishedRelativeL2"] == "0.863")
+    assert (one["PublishedSSIM2"], one["PublishedValConfidence"]) == ("0.264", "55.8")
+
+
+def test_the_study_in_little(
+    place: Path, few_cuts: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(SMALL) == 0
+    out, err = capsys.readouterr()
+    table = suppress_table("results")
+    assert out.splitlines()[-1] == str(table)
+    check(table, ("conv1", "fc1"), (0.0, 0.95))
+    folders = Folders()
+    assert all(figure_path(folders, name, "digits").exists() for name in SUPPRESS_FIGURES)
+    assert not figure_path(folders, "pareto", "digits").exists(), "figures of other groups"
+
+    before = table.read_text()
+    assert main(SMALL) == 0
+    again = capsys.readouterr()
+    assert "training" not in again.err and "preparing" not in again.err, "nothing is made twice"
+    assert "comparing" not in again.err and table.read_text() == before
+
+    # A row is of no more images than inversions are scored on.
+    attacks = {r["Attacker"]: r for r in tables.read(tables.attackers_table("results"))}
+    models = {r["Model"]: r for r in tables.read(tables.models_table("results"))}
+    (path,) = (
+        p
+        for p in checkpoints.all_in(folders.attackers)
+        if p.name.startswith("digits_attacker_model<digits_00noise_00nopeek_epoch")
+    )
+    stem = path.name.removesuffix(".ckpt")
+    attacks[stem]["Images"] = "5000"
+    row = suppress_row(path, attacks, models, folders)
+    assert row["Images"] == 150, "measured anew"
+    assert float(str(row["RelativeL2"])) == pytest.approx(float(attacks[stem]["RelativeL2"]), 1e-4)
+
+
+@pytest.mark.slow
+def test_the_whole_study_in_small(place: Path) -> None:
+    assert main(SMALL) == 0
+    check(suppress_table("results"), tuple(CUTS), (0.0, *SPARSITIES))
+
+
+def test_a_dry_run_names_every_step(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--dry_run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 7 + 3 * (5 * 5 + 2) + 2
+    assert not list(place.iterdir())
+    inversions = [line for line in lines if "--attack inversion" in line]
+    assert len(inversions) == 27 and all("--steps 2 --restarts 1" in line for line in inversions)
