@@ -291,9 +291,20 @@ def pareto(
                     )
                     labels.append(label)
             best = front(points)
-            for i in best:
+            for turn, i in enumerate(best):
                 x, y = better * points[i][0], points[i][1]
-                axis.annotate(labels[i], (x, y), (4, 4), textcoords="offset points", fontsize=7)
+                # By turns above and below, as neighbours on the front are close.
+                place, above = ((4, 5), "bottom") if turn % 2 == 0 else ((-4, -5), "top")
+                side = "left" if turn % 2 == 0 else "right"
+                axis.annotate(
+                    labels[i],
+                    (x, y),
+                    place,
+                    textcoords="offset points",
+                    fontsize=7,
+                    va=above,
+                    ha=side,
+                )
             on_front = [points[i] for i in best]
             axis.plot(
                 [better * x for x, _ in on_front],
@@ -306,17 +317,22 @@ def pareto(
             everything = pd.concat(a[measure.column] for ms in families.values() for _, _, a in ms)
             _reference_lines(axis, everything, measure, upright=True)
             axis.set_xlabel(measure.label)
+            if measure.ceiling:
+                _scale_by_errors(axis, "x")
             if better < 0:
                 # More private to the right, in every panel.
                 axis.invert_xaxis()
-        _scale_by_errors(axes[0])
+        _scale_by_errors(axes[0], "y")
         axes[0].set_ylabel(ACCURACY.label)
         _legend(figure)
         figure.suptitle(title)
     return figure
 
 
-def _scale_by_errors(axis: Axes) -> None:
+TICKS = (10, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.8)
+
+
+def _scale_by_errors(axis: Axes, which: str) -> None:
     """Percentages of right answers, spaced by the logarithm of the wrong: 98 and 99 are as far apart as 80 and 90."""
 
     def forward(right: Any) -> Any:
@@ -325,9 +341,19 @@ def _scale_by_errors(axis: Axes) -> None:
     def backward(height: Any) -> Any:
         return 100 - 10 ** -np.asarray(height)
 
-    low, high = axis.get_ylim()
-    axis.set_yscale("function", functions=(forward, backward))
-    ticks = [t for t in (10, 30, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.8) if low < t < high]
-    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    box = axis.dataLim
+    least, most = (box.x0, box.x1) if which == "x" else (box.y0, box.y1)
+    # As much room beyond the best and the worst, seen in errors.
+    limits = max(0.0, 100 - 1.4 * (100 - least)), 100 - (100 - most) / 1.6
+    ticks = [t for t in TICKS if limits[0] < t < limits[1]]
+    scale = {"functions": (forward, backward)}
+    labels = [f"{tick:g}" for tick in ticks]
+    if which == "x":
+        axis.set_xscale("function", **scale)
+        axis.set_xticks(ticks, labels)
+        axis.set_xlim(*limits)
+    else:
+        axis.set_yscale("function", **scale)
+        axis.set_yticks(ticks, labels)
+        axis.set_ylim(*limits)
     axis.minorticks_off()
-    axis.set_ylim(max(low, 0), min(high, 99.9))
