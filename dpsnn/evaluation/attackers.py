@@ -135,7 +135,7 @@ def overheard(attacked: Attacked, activations: Activation) -> tuple[Images, Labe
     guesses, classes = [], []
     server = attacked.target.network.server
     with seeded(attacked.spec.seed, 11):
-        if not isinstance(attacked.attack, DecoderAttack):
+        if isinstance(attacked.attack, Inversion):
             heard = _transmissions(attacked, activations)
             seen = torch.cat([server(block).argmax(1) for block in heard.mean(0).split(BLOCK)])
             return attacked.attack.infer(heard).cpu(), seen.cpu()
