@@ -55,13 +55,14 @@ class KeepBest(Callback):
 
     Args:
         monitor: Logged quantity, for instance `val/accuracy`.
-        mode: `max` or `min`.
+        mode: `max` or `min`; `last` keeps the last epoch, whatever the value.
         patience: Epochs without improvement after which training stops; None never stops it.
     """
 
     def __init__(self, monitor: str, mode: str, patience: int | None = None) -> None:
         self.monitor = monitor
         self.sign = 1 if mode == "max" else -1
+        self.last = mode == "last"
         self.patience = patience
         self.epoch = -1
         self.value = float("nan")
@@ -74,7 +75,7 @@ class KeepBest(Callback):
                 f"{self.monitor} is not a number in epoch {trainer.current_epoch}: training diverged;"
                 " lower --learning_rate"
             )
-        if self.epoch < 0 or self.sign * value > self.sign * self.value:
+        if self.last or self.epoch < 0 or self.sign * value > self.sign * self.value:
             self.epoch, self.value = trainer.current_epoch, value
             self.weights = {k: v.detach().cpu().clone() for k, v in pl_module.state_dict().items()}
         elif self.patience is not None and trainer.current_epoch - self.epoch >= self.patience:
@@ -142,7 +143,7 @@ def fit(
     callbacks: Iterable[Callback] = (),
     title: str = "",
 ) -> Fitted:
-    """Train `module` and leave it, in float32 on the CPU, with the weights of its best validation epoch.
+    """Train `module` and leave it, in float32 on the CPU, with the weights of its best validation epoch (or the last).
 
     Two calls with the same arguments on the same machine give identical weights, also if one was interrupted between
     epochs and called again.
@@ -151,7 +152,7 @@ def fit(
         module: What to train; it brings its own data loaders unless `datamodule` is given.
         datamodule: Data loaders, asked anew for every epoch.
         monitor: Validation quantity that chooses the epoch.
-        mode: `max` or `min` of it.
+        mode: `max` or `min` of it, or `last`: the last epoch is kept where no images are left to choose by.
         max_epochs: Passes over the training data.
         seed: Seed of everything random within training.
         precision: `auto`, `32` or `bf16`.

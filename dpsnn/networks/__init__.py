@@ -5,16 +5,30 @@ To add one: write its file and add a line here; that `server(client(x))` equals 
 
 from collections.abc import Callable
 
+from dpsnn.networks.faces import faces_cnn, perceptron, softmax_regression
 from dpsnn.networks.mobile import mobile
 from dpsnn.networks.split import SplitNetwork
 from dpsnn.networks.titcombe import titcombe, titcombe_softmax
 from dpsnn.networks.validator import validator
 
 NETWORKS: dict[str, Callable[..., SplitNetwork]] = {
+    "faces_cnn": faces_cnn,
     "mobile": mobile,
+    "perceptron": perceptron,
+    "softmax_regression": softmax_regression,
     "titcombe": titcombe,
     "titcombe_softmax": titcombe_softmax,
     "validator": validator,
 }
 
-__all__ = ["NETWORKS", "SplitNetwork", "mobile", "titcombe", "titcombe_softmax", "validator"]
+__all__ = [
+    "NETWORKS",
+    "SplitNetwork",
+    "faces_cnn",
+    "mobile",
+    "perceptron",
+    "softmax_regression",
+    "titcombe",
+    "titcombe_softmax",
+    "validator",
+]
