@@ -4,7 +4,8 @@ defences. To add one: write its file and a line here; it must win against an ide
 
 from dpsnn.attacks.base import Attack, Knowledge
 from dpsnn.attacks.decoder import DecoderAttack
+from dpsnn.attacks.mi_face import MIFace
 
-ATTACKS: dict[str, type[DecoderAttack]] = {"decoder": DecoderAttack}
+ATTACKS: dict[str, type] = {"decoder": DecoderAttack, "mi_face": MIFace}
 
-__all__ = ["ATTACKS", "Attack", "DecoderAttack", "Knowledge"]
+__all__ = ["ATTACKS", "Attack", "DecoderAttack", "Knowledge", "MIFace"]
