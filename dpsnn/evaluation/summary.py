@@ -22,6 +22,7 @@ MODEL_SETTINGS = (
     "MaxEpochs",
     "BatchSize",
     "LearningRate",
+    "SGDMomentum",
     "Precision",
 )
 MODEL_VALUES = ("MeanTrainAcc", "MeanValAcc", "TestAcc", "MeanTrainDCorr", "MeanValDCorr")
