@@ -20,6 +20,7 @@ groups='
   headline     the table of the README: plain, noise 0.5 and 1.0, NoPeek 0.5, noise 1.0 with NoPeek 0.5, and their attackers
   published    the experiments of the paper by their own protocol, flaws included, in results/published
   omniglot     alphabets: targets with and without DP-SGD, as published and fairly, and their attackers
+  faces        classifiers of people with and without DP-SGD, whose training faces MI-FACE rebuilds
   figures      draw every figure from the tables and checkpoints
   performance  measure every trained classifier and attacker and write the tables
   all          plain, noise, nopeek, combo, post_noise, volume, shift and queries, with the tables and figures

@@ -323,7 +323,7 @@ def defences_of(spec: ClassifierSpec) -> list[Defence]:
 def build_classifier(spec: ClassifierSpec) -> SplitClassifier:
     """An untrained classifier; its weights depend on the spec's seed alone."""
     data = choose(DATASETS, spec.dataset, "dataset")
-    network = choose(NETWORKS, "validator" if spec.validator else spec.network, "network")
+    network = choose(NETWORKS, data.judge_network if spec.validator else spec.network, "network")
     choices = {"norm": spec.norm or None, "dropout": spec.dropout}
     given = {name: value for name, value in choices.items() if value is not None}
     for name in given.keys() - inspect.signature(network).parameters.keys():

@@ -64,10 +64,11 @@ class MIFace:
     """Algorithm 1 of the paper, for all target classes at once; each row stops by itself.
 
     The cost of a picture x for class y is c(x) = 1 - p_y(x) + `tv_weight` · TV(x). From x₀ = `start` everywhere each
-    step is x ← Process(x - λ ∇c(x)): Process blurs by `smoothing`, calls `process` and clips to `box`. A row stops when
-    its cost is not below the highest of its last β costs, when the classifier's confidence has reached `confidence`, or
-    after α steps. The paper prints the second rule as a threshold γ = .99 on the cost, which would stop at a confidence
-    of .01; here it is one on the confidence. Defaults are the paper's, for pixels in [-1, 1].
+    step is x ← Process(x - λ ∇c(x)), where Process calls `process` and clips to `box`. With `smoothing` the gradient is
+    blurred first; pictures themselves would melt under a blur in each of a thousand steps. A row stops when its cost is
+    not below the highest of its last β costs, when the classifier's confidence has reached `confidence`, or after α
+    steps. The paper prints the second rule as a threshold γ = .99 on the cost, which would stop at a confidence of .01;
+    here it is one on the confidence. Defaults are the paper's, for pixels in [-1, 1].
 
     The attacker holds the model (or may ask it for gradients) and knows the names of its classes; no image is needed.
 
@@ -87,8 +88,9 @@ class MIFace:
     """Range of pixels that the model takes; None leaves them free."""
     tv_weight: Number = 0.0
     smoothing: Number = 0.0
+    """Standard deviation of the blur, in pixels; 0 is none."""
     process: Callable[[Tensor], Tensor] | None = field(default=None, compare=False)
-    """Any denoising of pictures, after the blur and before the box (the paper denoises and sharpens)."""
+    """Any denoising of pictures before they are clipped (the paper denoises and sharpens)."""
 
     def __post_init__(self) -> None:
         for name, least in (("step_size", 0), ("iterations", 1), ("patience", 1)):
@@ -156,7 +158,8 @@ class MIFace:
                 break
             if not on.all():
                 images, gradient, rows = images[on], gradient[on], rows[on]
-            images = self._processed(torch.sub(images, gradient, alpha=self.step_size))
+            step_taken = smooth(gradient, self.smoothing)
+            images = self._processed(torch.sub(images, step_taken, alpha=self.step_size))
         return Inversion(best, best_cost, sure, steps)
 
     def gradient(
@@ -184,7 +187,6 @@ class MIFace:
         return gradient, cost.detach(), probability.detach()
 
     def _processed(self, images: Tensor) -> Tensor:
-        images = smooth(images, self.smoothing)
         if self.process is not None:
             images = self.process(images)
         return images if self.box is None else images.clamp(*self.box)

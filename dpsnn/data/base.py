@@ -51,6 +51,8 @@ class ImageDataModule(pl.LightningDataModule):
     judged: ClassVar[bool] = True
     """Whether attacks are scored on images of the classes that the classifier learns, so that a judge trained on them can
     say whether reconstructions are recognisable."""
+    judge_network: ClassVar[str] = "validator"
+    """Architecture of its validators, by name."""
     chooses_epoch: ClassVar[bool] = True
     """Whether there are images to choose the classifier's epoch by; without them the last one is kept."""
 

@@ -77,7 +77,7 @@ def pictures_of_archive(path: Path) -> Iterator[Picture]:
                 if file and inner.suffix.lower() in SUFFIXES:
                     yield Picture(inner.parent.name, f"{path}/{inner}", file.read())
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{path} is damaged ({error}); fetch it again") from error
+        raise UsageError(f"{path} is damaged ({_one_line(error)}); fetch it again") from error
 
 
 def decode(pictures: Iterator[Picture], source: str) -> tuple[Tensor, Tensor, list[str]]:
@@ -106,7 +106,7 @@ def decode(pictures: Iterator[Picture], source: str) -> tuple[Tensor, Tensor, li
         try:
             grey = np.asarray(Image.open(io.BytesIO(picture.content)).convert("L"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = "is empty" if not picture.content else f"is damaged ({_first_line(error)})"
+            reason = "is empty" if not picture.content else f"is damaged ({_one_line(error)})"
             raise UsageError(
                 f"picture {picture.name} {reason}; replace it or take it out"
             ) from error
@@ -129,7 +129,7 @@ def _size(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _first_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     # Pillow names the object in memory, which says nothing.
     return re.sub(r" <_io\.\S+ object at \S+>", "", str(error).split("\n")[0])
 
@@ -152,6 +152,7 @@ class Faces(ImageDataModule):
     # Not those of the pixels: networks are to see [-1, 1], as published.
     mean = 0.5
     std = 0.5
+    judge_network = "faces_judge"
     chooses_epoch = False
     folder: ClassVar[Path | None] = None
     """Class folders to read instead of the archive."""

@@ -55,6 +55,34 @@ ATTACKER_VALUES = (
     "TargetAcc",
 )
 
+INVERSION_SETTINGS = (
+    "Dataset",
+    "Network",
+    "Attack",
+    "JudgeDataset",
+    "JudgeSharesImages",
+    "DPNoiseMultiplier",
+    "DPTargetEpsilon",
+    "DPEpsilon",
+    "MaxIterations",
+    "MaxEpochs",
+    "BatchSize",
+    "LearningRate",
+    "SGDMomentum",
+)
+INVERSION_VALUES = (
+    "Top1",
+    "Top5",
+    "Rank",
+    "Confidence",
+    "SSIMMean",
+    "MSEMean",
+    "SSIMNearest",
+    "MSENearest",
+    "TargetConfidence",
+    "Iterations",
+)
+
 LEVEL = 0.95
 
 
@@ -93,7 +121,7 @@ def over_seeds(
 
 
 def write_summaries(results_dir: str | Path) -> list[Path]:
-    """Write the summaries of both tables beside them.
+    """Write the summaries of the tables beside them.
 
     Returns:
         The files written: only those whose table exists.
@@ -102,6 +130,7 @@ def write_summaries(results_dir: str | Path) -> list[Path]:
     for table, settings, values in (
         (tables.models_table(results_dir), MODEL_SETTINGS, MODEL_VALUES),
         (tables.attackers_table(results_dir), ATTACKER_SETTINGS, ATTACKER_VALUES),
+        (tables.inversions_table(results_dir), INVERSION_SETTINGS, INVERSION_VALUES),
     ):
         if rows := tables.read(table):
             path = table.with_name(f"{table.stem}_by_seed.csv")

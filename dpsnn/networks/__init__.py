@@ -5,7 +5,7 @@ To add one: write its file and add a line here; that `server(client(x))` equals 
 
 from collections.abc import Callable
 
-from dpsnn.networks.faces import faces_cnn, perceptron, softmax_regression
+from dpsnn.networks.faces import faces_cnn, faces_judge, perceptron, softmax_regression
 from dpsnn.networks.mobile import mobile
 from dpsnn.networks.split import SplitNetwork
 from dpsnn.networks.titcombe import titcombe, titcombe_softmax
@@ -13,6 +13,7 @@ from dpsnn.networks.validator import validator
 
 NETWORKS: dict[str, Callable[..., SplitNetwork]] = {
     "faces_cnn": faces_cnn,
+    "faces_judge": faces_judge,
     "mobile": mobile,
     "perceptron": perceptron,
     "softmax_regression": softmax_regression,
@@ -25,6 +26,7 @@ __all__ = [
     "NETWORKS",
     "SplitNetwork",
     "faces_cnn",
+    "faces_judge",
     "mobile",
     "perceptron",
     "softmax_regression",
