@@ -172,6 +172,41 @@ def test_wilson_agrees_with_statistics_textbooks() -> None:
     assert wilson(100, 29)[1] == 100
 
 
+# ---------------------------------------------------------------- the ledger
+
+
+def test_the_ledger_of_faces(tmp_path: Path) -> None:
+    assert "Not run: `./main.sh faces`." in section(tmp_path)
+    models: list[dict[str, object]] = []
+    attacks: list[dict[str, object]] = []
+    for seed in (0, 1):
+        for dataset, epsilon in (("faces", None), ("faces", 8.0), ("faces_all", 35.2)):
+            common: dict[str, object] = {
+                "Model": f"{dataset} {epsilon} {seed}",
+                "Dataset": dataset,
+                "Network": "softmax_regression",
+                "DPEpsilon": epsilon,
+                "DPNoiseMultiplier": 1.0 if epsilon else None,
+                "Seed": seed,
+            }
+            models.append({**common, "MeanTrainAcc": 91.0 + seed, "TestAcc": 80.0 + 2 * seed})
+            scores = {"Top1": 65.0, "Top1Low": 49.5, "Top1High": 77.9, "SSIMMean": 0.25 + seed / 10}
+            epsilons = {f"DPEpsilon_{name}": epsilon for name in ("rdp", "prv", "gdp", "classic")}
+            more = {"Attack": "paper", "Judge": "judge", "JudgeDataset": "faces_others"}
+            attacks.append({**common, **scores, **epsilons, **more, "SSIMMeanMeanFace": 0.4})
+    tables.upsert(tables.models_table(tmp_path), models, tables.CLASSIFIER_KEY)
+    tables.upsert(tables.inversions_table(tmp_path), attacks, study.KEY)
+    lines = section(tmp_path).split("\n")
+    seeds = "91.5 ± 6.4 (2 seeds)"
+    assert "| no DP-SGD | 87.25 | not run | ∞ | ∞ | ∞ | ∞ | ∞ |" in lines
+    assert f"| multiplier 0.5 | 91.75 | {seeds} | 35.15 |{' 35.20 |' * 4}" in lines
+    share = "65.0 [49.5, 77.9] | not run | not run | 0.300 | 0.400 |"
+    ours = [line for line in lines if line.startswith("| softmax_regression")]
+    assert ours == [
+        f"| softmax_regression | {shown} | 81.0 ± 12.7 (2 seeds) | {share}" for shown in ("∞", "8")
+    ]
+
+
 # ---------------------------------------------------------------- in small
 
 
