@@ -50,13 +50,13 @@ def test_all_classes_at_once_are_as_one_by_one(name: str, step_size: float) -> N
     targets = torch.tensor([2, 0, 3, 1, 2])
     together = attack.invert(made, targets, SHAPE)
     if name == "softmax_regression":
-        assert len(set(together.iterations.tolist())) > 2, "rows stop at different steps"
+        assert len(set(together.iterations.tolist())) > 1, "rows stop at different steps"
     for row, target in enumerate(targets):
         alone = attack.invert(made, target.view(1), SHAPE)
         torch.testing.assert_close(together.images[row], alone.images[0], rtol=1e-3, atol=1e-5)
         assert together.iterations[row] == alone.iterations[0]
         assert together.confidence[row].item() == pytest.approx(alone.confidence.item(), abs=1e-5)
-    assert torch.equal(together.images[0], together.images[4])
+    torch.testing.assert_close(together.images[0], together.images[4])
 
 
 def by_hand(model: nn.Module, target: int, steps: int, step_size: float) -> list[Tensor]:

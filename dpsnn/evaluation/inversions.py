@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import norm
 from torch import Tensor
 
@@ -39,12 +39,17 @@ def contrasted(images: Images, spread: Number = SPREAD) -> Images:
     with their contrast stretched, so an attacker who wants to know the person will do so too.
     """
     flat = images.flatten(1)
-    deviation = flat.std(1).clamp(min=1e-6).view(-1, 1, 1, 1)
+    deviation = flat.std(1).clamp(min=1e-5).view(-1, 1, 1, 1)
     centre = flat.mean(1).view(-1, 1, 1, 1)
     return ((images - centre) / deviation * spread + 0.5).clamp(0, 1)
 
 
-def likeness(guesses: Images, people: Labels, images: Images, labels: Labels) -> Scores:
+def likeness(
+    guesses: Images,
+    people: Labels,
+    images: Float[Tensor, "m c h w"],
+    labels: Int[Tensor, " m"],
+) -> Scores:
     """SSIM and MSE of each guess to the mean of that person's pictures, and to the one that is nearest by MSE."""
     means, nearest = [], []
     for guess, person in zip(guesses, people):
@@ -115,6 +120,12 @@ class Target(NamedTuple):
         return self.labels.unique()
 
 
+@lru_cache
+def _read(kind: type[ImageDataModule], data_dir: str) -> ImageDataModule:
+    """A data set, read once for all targets and judges."""
+    return kind(data_dir)
+
+
 def load_target(path: Path, data_dir: str | Path) -> Target:
     """A classifier from its checkpoint, and its training pictures in [0, 1].
 
@@ -122,7 +133,7 @@ def load_target(path: Path, data_dir: str | Path) -> Target:
         UsageError: If the checkpoint is damaged or the data cannot be reached.
     """
     classifier, spec, stored = load_classifier(path)
-    data = DATASETS[spec.dataset](data_dir)
+    data = _read(DATASETS[spec.dataset], str(data_dir))
     pixels, labels = data.tensors("train")
     return Target(classifier, spec, stored, data, to_unit(pixels), labels)
 
@@ -154,6 +165,26 @@ def random_faces(target: Target, draw: int) -> Images:
 
 DRAWS = 5
 """Random faces for each person, so that the floor is not one draw's."""
+
+
+_KNOWN_REFERENCES: dict[tuple[object, ...], dict[str, object]] = {}
+"""By data set, its folder and the judge: many targets share a few."""
+
+
+def references(target: Target, judged: Judged) -> dict[str, object]:
+    """What is the same for all targets with these training pictures: floors, ceilings, and how good the judge is."""
+    folder = str(target.data.data_dir)
+    key = (type(target.data), folder, judged.stored.digest)
+    if key not in _KNOWN_REFERENCES:
+        others = _read(DATASETS[judged.spec.dataset], folder)
+        _KNOWN_REFERENCES[key] = {
+            **floors(target, judged.classifier),
+            "JudgeDataset": judged.spec.dataset,
+            # Of the judge on the very pictures that the target learnt from.
+            "JudgeAcc": mean(_right(judged.classifier, target.images, target.labels)),
+            "JudgeSharesImages": shares_images(target.data, others),
+        }
+    return _KNOWN_REFERENCES[key]
 
 
 def floors(target: Target, judge: SplitClassifier) -> dict[str, float]:
@@ -217,8 +248,7 @@ def inversion_row(
         else:
             row[f"{column}CI"] = interval(values.tolist())
     row |= {f"{column}Raw": mean(values) for column, values in raw.items()}
-    row |= floors(target, judged.classifier)
-    own, pixels = judged.spec.dataset, to_unit(target.data.tensors("train")[0])
+    row |= references(target, judged)
     epsilons = {}
     if target.spec.private:
         rate = target.spec.batch_size / len(target.labels)
@@ -237,10 +267,6 @@ def inversion_row(
         "MaxIterations": attack.iterations,
         "Smoothing": attack.smoothing,
         "TVWeight": attack.tv_weight,
-        "JudgeDataset": own,
-        # Of the judge on the very pictures that the target learnt from.
-        "JudgeAcc": mean(_right(judged.classifier, pixels, target.labels)),
-        "JudgeSharesImages": shares_images(target.data, DATASETS[own](target.data.data_dir)),
         "DPNoiseMultiplier": record.get("dp_noise_multiplier"),
         "DPTargetEpsilon": target.spec.dp_target_epsilon or None,
         "DPEpsilon": record.get("dp_epsilon"),

@@ -63,7 +63,7 @@ class OwnContrast(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         flat = images.flatten(1)
         centred = images - flat.mean(1).view(-1, 1, 1, 1)
-        return centred / flat.std(1).clamp(min=1e-6).view(-1, 1, 1, 1)
+        return centred / flat.std(1).clamp(min=1e-5).view(-1, 1, 1, 1)
 
 
 def faces_judge(
