@@ -6,7 +6,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -266,4 +266,4 @@ def own_faces(folder: str | Path, kind: type[Faces] = Faces) -> type[Faces]:
     pixels, _, people = decode(pictures_of_folder(Path(folder)), str(folder))
     shape = tuple(pixels.shape[1:])
     constants = {"folder": Path(folder), "image_shape": shape, "num_classes": len(people)}
-    return type(f"Own{kind.__name__}", (kind,), constants)
+    return cast("type[Faces]", type(f"Own{kind.__name__}", (kind,), constants))

@@ -147,7 +147,7 @@ def judges(judge: ClassifierSpec, dataset: str, epochs: int | None = None) -> li
     alike = replace(
         judge,
         validator=True,
-        batch_size=20,
+        batch_size=10,
         precision="32",
         seed=0,
         max_epochs=min(60, epochs or 60),
