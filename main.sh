@@ -21,6 +21,7 @@ groups='
   published    the experiments of the paper by their own protocol, flaws included, in results/published
   omniglot     alphabets: targets with and without DP-SGD, as published and fairly, and their attackers
   suppress     LeNet-5 with and without suppress-privacy, inverted at every cut by white-box attacks and decoders
+  faces        classifiers of people with and without DP-SGD, whose training faces MI-FACE rebuilds
   figures      draw every figure from the tables and checkpoints
   performance  measure every trained classifier and attacker and write the tables
   all          plain, noise, nopeek, combo, post_noise, volume, shift and queries, with the tables and figures

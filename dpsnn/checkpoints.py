@@ -101,6 +101,8 @@ def classifier_name(spec: ClassifierSpec) -> str:
         parts.append(f"_{spec.norm}norm")
     if spec.dropout is not None:
         parts.append(f"_{spell(spec.dropout)}dropout")
+    if spec.sgd_momentum is not None:
+        parts.append(f"_{spell(spec.sgd_momentum)}sgd")
     if spec.seed:
         parts.append(f"_seed{spec.seed}")
     return "".join(parts)
@@ -341,14 +343,14 @@ def defences_of(spec: ClassifierSpec) -> list[Defence]:
 def build_classifier(spec: ClassifierSpec) -> SplitClassifier:
     """An untrained classifier; its weights depend on the spec's seed alone."""
     data = choose(DATASETS, spec.dataset, "dataset")
-    network = choose(NETWORKS, "validator" if spec.validator else spec.network, "network")
+    network = choose(NETWORKS, data.judge_network if spec.validator else spec.network, "network")
     choices = {"cut": spec.cut or None, "norm": spec.norm or None, "dropout": spec.dropout}
     given = {name: value for name, value in choices.items() if value is not None}
     for name in given.keys() - inspect.signature(network).parameters.keys():
         raise UsageError(f"network {spec.network} leaves no choice of {name}; leave out --{name}")
     with seeded(spec.seed, 3):
         built = network(data.image_shape, data.num_classes, data.mean, data.std, **given)
-    return SplitClassifier(built, defences_of(spec), spec.learning_rate)
+    return SplitClassifier(built, defences_of(spec), spec.learning_rate, spec.sgd_momentum)
 
 
 def private_training(spec: ClassifierSpec) -> DPSGD | None:

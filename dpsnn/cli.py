@@ -18,13 +18,14 @@ from dpsnn.evaluation import tables
 from dpsnn.evaluation.summary import write_summaries
 from dpsnn.experiments import run, train
 from dpsnn.experiments.demo import demo, demo_experiments
+from dpsnn.experiments.faces import SEEDS, faces, faces_experiments, judges
 from dpsnn.experiments.figures import FIGURES, SUPPRESS_FIGURES, draw, figure_path
 from dpsnn.experiments.groups import GROUPS, Experiment
 from dpsnn.experiments.headline import headline
 from dpsnn.experiments.ledger import write_ledger
 from dpsnn.experiments.omniglot import omniglot, omniglot_experiments
 from dpsnn.experiments.paper import write_paper
-from dpsnn.experiments.progress import GroupFailed
+from dpsnn.experiments.progress import GroupFailed, note
 from dpsnn.experiments.published import published, published_experiments
 from dpsnn.experiments.suppress import suppress, suppress_experiments
 from dpsnn.experiments.tracking import summarise
@@ -254,13 +255,33 @@ def run_omniglot(options: argparse.Namespace) -> Path | None:
     return _study(options, partial(omniglot_experiments, epochs=epochs), omniglot)
 
 
+def run_faces(options: argparse.Namespace) -> Path | None:
+    epochs = options.max_epochs if options.max_epochs_given else None
+    seeds = options.seeds = options.seeds or [options.seed + i for i in range(SEEDS)]
+    one_of(options.dataset, CHOICES["dataset"], "dataset")
+    if options.iterations is not None and options.iterations < 1:
+        raise UsageError(f"iterations is {options.iterations}; it must be 1 or more")
+    if options.dry_run:
+        note(
+            "step sizes of the fair targets are tuned before they are trained, hence stand for others here"
+        )
+    return _study(
+        options,
+        partial(faces_experiments, epochs=epochs, first_seed=seeds[0]),
+        partial(faces, iterations=options.iterations),
+        lambda judge: judges(judge, options.dataset, epochs)[0],
+    )
+
+
 def _study(
     options: argparse.Namespace,
     group: Callable[[ClassifierSpec, AttackerSpec], list[Experiment]],
     perform: Callable[[list[Experiment], ClassifierSpec, Folders], Path],
+    judge_of: Callable[[ClassifierSpec], ClassifierSpec] = lambda judge: judge,
 ) -> Path | None:
-    """A group with a table of its own, which `perform` brings up to date."""
+    """A group with a table of its own, which `perform` brings up to date; `judge_of` may put another judge in place."""
     base, attacker, judge, folders = _group_specs(options)
+    judge = judge_of(judge)
     experiments = _for_seeds(group, options, base, attacker)
     if options.dry_run:
         _print_commands(experiments, judge, folders)
@@ -514,6 +535,14 @@ def make_parser() -> Parser:
     made.set_defaults(dataset="mnist")
     add_options(made, AttackerSpec, ["steps", "restarts"])
     _seeds_option(made)
+    text = (faces_experiments.__doc__ or "").split("\n")[0].rstrip(".")
+    made = command("faces", run_faces, f"{text[0].lower()}{text[1:]}")
+    _group_parser(made, "results", "models", protocol=True)
+    made.set_defaults(dataset="faces")
+    _seeds_option(made)
+    made.add_argument(
+        "--iterations", type=int, metavar="STEPS", help="limit of every attack (default: its own)"
+    )
     made = command(
         "ledger", ledger, "set the published figures beside ours, and say why they differ"
     )

@@ -118,6 +118,10 @@ class ClassifierSpec:
     max_epochs: int = option(10, "passes over the training images; the best on validation is kept")
     batch_size: int = option(128, "images per step")
     learning_rate: Number = option(1e-3, "Adam's step size, decayed to 0 along a cosine")
+    sgd_momentum: Number | None = option(
+        None,
+        "train by SGD with this momentum and a constant step size, as often published (default: Adam)",
+    )
     precision: str = option("auto", "auto (bf16 where the machine is fast at it), 32 or bf16")
     validator: bool = option(False, "train the independent judge of reconstructions instead")
 
@@ -131,6 +135,8 @@ class ClassifierSpec:
         one_of(self.norm, NORMS, "norm")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UsageError(f"dropout is {self.dropout}; it must be from 0 to below 1")
+        if self.sgd_momentum is not None and not 0 <= self.sgd_momentum < 1:
+            raise UsageError(f"sgd_momentum is {self.sgd_momentum}; it must be from 0 to below 1")
         one_of(self.dp_accountant, ACCOUNTANTS, "dp_accountant")
         if self.dp_delta >= 1:
             raise UsageError(f"dp_delta is {self.dp_delta}; it must be below 1 / training images")

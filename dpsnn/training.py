@@ -55,7 +55,7 @@ class KeepBest(Callback):
 
     Args:
         monitor: Logged quantity, for instance `val/accuracy`.
-        mode: `max` or `min`.
+        mode: `max` or `min`; `last` keeps the last epoch, whatever the value.
         patience: Epochs without improvement after which training stops; None never stops it.
         first_epoch: Epoch, from 0, before which none is a candidate.
     """
@@ -65,6 +65,7 @@ class KeepBest(Callback):
     ) -> None:
         self.monitor = monitor
         self.sign = 1 if mode == "max" else -1
+        self.last = mode == "last"
         self.patience = patience
         self.first_epoch = first_epoch
         self.epoch = -1
@@ -80,7 +81,7 @@ class KeepBest(Callback):
             )
         if trainer.current_epoch < self.first_epoch:
             return
-        if self.epoch < 0 or self.sign * value > self.sign * self.value:
+        if self.last or self.epoch < 0 or self.sign * value > self.sign * self.value:
             self.epoch, self.value = trainer.current_epoch, value
             self.weights = {k: v.detach().cpu().clone() for k, v in pl_module.state_dict().items()}
         elif self.patience is not None and trainer.current_epoch - self.epoch >= self.patience:
@@ -149,7 +150,7 @@ def fit(
     callbacks: Iterable[Callback] = (),
     title: str = "",
 ) -> Fitted:
-    """Train `module` and leave it, in float32 on the CPU, with the weights of its best validation epoch.
+    """Train `module` and leave it, in float32 on the CPU, with the weights of its best validation epoch (or the last).
 
     Two calls with the same arguments on the same machine give identical weights, also if one was interrupted between
     epochs and called again.
@@ -158,7 +159,7 @@ def fit(
         module: What to train; it brings its own data loaders unless `datamodule` is given.
         datamodule: Data loaders, asked anew for every epoch.
         monitor: Validation quantity that chooses the epoch.
-        mode: `max` or `min` of it.
+        mode: `max` or `min` of it, or `last`: the last epoch is kept where no images are left to choose by.
         max_epochs: Passes over the training data.
         seed: Seed of everything random within training.
         precision: `auto`, `32` or `bf16`.

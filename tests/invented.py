@@ -128,3 +128,42 @@ def write_tables(folder: Path, *seeds: int, group: str | Group = "all") -> Folde
         rows = invented_suppression(random.Random(1))
         tables.upsert(suppress_table(folders.results_dir), rows, tables.ATTACKER_KEY)
     return folders
+
+
+def write_inversions(folder: Path, dataset: str) -> None:
+    """Rows of MI-FACE and of its targets, in the tables of `write_tables`, with values out of thin air."""
+    generator = random.Random(1)
+    models: list[dict[str, object]] = []
+    attacks: list[dict[str, object]] = []
+    for kind in (dataset, f"{dataset}_all"):
+        for noise in (0.0, 1.0):
+            private = {"DPNoiseMultiplier": noise or None, "DPEpsilon": 8.0 if noise else None}
+            target = {
+                "Model": f"{kind}_{noise}_people",
+                "Dataset": kind,
+                "Network": "perceptron",
+                "Seed": 0,
+            }
+            models.append(
+                {
+                    **target,
+                    **private,
+                    "TestAcc": 90 * generator.random(),
+                    "MeanTrainAcc": 99 * generator.random(),
+                    "BatchSize": 40,
+                    "LearningRate": 0.01,
+                }
+            )
+            scores = ("Top1", "Top1Low", "Top1High", "Top5", "Top1MeanFace", "Top1TrueFace")
+            near = ("SSIMMean", "MSEMean")
+            floors = [f"{name}{floor}" for name in near for floor in ("MeanFace", "RandomFace")]
+            for attack in ("paper", "documented", "smoothed"):
+                row: dict[str, object] = {**target, "Attack": attack, "Judge": "judge", **private}
+                row |= {name: 100 * generator.random() for name in scores}
+                row |= {name: generator.random() for name in (*near, *floors)}
+                row |= {f"DPEpsilon_{name}": 8.0 if noise else None for name in ("rdp", "prv")}
+                row |= {"People": 40, "Rank": 3.0, "Iterations": 700.0}
+                attacks.append({**row, "JudgeDataset": f"{dataset}_others"})
+    results = folder / "results"
+    tables.upsert(tables.models_table(results), models, tables.CLASSIFIER_KEY)
+    tables.upsert(tables.inversions_table(results), attacks, ("Model", "Attack", "Judge"))

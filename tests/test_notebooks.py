@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from invented import write_tables
+from invented import write_inversions, write_tables
 
 from dpsnn.experiments.groups import GROUPS
 from dpsnn.experiments.omniglot import omniglot_experiments
@@ -24,6 +24,7 @@ def home(tmp_path: Path, classifier_file: FileMaker, attacker_file: FileMaker) -
     """Invented tables, and untrained checkpoints of the plain classifier with the attackers that figures show."""
     write_tables(tmp_path, 0)
     write_tables(tmp_path, 0, group=omniglot_experiments)
+    write_inversions(tmp_path, "digits")
     experiments = GROUPS["all"](ClassifierSpec(), AttackerSpec(surrogate="digits"))
     for experiment in merge(experiments):
         spec = experiment.classifier
@@ -50,8 +51,9 @@ def test_a_notebook_runs_on_digits(path: Path, home: Path, monkeypatch: pytest.M
     # A picture that cannot be drawn without its checkpoints is taken from the file.
     pictures = home / "results" / "figures"
     pictures.mkdir(parents=True)
-    for name in ("defence", "epsilon", "suppression"):
-        picture = pictures / f"reconstructions_by_{name}_digits.png"
+    drawn = [f"reconstructions_by_{name}" for name in ("defence", "epsilon", "suppression")]
+    for name in (*drawn, "people_by_epsilon"):
+        picture = pictures / f"{name}_digits.png"
         picture.write_bytes((ROOT / "results" / "figures" / "headline_mnist.png").read_bytes())
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(
@@ -64,7 +66,8 @@ def test_a_notebook_runs_on_digits(path: Path, home: Path, monkeypatch: pytest.M
     shown = [
         output for cell in cells for output in cell.outputs if "image/png" in output.get("data", {})
     ]
-    assert len(shown) == sum("show(" in cell.source for cell in cells) > 0
+    drawn = ("show(", "Image(")
+    assert len(shown) == sum(cell.source.startswith(drawn) for cell in cells) > 0
     assert all("digits" not in cell.source for cell in cells), "data sets come from the environment"
 
 
@@ -77,4 +80,5 @@ def test_there_is_a_notebook_for_each_question() -> None:
         "2_MNIST_dp_mitigations/3_noise_and_nopeek.ipynb",
         "3_omniglot_dp_sgd/1_dp_sgd.ipynb",
         "4_suppress_privacy/1_suppress_privacy.ipynb",
+        "5_faces_mi_face/1_mi_face.ipynb",
     ]

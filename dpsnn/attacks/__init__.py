@@ -5,11 +5,13 @@ defences. To add one: write its file and a line here; it must win against an ide
 from dpsnn.attacks.base import Attack, Knowledge, NotFinite, WhiteBox
 from dpsnn.attacks.decoder import DecoderAttack
 from dpsnn.attacks.feature_inversion import FeatureInversion
+from dpsnn.attacks.mi_face import MIFace
 from dpsnn.attacks.sign_descent import SignDescent
 
-ATTACKS: dict[str, type[DecoderAttack] | type[FeatureInversion] | type[SignDescent]] = {
+ATTACKS: dict[str, type] = {
     "decoder": DecoderAttack,
     "inversion": FeatureInversion,
+    "mi_face": MIFace,
     "sign": SignDescent,
 }
 
@@ -23,6 +25,7 @@ __all__ = [
     "FeatureInversion",
     "Inversion",
     "Knowledge",
+    "MIFace",
     "NotFinite",
     "SignDescent",
     "WhiteBox",

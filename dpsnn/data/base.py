@@ -12,7 +12,8 @@ from dpsnn.errors import UsageError, one_of
 
 ROLES = ("train", "surrogate", "scoring", "validation", "test")
 """What an image may be used for: to train the classifier, to train an attacker, to score an attack, to choose the
-classifier's epoch, or for the one reported test accuracy. Every image has at most one role."""
+classifier's epoch, or for the one reported test accuracy. Every image has at most one role, unless a data set says
+otherwise."""
 
 
 class Pool(NamedTuple):
@@ -50,6 +51,10 @@ class ImageDataModule(pl.LightningDataModule):
     judged: ClassVar[bool] = True
     """Whether attacks are scored on images of the classes that the classifier learns, so that a judge trained on them can
     say whether reconstructions are recognisable."""
+    judge_network: ClassVar[str] = "validator"
+    """Architecture of its validators, by name."""
+    chooses_epoch: ClassVar[bool] = True
+    """Whether there are images to choose the classifier's epoch by; without them the last one is kept."""
 
     def __init__(self, data_dir: str | Path = "data", batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
@@ -97,7 +102,12 @@ class ImageDataModule(pl.LightningDataModule):
     def rows(self, role: str) -> range:
         """Row numbers of one role."""
         one_of(role, ROLES, "role")
-        return self.roles(self.pool)[role]
+        own = self.roles(self.pool)
+        if role not in own:
+            raise UsageError(
+                f"{self.source} has no images for the role {role}, only for {sorted(own)}; choose another data set"
+            )
+        return own[role]
 
     def tensors(self, role: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Pixels (uint8) and labels of one role, resident on `device`."""

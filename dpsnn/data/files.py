@@ -17,20 +17,25 @@ from dpsnn.errors import UsageError
 MIRROR = "DPSNN_DATA_MIRROR"
 
 
-def _roots(data_dir: Path) -> list[Path]:
-    roots = [data_dir]
+def roots(data_dir: Path) -> list[Path]:
+    """The data folder and the mirror, where there is one.
+
+    Raises:
+        UsageError: If the mirror is no folder.
+    """
+    places = [data_dir]
     if mirror := os.environ.get(MIRROR):
         if not Path(mirror).is_dir():
             raise UsageError(
                 f"{MIRROR} is {mirror!r}, which is not a folder; correct it or unset it"
             )
-        roots.append(Path(mirror))
-    return roots
+        places.append(Path(mirror))
+    return places
 
 
 def find(data_dir: Path, names: Sequence[str]) -> list[Path] | None:
     """The files `names`, all from one folder, unpacked or with `.gz`; None if no folder has them all."""
-    for root in _roots(data_dir):
+    for root in roots(data_dir):
         found = []
         for name in names:
             path = next((p for p in (root / name, root / f"{name}.gz") if p.is_file()), None)

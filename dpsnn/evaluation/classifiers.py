@@ -106,6 +106,7 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
         "MaxEpochs": spec.max_epochs,
         "BatchSize": spec.batch_size,
         "LearningRate": spec.learning_rate,
+        "SGDMomentum": spec.sgd_momentum,
         "Precision": stored.record["precision"],
         "Digest": stored.digest,
     }

@@ -53,7 +53,10 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
 
 def reconstruction_figure(
-    originals: Images, rows: Sequence[tuple[str, Images]], title: str = ""
+    originals: Images,
+    rows: Sequence[tuple[str, Images]],
+    title: str = "",
+    first: str = "originals",
 ) -> Figure:
     """Originals in the first row, one attacker's reconstructions of the same pictures in each further row.
 
@@ -61,8 +64,9 @@ def reconstruction_figure(
         originals: `(N, C, H, W)` in [0, 1], one column each.
         rows: Label and reconstructions; the label stands at the left and may have several lines.
         title: Above the figure.
+        first: What stands at the left of the first row.
     """
-    lines = [("originals", originals), *rows]
+    lines = [(first, originals), *rows]
     columns = len(originals)
     _, channels, height, width = originals.shape
     cell, head = 0.62, 0.35 if title else 0.0

@@ -24,6 +24,7 @@ MODEL_SETTINGS = (
     "MaxEpochs",
     "BatchSize",
     "LearningRate",
+    "SGDMomentum",
     "Precision",
 )
 MODEL_VALUES = ("MeanTrainAcc", "MeanValAcc", "TestAcc", "MeanTrainDCorr", "MeanValDCorr")
@@ -60,6 +61,34 @@ ATTACKER_VALUES = (
     "ValConfidence",
     "RelativeL2",
     "TargetAcc",
+)
+
+INVERSION_SETTINGS = (
+    "Dataset",
+    "Network",
+    "Attack",
+    "JudgeDataset",
+    "JudgeSharesImages",
+    "DPNoiseMultiplier",
+    "DPTargetEpsilon",
+    "DPEpsilon",
+    "MaxIterations",
+    "MaxEpochs",
+    "BatchSize",
+    "LearningRate",
+    "SGDMomentum",
+)
+INVERSION_VALUES = (
+    "Top1",
+    "Top5",
+    "Rank",
+    "Confidence",
+    "SSIMMean",
+    "MSEMean",
+    "SSIMNearest",
+    "MSENearest",
+    "TargetConfidence",
+    "Iterations",
 )
 
 LEVEL = 0.95
@@ -100,7 +129,7 @@ def over_seeds(
 
 
 def write_summaries(results_dir: str | Path) -> list[Path]:
-    """Write the summaries of both tables beside them.
+    """Write the summaries of the tables beside them.
 
     Returns:
         The files written: only those whose table exists.
@@ -109,6 +138,7 @@ def write_summaries(results_dir: str | Path) -> list[Path]:
     for table, settings, values in (
         (tables.models_table(results_dir), MODEL_SETTINGS, MODEL_VALUES),
         (tables.attackers_table(results_dir), ATTACKER_SETTINGS, ATTACKER_VALUES),
+        (tables.inversions_table(results_dir), INVERSION_SETTINGS, INVERSION_VALUES),
     ):
         if rows := tables.read(table):
             path = table.with_name(f"{table.stem}_by_seed.csv")

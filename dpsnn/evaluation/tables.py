@@ -25,6 +25,10 @@ def attackers_table(results_dir: str | Path) -> Path:
     return Path(results_dir) / "quantitative_measures" / "attack_performances.csv"
 
 
+def inversions_table(results_dir: str | Path) -> Path:
+    return Path(results_dir) / "quantitative_measures" / "mi_face.csv"
+
+
 def published_table(results_dir: str | Path) -> Path:
     return Path(results_dir) / "quantitative_measures" / "published.csv"
 

@@ -6,7 +6,7 @@ from statistics import mean
 
 from dpsnn.evaluation.tables import markdown as table
 from dpsnn.evaluation.tables import write_text
-from dpsnn.experiments import ledger_omniglot
+from dpsnn.experiments import ledger_faces, ledger_omniglot
 from dpsnn.experiments.comparison import Line, Row, best, gather, number
 from dpsnn.experiments.reasons import TOLERANCE, is_met, reasons
 from dpsnn.tensors import Number
@@ -225,8 +225,8 @@ def _gaps(lines: Iterable[Line], column: str, field: str) -> str:
     )
 
 
-def document(lines: Sequence[Line], dataset: str, omniglot: str) -> str:
-    """The whole ledger as Markdown, with the part on Omniglot below."""
+def document(lines: Sequence[Line], dataset: str, omniglot: str, faces: str) -> str:
+    """The whole ledger as Markdown, with the parts on Omniglot and on faces below."""
     rehearsal = "" if dataset == "mnist" else REHEARSAL.format(dataset=dataset)
     plain = next(line for line in lines if line.paper[:2] == (0, 0))
     whys = []
@@ -241,6 +241,7 @@ def document(lines: Sequence[Line], dataset: str, omniglot: str) -> str:
         "The most harmful attacker of what crosses the wire, sound": sound_attacks(lines),
         "Row by row: where ours differ, and why": "\n".join(whys),
         "DP-SGD on Omniglot": omniglot,
+        "MI-FACE on faces": faces,
     }
     top = TOP.format(dataset=dataset, rehearsal=rehearsal, nothing=NOTHING)
     return top + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
@@ -259,5 +260,6 @@ def write_ledger(dataset: str, published_dir: Path, results_dir: Path, output: P
         UsageError: If there is no row for the data set, a table is damaged, or the folder cannot be written.
     """
     lines = gather(dataset, published_dir, results_dir)
-    text = document(lines, dataset, ledger_omniglot.section(results_dir))
+    omniglot, faces = (part.section(results_dir) for part in (ledger_omniglot, ledger_faces))
+    text = document(lines, dataset, omniglot, faces)
     return write_text(output, text)

@@ -114,7 +114,7 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
             classifier,
             data,
             monitor="val/accuracy",
-            mode="max",
+            mode="max" if data.chooses_epoch else "last",
             max_epochs=spec.max_epochs,
             seed=spec.seed,
             precision="32" if private else spec.precision,

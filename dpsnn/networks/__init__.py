@@ -5,6 +5,7 @@ To add one: write its file and add a line here; that `server(client(x))` equals 
 
 from collections.abc import Callable
 
+from dpsnn.networks.faces import faces_cnn, faces_judge, perceptron, softmax_regression
 from dpsnn.networks.lenet5 import lenet5
 from dpsnn.networks.mobile import mobile
 from dpsnn.networks.split import SplitNetwork
@@ -12,8 +13,12 @@ from dpsnn.networks.titcombe import titcombe, titcombe_softmax
 from dpsnn.networks.validator import validator
 
 NETWORKS: dict[str, Callable[..., SplitNetwork]] = {
+    "faces_cnn": faces_cnn,
+    "faces_judge": faces_judge,
     "lenet5": lenet5,
     "mobile": mobile,
+    "perceptron": perceptron,
+    "softmax_regression": softmax_regression,
     "titcombe": titcombe,
     "titcombe_softmax": titcombe_softmax,
     "validator": validator,
@@ -22,8 +27,12 @@ NETWORKS: dict[str, Callable[..., SplitNetwork]] = {
 __all__ = [
     "NETWORKS",
     "SplitNetwork",
+    "faces_cnn",
+    "faces_judge",
     "lenet5",
     "mobile",
+    "perceptron",
+    "softmax_regression",
     "titcombe",
     "titcombe_softmax",
     "validator",

@@ -1,0 +1,50 @@
+"""How long MI-FACE takes for 40 people at 1,000 steps: all at once, and against one by one.
+
+python benchmarks/mi_face.py            # seconds; made-up weights, pictures of 112x92, no data needed
+"""
+
+import argparse
+import time
+
+import torch
+
+from dpsnn.attacks import MIFace
+from dpsnn.attacks.mi_face import Centred
+from dpsnn.networks import NETWORKS
+
+SHAPE, PEOPLE = (1, 112, 92), 40
+
+NEVER = 1.1
+"""A confidence that no picture reaches: every person takes every step."""
+
+
+def seconds(name: str, steps: int, people: int = PEOPLE) -> float:
+    """Wall-clock time of an attack on a network of untrained weights, without any early end."""
+    torch.manual_seed(0)
+    network = Centred(NETWORKS[name](SHAPE, PEOPLE, 0.5, 0.5))
+    attack = MIFace(iterations=steps, patience=steps, confidence=NEVER)
+    start = time.perf_counter()
+    found = attack.invert(network, torch.arange(people), SHAPE)
+    taken = time.perf_counter() - start
+    assert found.iterations.tolist() == [steps] * people
+    return taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=1000)
+    steps = parser.parse_args().steps
+    print(f"{torch.get_num_threads()} threads")
+    for name in ("softmax_regression", "perceptron", "faces_cnn"):
+        seconds(name, 10)
+        together = seconds(name, steps)
+        alone = seconds(name, max(1, steps // 10), 1) * PEOPLE * 10
+        print(
+            f"{name}: {PEOPLE} people, {steps} steps: {together:.1f} s;"
+            f" one by one (from a tenth of the steps) / all at once = {alone / together:.1f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

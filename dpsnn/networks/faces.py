@@ -1,0 +1,101 @@
+"""Classifiers of faces, from the simplest on: of Fredrikson, Jha & Ristenpart (CCS 2015), a small CNN, a judge."""
+
+from torch import Tensor, nn
+
+from dpsnn.networks.split import SplitNetwork, Standardise
+
+HIDDEN = 300
+"""Units of the perceptron. The paper's has 3,000; a tenth learns 40 people as well with a tenth of the weights."""
+
+
+def softmax_regression(
+    image_shape: tuple[int, int, int], num_classes: int, mean: float = 0.0, std: float = 1.0
+) -> SplitNetwork:
+    """One linear layer on the pixels, before the softmax of the loss.
+
+    It leaves no choice of a cut: the layer is the server's, and what crosses the wire is the picture itself.
+    """
+    client = nn.Sequential(Standardise(mean, std), nn.Flatten())
+    server = nn.Sequential(nn.Linear(_pixels(image_shape), num_classes))
+    return SplitNetwork(client, server, image_shape, num_classes)
+
+
+def perceptron(
+    image_shape: tuple[int, int, int], num_classes: int, mean: float = 0.0, std: float = 1.0
+) -> SplitNetwork:
+    """One hidden layer of sigmoid units; the cut is behind them, with values in (0, 1)."""
+    client = nn.Sequential(
+        Standardise(mean, std), nn.Flatten(), nn.Linear(_pixels(image_shape), HIDDEN), nn.Sigmoid()
+    )
+    server = nn.Sequential(nn.Linear(HIDDEN, num_classes))
+    return SplitNetwork(client, server, image_shape, num_classes, bound=1.0)
+
+
+def faces_cnn(
+    image_shape: tuple[int, int, int], num_classes: int, mean: float = 0.0, std: float = 1.0
+) -> SplitNetwork:
+    """Two convolutions with group normalisation, which keeps examples apart as DP-SGD needs it; the cut is behind them.
+
+    Strides and pools shrink 112×92 pixels to 7×6 places with 32 values each.
+    """
+
+    def block(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+        return [
+            nn.Conv2d(inputs, outputs, kernel, stride=2, padding=kernel // 2),
+            nn.GroupNorm(4, outputs),
+            nn.ReLU(),
+            nn.MaxPool2d(2, ceil_mode=True),
+        ]
+
+    channels, height, width = image_shape
+    client = nn.Sequential(
+        Standardise(mean, std), *block(channels, 16, 5), *block(16, 32, 3), nn.Flatten()
+    )
+    # Every stride of 2 rounds up.
+    flat = 32 * -(-height // 16) * -(-width // 16)
+    server = nn.Sequential(nn.Linear(flat, num_classes))
+    return SplitNetwork(client, server, image_shape, num_classes)
+
+
+class OwnContrast(nn.Module):
+    """Subtract from each picture its own mean and divide by its own standard deviation; one of one grey becomes 0."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = images.flatten(1)
+        centred = images - flat.mean(1).view(-1, 1, 1, 1)
+        return centred / flat.std(1).clamp(min=1e-5).view(-1, 1, 1, 1)
+
+
+def faces_judge(
+    image_shape: tuple[int, int, int], num_classes: int, mean: float = 0.0, std: float = 1.0
+) -> SplitNetwork:
+    """A convolutional network with batch normalisation; pictures have their brightness and contrast evened out first.
+
+    MI-FACE stops at pictures of hardly any contrast; whether they show the person is asked here, not how brightly.
+    `mean` and `std` are of no effect. It is never attacked: the cut exists only because every network here has one.
+    """
+
+    def block(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
+        return [
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        ]
+
+    channels, height, width = image_shape
+    client = nn.Sequential(
+        OwnContrast(),
+        *block(channels, 16, 5, 2),
+        *block(16, 32, 3, 2),
+        *block(32, 64, 3, 2),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.Flatten(),
+    )
+    flat = 64 * -(-height // 16) * -(-width // 16)
+    server = nn.Sequential(nn.Dropout(0.3), nn.Linear(flat, num_classes))
+    return SplitNetwork(client, server, image_shape, num_classes)
+
+
+def _pixels(image_shape: tuple[int, int, int]) -> int:
+    channels, height, width = image_shape
+    return channels * height * width
