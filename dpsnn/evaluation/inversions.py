@@ -121,9 +121,9 @@ class Target(NamedTuple):
 
 
 @lru_cache
-def _read(kind: type[ImageDataModule], data_dir: str) -> ImageDataModule:
+def _read(name: str, data_dir: str) -> ImageDataModule:
     """A data set, read once for all targets and judges."""
-    return kind(data_dir)
+    return DATASETS[name](data_dir)
 
 
 def load_target(path: Path, data_dir: str | Path) -> Target:
@@ -133,7 +133,7 @@ def load_target(path: Path, data_dir: str | Path) -> Target:
         UsageError: If the checkpoint is damaged or the data cannot be reached.
     """
     classifier, spec, stored = load_classifier(path)
-    data = _read(DATASETS[spec.dataset], str(data_dir))
+    data = _read(spec.dataset, str(data_dir))
     pixels, labels = data.tensors("train")
     return Target(classifier, spec, stored, data, to_unit(pixels), labels)
 
@@ -176,7 +176,7 @@ def references(target: Target, judged: Judged) -> dict[str, object]:
     folder = str(target.data.data_dir)
     key = (type(target.data), folder, judged.stored.digest)
     if key not in _KNOWN_REFERENCES:
-        others = _read(DATASETS[judged.spec.dataset], folder)
+        others = _read(judged.spec.dataset, folder)
         _KNOWN_REFERENCES[key] = {
             **floors(target, judged.classifier),
             "JudgeDataset": judged.spec.dataset,

@@ -12,8 +12,8 @@ from dpsnn.experiments.faces import ATTACKS, KEY, PUBLISHED, TARGETS
 
 TOP = """\
 AIJack's tutorial trained a softmax regression on the AT&T faces with and without DP-SGD and rebuilt one person with
-MI-FACE (Fredrikson, Jha & Ristenpart, CCS 2015). `./main.sh faces` repeats the trainings (*protocol*) and does them again
-with step sizes tuned alike and three pictures of each person held out (*fair*); it rebuilds and scores everybody.
+MI-FACE (Fredrikson, Jha & Ristenpart, CCS 2015). `./main.sh faces` repeats the trainings (*protocol*) and does them
+again with step sizes tuned alike and three pictures of each person held out (*fair*); it rebuilds and scores everybody.
 
 - (p) No image is held out: the published accuracies are of training images.
 - (q) With DP-SGD the step size was ten times as large as without, which is why privacy seemed to help.
@@ -105,8 +105,10 @@ def recognised(models: Sequence[Row], attacks: Sequence[Row]) -> list[list[str]]
 def _share(rows: Sequence[Row]) -> str:
     """A share of people, of the lowest seed, with its interval."""
     row = min(rows, key=lambda row: number(row, "Seed") or 0, default=None)
-    values = [number(row, name) for name in ("Top1", "Top1Low", "Top1High")]
-    return NOT_RUN if None in values else "{:.1f} [{:.1f}, {:.1f}]".format(*values)
+    share, low, high = (number(row, name) for name in ("Top1", "Top1Low", "Top1High"))
+    if share is None or low is None or high is None:
+        return NOT_RUN
+    return f"{share:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _ssim(rows: Sequence[Row], column: str) -> str:
