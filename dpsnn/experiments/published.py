@@ -16,7 +16,7 @@ from dpsnn.evaluation import tables
 from dpsnn.evaluation.published import BATCH, published_row
 from dpsnn.experiments import run
 from dpsnn.experiments.groups import Experiment
-from dpsnn.experiments.progress import GroupFailed, note
+from dpsnn.experiments.progress import note
 from dpsnn.experiments.train import Folders, complete
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 from dpsnn.tensors import Number
@@ -94,15 +94,9 @@ def published(experiments: Sequence[Experiment], judge: ClassifierSpec, folders:
         UsageError: If data cannot be reached, or a name is taken by other arguments.
         GroupFailed: If a member failed; the rows of all others are written.
     """
-    failed = None
-    try:
-        run.run(experiments, judge, folders, "published")
-    except GroupFailed as error:
-        failed = error
-    table = measure(experiments, judge, folders)
-    if failed:
-        raise failed
-    return table
+    return run.run_and_measure(
+        experiments, judge, folders, "published", lambda: measure(experiments, judge, folders)
+    )
 
 
 def measure(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders) -> Path:
