@@ -103,6 +103,10 @@ def classifier_name(spec: ClassifierSpec) -> str:
         parts.append(f"_{spell(spec.dropout)}dropout")
     if spec.sgd_momentum is not None:
         parts.append(f"_{spell(spec.sgd_momentum)}sgd")
+    if spec.constant_rate:
+        parts.append("_constantrate")
+    if spec.fixed_order:
+        parts.append("_fixedorder")
     if spec.seed:
         parts.append(f"_seed{spec.seed}")
     return "".join(parts)
@@ -350,7 +354,9 @@ def build_classifier(spec: ClassifierSpec) -> SplitClassifier:
         raise UsageError(f"network {spec.network} leaves no choice of {name}; leave out --{name}")
     with seeded(spec.seed, 3):
         built = network(data.image_shape, data.num_classes, data.mean, data.std, **given)
-    return SplitClassifier(built, defences_of(spec), spec.learning_rate, spec.sgd_momentum)
+    return SplitClassifier(
+        built, defences_of(spec), spec.learning_rate, spec.sgd_momentum, spec.constant_rate
+    )
 
 
 def private_training(spec: ClassifierSpec) -> DPSGD | None:

@@ -19,8 +19,9 @@ class SplitClassifier(pl.LightningModule):
     Args:
         network: Client and server.
         defences: Applied in order to the activation; their penalties join the loss.
-        learning_rate: Adam's step size, decayed to 0 along a cosine over the whole training.
-        sgd_momentum: Where given, train by SGD with this momentum instead; the step size then stays as it is.
+        learning_rate: Step size.
+        sgd_momentum: Where given, train by SGD with this momentum instead of Adam.
+        constant_rate: Leave the step size as it is, instead of decaying it to 0 along a cosine over the whole training.
     """
 
     def __init__(
@@ -29,12 +30,14 @@ class SplitClassifier(pl.LightningModule):
         defences: Iterable[Defence] = (),
         learning_rate: float = 1e-3,
         sgd_momentum: Number | None = None,
+        constant_rate: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.defences = DefenceList(defences)
         self.learning_rate = learning_rate
         self.sgd_momentum = sgd_momentum
+        self.constant_rate = constant_rate
 
     def encode(self, images: Images) -> Activation:
         """The client's output before any defence, in float32 whatever the precision of its layers."""
@@ -73,10 +76,14 @@ class SplitClassifier(pl.LightningModule):
         self.log_dict(named, on_step=False, on_epoch=True, batch_size=size)
 
     def configure_optimizers(self) -> Any:
-        if self.sgd_momentum is not None:
-            return torch.optim.SGD(self.parameters(), self.learning_rate, self.sgd_momentum)
-        # The fused kernel updates all 4.8 million weights in one pass: about a third off a step on two cores.
-        optimizer = torch.optim.Adam(self.parameters(), self.learning_rate, fused=True)
+        optimizer: torch.optim.Optimizer
+        if self.sgd_momentum is None:
+            # The fused kernel updates all 4.8 million weights in one pass: about a third off a step on two cores.
+            optimizer = torch.optim.Adam(self.parameters(), self.learning_rate, fused=True)
+        else:
+            optimizer = torch.optim.SGD(self.parameters(), self.learning_rate, self.sgd_momentum)
+        if self.constant_rate:
+            return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]

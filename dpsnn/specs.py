@@ -117,10 +117,15 @@ class ClassifierSpec:
     seed: int = option(0, "seed of weights, shuffling and noise")
     max_epochs: int = option(10, "passes over the training images; the best on validation is kept")
     batch_size: int = option(128, "images per step")
-    learning_rate: Number = option(1e-3, "Adam's step size, decayed to 0 along a cosine")
+    learning_rate: Number = option(1e-3, "step size, decayed to 0 along a cosine")
     sgd_momentum: Number | None = option(
-        None,
-        "train by SGD with this momentum and a constant step size, as often published (default: Adam)",
+        None, "train by SGD with this momentum, as often published (default: Adam)"
+    )
+    constant_rate: bool = option(
+        False, "leave the step size as it is, as often published, instead of decaying it"
+    )
+    fixed_order: bool = option(
+        False, "take the training images in the same order every epoch, as Titcombe et al. did"
     )
     precision: str = option("auto", "auto (bf16 where the machine is fast at it), 32 or bf16")
     validator: bool = option(False, "train the independent judge of reconstructions instead")
@@ -144,6 +149,10 @@ class ClassifierSpec:
             raise UsageError(
                 "NoPeek compares the images of a batch with one another, which voids the guarantee of DP-SGD; leave"
                 " out --nopeek_weight or the options of DP-SGD"
+            )
+        if self.private and self.fixed_order:
+            raise UsageError(
+                "DP-SGD draws its lots at random, which its accounting needs; leave out --fixed_order"
             )
         if self.private and self.precision == "bf16":
             raise UsageError(

@@ -29,6 +29,7 @@ def invented_rows(
                 "SETestAcc": 0.1,
                 "MeanTrainAcc": 99.0 * generator.random(),
                 "SETrainAcc": 0.1,
+                "MeanValAcc": 99.0 * generator.random(),
                 "AccFloor": 10.0,
                 "MeanValDCorr": generator.random(),
                 "SEValDCorr": 0.01,

@@ -54,6 +54,7 @@ def test_the_published_targets_are_those_of_the_tutorial() -> None:
     for spec in (plain, private):
         assert (spec.dataset, spec.network) == ("faces_all", "softmax_regression")
         assert (spec.max_epochs, spec.sgd_momentum, spec.precision) == (10, 0.9, "32")
+        assert spec.constant_rate
     assert (plain.learning_rate, plain.batch_size, plain.private) == (0.005, 4, False)
     assert (private.learning_rate, private.batch_size) == (0.05, 40)
     assert (private.dp_noise_multiplier, private.dp_max_grad_norm, private.dp_delta) == (
@@ -75,8 +76,11 @@ def test_fair_targets_differ_in_nothing_but_their_noise() -> None:
         assert [(s.dp_noise_multiplier, s.dp_target_epsilon) for s in own] == [
             (0, 0), (0.5, 0), (1, 0), (2, 0), (0, 8), (0, 1),
         ]  # fmt: skip
-        alike = {(s.max_epochs, s.batch_size, s.sgd_momentum, s.dataset, s.precision) for s in own}
-        assert alike == {(20, 40, 0.9, "faces", "32")}
+        alike = {
+            (s.max_epochs, s.batch_size, s.sgd_momentum, s.constant_rate, s.dataset, s.precision)
+            for s in own
+        }
+        assert alike == {(20, 40, 0.9, True, "faces", "32")}
     later = faces_experiments(ClassifierSpec(dataset="faces", seed=1), AttackerSpec(), first_seed=0)
     assert {e.classifier.network for e in later} == {"softmax_regression"} and len(later) == 8
 
@@ -100,8 +104,8 @@ def test_the_judge_learns_from_other_pictures() -> None:
 
 
 def test_sgd_is_stored_spelled_and_used() -> None:
-    spec = ClassifierSpec(sgd_momentum=0.9, learning_rate=0.05)
-    assert classifier_name(spec) == "digits_00noise_00nopeek_09sgd"
+    spec = ClassifierSpec(sgd_momentum=0.9, learning_rate=0.05, constant_rate=True)
+    assert classifier_name(spec) == "digits_00noise_00nopeek_09sgd_constantrate"
     optimizer = checkpoints.build_classifier(spec).configure_optimizers()
     assert isinstance(optimizer, torch.optim.SGD)
     (group,) = optimizer.param_groups

@@ -259,12 +259,10 @@ def test_the_paper_in_two_tables(tmp_path: Path) -> None:
     assert line[2] == "" and line[3].startswith(f"{values.MSE.mean():.4f} ± ")
 
 
-def test_the_paper_without_its_groups_is_not_written(tmp_path: Path) -> None:
-    folders = write_tables(tmp_path, 0, group="headline")
-    assert [path.name for path in write_paper(folders, "digits")] == [
-        "defences_digits.md",
-        "questions_digits.md",
-    ]
+def test_a_table_of_the_paper_without_rows_is_not_written(tmp_path: Path) -> None:
+    folders = write_tables(tmp_path, 0, group="nopeek")
+    assert [path.name for path in write_paper(folders, "digits")] == ["defences_digits.md"]
+    assert not (tmp_path / "results" / "questions_digits.md").exists()
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])

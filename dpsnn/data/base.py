@@ -63,6 +63,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.poisson = False
         """Whether training lots are drawn row by row, as DP-SGD's accounting needs it, rather than shuffled."""
+        self.fixed_order = False
+        """Whether training images come in the order of their rows in every epoch, rather than shuffled."""
         self._pool: Pool | None = None
         self._resident: dict[tuple[str, torch.device], tuple[Tensor, Tensor]] = {}
 
@@ -141,14 +143,15 @@ class ImageDataModule(pl.LightningDataModule):
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def train_dataloader(self) -> TensorBatches | PoissonBatches:
-        """Shuffled training batches, or Poisson-sampled lots; the trainer must reload them every epoch."""
+        """Training batches, shuffled unless asked otherwise; the trainer must reload them every epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         if self.poisson:
             rows = self.tensors("train", self._device())
             return PoissonBatches(
                 *rows, batch_size=self.batch_size, seed=derived_seed(self.seed, epoch, 1)
             )
-        return self.batches("train", derived_seed(self.seed, epoch), self._device())
+        order = None if self.fixed_order else derived_seed(self.seed, epoch)
+        return self.batches("train", order, self._device())
 
     def val_dataloader(self) -> TensorBatches:
         return self.batches("validation", device=self._device())

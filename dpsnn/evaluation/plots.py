@@ -176,11 +176,24 @@ def leakage_curves(
             else:
                 axis.set_xscale(scale)
             if scale != "linear":
-                axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+                axis.set_xticks(
+                    ticks, _apart(ticks) if scale == "log" else map("{:g}".format, ticks)
+                )
                 axis.minorticks_off()
         _legend(figure)
         figure.suptitle(title)
     return figure
+
+
+def _apart(ticks: Sequence[float]) -> list[str]:
+    """Labels of ticks on a logarithmic axis; empty where the next labelled one is too close."""
+    labels: list[str] = []
+    following = np.inf
+    for tick in reversed(ticks):
+        shown = following / tick > (ticks[-1] / ticks[0]) ** 0.15
+        labels.append(f"{tick:g}" if shown else "")
+        following = tick if shown else following
+    return labels[::-1]
 
 
 def leakage_bars(groups: dict[str, pd.DataFrame], title: str) -> Figure:
@@ -199,7 +212,16 @@ def leakage_bars(groups: dict[str, pd.DataFrame], title: str) -> Figure:
                     edgecolor="black",
                     capsize=3,
                 )
-            _reference_lines(axis, pd.concat(groups.values()), measure)
+                # Each has a floor of its own: the mean of other images.
+                axis.hlines(
+                    float(rows[measure.floor].mean()),
+                    number - 0.45,
+                    number + 0.45,
+                    color="black",
+                    linestyle=(0, (1, 2)),
+                    label=measure.floor_label,
+                )
+            _reference_lines(axis, pd.concat(groups.values()), replace(measure, floor=""))
             axis.set_ylabel(measure.label)
         _legend(figure)
         figure.suptitle(title)

@@ -105,7 +105,7 @@ def faces_experiments(
         )
     limit = epochs or 10**6
     # In full precision, as DP-SGD needs it: for all alike.
-    base = replace(base, precision="32", sgd_momentum=MOMENTUM)
+    base = replace(base, precision="32", sgd_momentum=MOMENTUM, constant_rate=True)
     specs = [*as_published(base, limit)]
     networks = TARGETS if first_seed in (None, base.seed) else TARGETS[:1]
     for network in networks:

@@ -1,8 +1,8 @@
 """The experiments of Titcombe et al. 2021 (arXiv 2104.05743) by their own protocol, flaws included, and their figures.
 
 The rerun has models and tables of its own, so that it never mixes with honest ones. Where it departs from the protocol:
-the step size decays along a cosine, training images are shuffled, the attacker's step size is tuned and its gradients
-are clipped, and the judge of reconstructions never saw an image of the target's test.
+the attacker's step size is tuned and decays, its images are shuffled and its gradients clipped, layers may compute in
+bfloat16, and the judge of reconstructions never saw an image of the target's test.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from dpsnn.evaluation import tables
 from dpsnn.evaluation.published import BATCH, published_row
 from dpsnn.experiments import run
 from dpsnn.experiments.groups import Experiment
-from dpsnn.experiments.progress import GroupFailed, note
+from dpsnn.experiments.progress import note
 from dpsnn.experiments.train import Folders, complete
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 from dpsnn.tensors import Number
@@ -68,7 +68,14 @@ EPOCHS = 10
 
 def published_experiments(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
     """The paper's own protocol, flaws included: softmax before cross-entropy, naive linear attackers."""
-    base = replace(base, network="titcombe_softmax", learning_rate=1e-4, batch_size=128)
+    base = replace(
+        base,
+        network="titcombe_softmax",
+        learning_rate=1e-4,
+        batch_size=128,
+        constant_rate=True,
+        fixed_order=True,
+    )
     attackers = (replace(attacker, decoder="linear", naive=True, batch_size=128),)
     experiments = []
     for row in PUBLISHED:
@@ -94,15 +101,9 @@ def published(experiments: Sequence[Experiment], judge: ClassifierSpec, folders:
         UsageError: If data cannot be reached, or a name is taken by other arguments.
         GroupFailed: If a member failed; the rows of all others are written.
     """
-    failed = None
-    try:
-        run.run(experiments, judge, folders, "published")
-    except GroupFailed as error:
-        failed = error
-    table = measure(experiments, judge, folders)
-    if failed:
-        raise failed
-    return table
+    return run.run_and_measure(
+        experiments, judge, folders, "published", lambda: measure(experiments, judge, folders)
+    )
 
 
 def measure(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders) -> Path:

@@ -1,7 +1,7 @@
 """Run a group: train what is missing, evaluate what has no row yet, leave the rest alone."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from dpsnn.evaluation.report import (
     save_figure,
 )
 from dpsnn.experiments.groups import Experiment
-from dpsnn.experiments.progress import Progress, note
+from dpsnn.experiments.progress import GroupFailed, Progress, note
 from dpsnn.experiments.train import Folders, complete, train_attacker, train_classifier
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 
@@ -335,6 +335,27 @@ def run(
             board.check(path.name, lambda: evaluate_attackers(attackers, folders, name))
     board.close()
     return trained
+
+
+def run_and_measure(
+    experiments: Sequence[Experiment],
+    judge: ClassifierSpec,
+    folders: Folders,
+    group: str,
+    measure: Callable[[], Path],
+) -> Path:
+    """Run a group as `run` does, then bring a table of its own up to date, also where a member failed.
+
+    Returns:
+        What `measure` returns: the table.
+    """
+    try:
+        run(experiments, judge, folders, group)
+    except GroupFailed:
+        # What the other members gave is not lost.
+        measure()
+        raise
+    return measure()
 
 
 def performance(folders: Folders, dataset: str) -> tuple[Path, Path]:

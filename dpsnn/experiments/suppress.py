@@ -16,7 +16,7 @@ from dpsnn.evaluation import tables
 from dpsnn.evaluation.attackers import INVERTED, attacker_row
 from dpsnn.experiments import run
 from dpsnn.experiments.groups import Experiment
-from dpsnn.experiments.progress import GroupFailed, note
+from dpsnn.experiments.progress import note
 from dpsnn.experiments.train import Folders
 from dpsnn.networks.lenet5 import CUTS
 from dpsnn.specs import AttackerSpec, ClassifierSpec
@@ -158,15 +158,9 @@ def suppress(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: 
         UsageError: If data cannot be reached, or a name is taken by other arguments.
         GroupFailed: If a member failed; the rows of all others are written.
     """
-    failed = None
-    try:
-        run.run(experiments, judge, folders, "suppress")
-    except GroupFailed as error:
-        failed = error
-    table = measure(experiments, folders)
-    if failed:
-        raise failed
-    return table
+    return run.run_and_measure(
+        experiments, judge, folders, "suppress", lambda: measure(experiments, folders)
+    )
 
 
 def measure(experiments: Sequence[Experiment], folders: Folders) -> Path:

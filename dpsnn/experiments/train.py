@@ -98,7 +98,7 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
             return done
         classifier = checkpoints.build_classifier(spec)
         private = checkpoints.private_training(spec)
-        data.poisson = private is not None
+        data.poisson, data.fixed_order = private is not None, spec.fixed_order
         silencer = checkpoints.suppression(spec)
         callbacks = [callback for callback in (private, silencer) if callback]
         defences = [type(d).__name__ for d in (*classifier.defences, *callbacks)]

@@ -25,6 +25,7 @@ KEY = (
     "MaxEpochs",
     "BatchSize",
     "SGDMomentum",
+    "ConstantRate",
     "LearningRate",
 )
 
@@ -75,6 +76,7 @@ def _settings(spec: ClassifierSpec) -> dict[str, object]:
         spec.max_epochs,
         spec.batch_size,
         spec.sgd_momentum,
+        spec.constant_rate,
         spec.learning_rate,
     )
     return dict(zip(KEY, values))
