@@ -181,3 +181,61 @@ def test_fit_trains_a_module_and_data_of_ones_own() -> None:
         precision="32",
     )
     assert fitted.epoch == 0 and 0 <= fitted.value <= 1 and not classifier.training
+
+
+class StepSizes(pl.Callback):
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_the_step_size_decays_to_zero_unless_it_is_to_stay(constant: bool) -> None:
+    classifier, steps = make(learning_rate=0.01, constant_rate=constant), StepSizes()
+    data = Digits(batch_size=500)
+    fit(
+        classifier,
+        data,
+        monitor="val/accuracy",
+        mode="max",
+        max_epochs=2,
+        seed=0,
+        callbacks=[steps],
+    )
+    if constant:
+        assert set(steps.seen) == {0.01}
+    else:
+        assert steps.seen[0] < 0.01 and steps.seen == sorted(steps.seen, reverse=True)
+        assert steps.seen[-1] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_images_come_shuffled_anew_unless_their_order_is_fixed(fixed: bool) -> None:
+    data = Digits(batch_size=64)
+    data.fixed_order = fixed
+    labels = data.tensors("train")[1]
+    epochs = []
+    for epoch in (0, 1):
+        data.trainer = Mock(current_epoch=epoch)
+        data.trainer.strategy.root_device = torch.device("cpu")
+        epochs.append(torch.cat([batch[1] for batch in data.train_dataloader()]))
+    assert torch.equal(epochs[0], epochs[1]) == fixed
+    assert torch.equal(epochs[0], labels) == fixed
+    assert torch.equal(epochs[1].sort().values, labels.sort().values)
+
+
+def test_the_order_of_a_spec_is_that_of_its_training(tmp_path: Path) -> None:
+    digests = []
+    for fixed in (False, True):
+        spec = ClassifierSpec(max_epochs=1, batch_size=256, fixed_order=fixed)
+        path = train_classifier(spec, folders(tmp_path))
+        assert path.name.startswith(f"digits_00noise_00nopeek{'_fixedorder' * fixed}_epoch")
+        digests.append(checkpoints.read(path, CLASSIFIER).digest)
+    assert len(set(digests)) == 2
+
+
+def test_private_training_takes_no_fixed_order() -> None:
+    with pytest.raises(ValueError, match="leave out --fixed_order"):
+        ClassifierSpec(dp_noise_multiplier=1.0, fixed_order=True)

@@ -19,7 +19,7 @@ from dpsnn.evaluation.published import BATCH, batch_dcorr
 from dpsnn.experiments import published as module
 from dpsnn.experiments.ledger import write_ledger
 from dpsnn.experiments.progress import GroupFailed
-from dpsnn.experiments.published import PUBLISHED, Published, published_experiments
+from dpsnn.experiments.published import CONTROL, PUBLISHED, Published, published_experiments
 from dpsnn.experiments.train import TRIAL_RATES
 from dpsnn.networks import titcombe, titcombe_softmax
 from dpsnn.specs import AttackerSpec, ClassifierSpec
@@ -101,12 +101,15 @@ def test_too_few_samples_are_refused() -> None:
 
 def test_the_protocol_is_that_of_the_paper() -> None:
     experiments = published_experiments(ClassifierSpec(dataset="mnist"), AttackerSpec())
-    assert [(e.classifier.noise_scale, e.classifier.nopeek_weight) for e in experiments] == [
-        row[:2] for row in PUBLISHED
-    ]
+    defences = [(e.classifier.noise_scale, e.classifier.nopeek_weight) for e in experiments]
+    assert defences == [*(row[:2] for row in PUBLISHED), CONTROL, CONTROL]
+    *_, shuffled, ours = (e.classifier for e in experiments)
+    assert shuffled.constant_rate and not ours.constant_rate
+    assert not shuffled.fixed_order and not ours.fixed_order
     for experiment in experiments:
         spec = experiment.classifier
         assert (spec.network, spec.learning_rate) == ("titcombe_softmax", 1e-4)
+        assert (spec.constant_rate and spec.fixed_order) == (experiment not in experiments[-2:])
         expected = (32, 2) if spec.nopeek_weight else (128, 1)
         assert (spec.batch_size, spec.nopeek_exponent) == expected
         (attacker,) = experiment.attackers
@@ -119,7 +122,7 @@ def test_dry_run_prints_the_protocol_as_commands(
     assert main(["published", "--dataset", "mnist", "--seeds", "0", "4", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert not list(place.iterdir()), "a dry run writes nothing"
-    assert len(lines) == 1 + 2 * 40 + 2
+    assert len(lines) == 1 + 2 * 44 + 2
     assert "--validator" in lines[0]
     for line in lines:
         _, script, *options = shlex.split(line)
@@ -140,7 +143,7 @@ def test_dry_run_prints_the_protocol_as_commands(
             assert ("_exp2_" in given["--model"]) == ("_00nopeek" not in given["--model"])
         assert main([Path(script).stem, *options, "--no_such_option"]) == 2
         assert "no_such_option" in capsys.readouterr().err
-    assert [line.count("--seed 4") for line in lines] == [0] * 41 + [1] * 40 + [0] * 2
+    assert [line.count("--seed 4") for line in lines] == [0] * 45 + [1] * 44 + [0] * 2
 
 
 @pytest.mark.parametrize(
@@ -170,8 +173,14 @@ def test_two_rows_from_end_to_end_and_again_without_work(
     table = Path("results/published/quantitative_measures/published.csv")
     assert out.splitlines()[-1] == str(table) and err.count("as published") == 2
     plain, both = rows(table)
-    assert plain["Model"] == "digits_00noise_00nopeek_titcombe_softmax_epoch=00"
-    assert both["Model"] == "digits_05noise_01nopeek_exp2_titcombe_softmax_epoch=00"
+    assert (
+        plain["Model"]
+        == "digits_00noise_00nopeek_titcombe_softmax_constantrate_fixedorder_epoch=00"
+    )
+    assert (
+        both["Model"]
+        == "digits_05noise_01nopeek_exp2_titcombe_softmax_constantrate_fixedorder_epoch=00"
+    )
     for row in (plain, both):
         assert 0 < float(row["ReconstructionDCorr"]) <= 1 and float(row["MSE"]) > 0
         assert 0 < float(row["ActivationDCorrFloor"]) < float(row["ActivationDCorr"]) <= 1
@@ -271,6 +280,8 @@ def protocol_row(noise: float, weight: float, dcorr: float, **more: object) -> d
         "Dataset": "mnist",
         "Seed": 0,
         "MaxEpochs": 10,
+        "ConstantRate": True,
+        "FixedOrder": True,
         **more,
     }
 
@@ -336,6 +347,8 @@ def tables_of_both(place: Path) -> Path:
             protocol_row(0.5, 0.25, 0.742, MaxEpochs=4),
             protocol_row(0.5, 0.25, 0.999, Model="other seed", Seed=1),
             protocol_row(1.0, 0.1, 0.575, Dataset="digits"),
+            protocol_row(0.1, 0.1, 0.571, Model="shuffled", FixedOrder=False),
+            protocol_row(0.1, 0.1, 0.631, Model="ours", FixedOrder=False, ConstantRate=False),
         ],
     )
     wire = {"Adaptive": False, "Decoder": "linear", "Attacker": "a0.5_0.1"}
@@ -399,6 +412,13 @@ def test_the_ledger_says_what_the_numbers_show(
     assert beyond.endswith("Not run soundly.") and "(b)" not in beyond and "(a)" not in beyond
     (missing,) = (line for line in lines if line.startswith("- **Noise 1, NoPeek 0.1.**"))
     assert missing.endswith("Not run by the published protocol. Not run soundly.")
+
+    ways = [line.split(" | ") for line in lines if " step size, " in line and line[0] == "|"]
+    assert [(way[0], way[1]) for way in ways] == [
+        ("| constant step size, fixed order (protocol)", "not run"),
+        ("| constant step size, shuffled", "0.571 ± 0.003"),
+        ("| decaying step size, shuffled", "0.631 ± 0.003"),
+    ]
 
     (sound,) = (line for line in lines if line.startswith("| 0.5 | 0.1 | 2,000 |"))
     assert sound.split(" | ")[3:] == [

@@ -128,6 +128,8 @@ def published_row(
     row: dict[str, object] = {
         "Model": attacked.spec.model,
         **{column: honest.get(column) for column in FROM_HONEST_ROW},
+        "ConstantRate": spec.constant_rate,
+        "FixedOrder": spec.fixed_order,
         **_columns("Activation", images, activation),
         **_columns("Smashed", images, smashed),
     }

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
-from dpsnn.experiments.published import PUBLISHED, Published
+from dpsnn.experiments.published import CONTROL, PUBLISHED, Published
 from dpsnn.specs import ClassifierSpec
+from dpsnn.tensors import Number
 
 Row = Mapping[str, str]
 
@@ -63,6 +64,35 @@ def best(line: Line, column: str, sign: int) -> tuple[str, Row] | None:
     return kind, row
 
 
+def _read(path: Path, key: Sequence[str], dataset: str) -> list[dict[str, str]]:
+    return [row for row in tables.read(path, key) if row.get("Dataset") == dataset]
+
+
+PROTOCOL = (True, True)
+"""The paper's training: a constant step size, images in a fixed order."""
+
+
+def training(row: Row) -> tuple[bool, bool]:
+    """Whether the step size was constant, and the order of the images fixed."""
+    return row.get("ConstantRate") == "True", row.get("FixedOrder") == "True"
+
+
+def published_rows(dataset: str, published_dir: Path) -> list[dict[str, str]]:
+    """Our rows of published statistics, the controls included."""
+    return _read(tables.published_table(published_dir), tables.CLASSIFIER_KEY, dataset)
+
+
+def controls(dataset: str, published_dir: Path) -> dict[tuple[bool, bool], Row]:
+    """The row that was trained in several ways, by its `training`; the smallest seed of each."""
+    rows = published_rows(dataset, published_dir)
+    found = {}
+    for way in {training(row) for row in rows}:
+        row = _pick([row for row in rows if training(row) == way], CONTROL)
+        if row is not None:
+            found[way] = row
+    return found
+
+
 def gather(dataset: str, published_dir: Path, results_dir: Path) -> list[Line]:
     """One line per published row, in the paper's order.
 
@@ -75,13 +105,10 @@ def gather(dataset: str, published_dir: Path, results_dir: Path) -> list[Line]:
         UsageError: If there is not a single row for the data set, or a table is damaged.
     """
 
-    def read(path: Path, key: Sequence[str]) -> list[dict[str, str]]:
-        return [row for row in tables.read(path, key) if row.get("Dataset") == dataset]
-
-    protocol = read(tables.published_table(published_dir), tables.CLASSIFIER_KEY)
-    wires = read(tables.attackers_table(published_dir), tables.ATTACKER_KEY)
-    models = read(tables.models_table(results_dir), tables.CLASSIFIER_KEY)
-    attacks = read(tables.attackers_table(results_dir), tables.ATTACKER_KEY)
+    protocol = [row for row in published_rows(dataset, published_dir) if training(row) == PROTOCOL]
+    wires = _read(tables.attackers_table(published_dir), tables.ATTACKER_KEY, dataset)
+    models = _read(tables.models_table(results_dir), tables.CLASSIFIER_KEY, dataset)
+    attacks = _read(tables.attackers_table(results_dir), tables.ATTACKER_KEY, dataset)
     if not protocol and not models:
         raise UsageError(
             f"no results for {dataset} in {published_dir} or {results_dir}; run"
@@ -90,7 +117,7 @@ def gather(dataset: str, published_dir: Path, results_dir: Path) -> list[Line]:
     sound = [row for row in models if _is_sound(row)]
     lines = []
     for paper in PUBLISHED:
-        ours, honest = _pick(protocol, paper), _pick(sound, paper)
+        ours, honest = _pick(protocol, paper[:2]), _pick(sound, paper[:2])
         names = (ours["Model"], ours.get("Attacker")) if ours else ()
         wire = next((row for row in wires if (row["Model"], row["Attacker"]) == names), None)
         lines.append(Line(paper, ours, wire, honest, _attackers(attacks, honest)))
@@ -109,9 +136,8 @@ def _is_sound(row: Row) -> bool:
     )
 
 
-def _pick(rows: Iterable[Row], paper: Published) -> Row | None:
-    """The row with these defences and the smallest seed; the latest of several."""
-    wanted = (paper.noise_scale, paper.nopeek_weight)
+def _pick(rows: Iterable[Row], wanted: tuple[Number, Number]) -> Row | None:
+    """The row with this noise and NoPeek weight and the smallest seed; the latest of several."""
     fitting = [
         row for row in rows if (number(row, "NoiseScale"), number(row, "NopeekWeight")) == wanted
     ]

@@ -65,9 +65,15 @@ PUBLISHED = (
 
 EPOCHS = 10
 
+CONTROL = (0.1, 0.1)
+"""Noise and NoPeek weight of the row that is also trained otherwise, to see what the training itself does to it."""
+
 
 def published_experiments(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
-    """The paper's own protocol, flaws included: softmax before cross-entropy, naive linear attackers."""
+    """The paper's own protocol, flaws included: softmax before cross-entropy, naive linear attackers.
+
+    One row is trained twice more: with shuffled images, and with a decaying step size as well.
+    """
     base = replace(
         base,
         network="titcombe_softmax",
@@ -77,13 +83,17 @@ def published_experiments(base: ClassifierSpec, attacker: AttackerSpec) -> list[
         fixed_order=True,
     )
     attackers = (replace(attacker, decoder="linear", naive=True, batch_size=128),)
-    experiments = []
+    experiments, controls = [], []
     for row in PUBLISHED:
         spec = replace(base, noise_scale=row.noise_scale, nopeek_weight=row.nopeek_weight)
         if row.nopeek_weight:
             spec = replace(spec, nopeek_exponent=2.0, batch_size=BATCH)
         experiments.append(Experiment(spec, attackers))
-    return experiments
+        if row[:2] == CONTROL:
+            for constant in (True, False):
+                otherwise = replace(spec, constant_rate=constant, fixed_order=False)
+                controls.append(Experiment(otherwise, attackers))
+    return experiments + controls
 
 
 def published(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders) -> Path:
