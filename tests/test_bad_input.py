@@ -20,7 +20,9 @@ import torch
 import torchvision
 
 from dpsnn import checkpoints, cli
+from dpsnn.data import DATASETS
 from dpsnn.data.mnist import FILES
+from dpsnn.networks import NETWORKS
 
 FileMaker = Callable[..., Path]
 Refused = Callable[..., str]
@@ -78,7 +80,7 @@ NOT_NEGATIVE = "it must be a finite number, 0 or greater"
 POSITIVE = "it must be a finite number, greater than 0"
 EXPONENT = "it must be in (0, 2]"
 WHOLE = "it must be a whole number from"
-SETS = "choose from ['digits', 'emnist', 'mnist', 'omniglot', 'omniglot28', 'omniglot_overlap']"
+SETS = f"choose from {sorted(DATASETS)}"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ SETS = "choose from ['digits', 'emnist', 'mnist', 'omniglot', 'omniglot28', 'omn
         (
             "network",
             "resnet",
-            "choose from ['lenet5', 'mobile', 'titcombe', 'titcombe_softmax', 'validator']",
+            f"choose from {sorted(NETWORKS)}",
         ),
         ("precision", "16", "choose from ['32', 'auto', 'bf16']"),
         ("noise_scale", "much", "invalid float value"),

@@ -232,6 +232,7 @@ def small(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_the_whole_study_in_small(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "faces --max_epochs 20 --iterations 100 --seeds 0".split()
     assert main(words) == 0

@@ -88,6 +88,7 @@ def check(table: Path, cuts: tuple[str, ...], sparsities: tuple[float, ...]) -> 
     assert (one["PublishedSSIM2"], one["PublishedValConfidence"]) == ("0.264", "55.8")
 
 
+@pytest.mark.slow
 def test_the_study_in_little(
     place: Path, few_cuts: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,6 @@ from dpsnn.attacks.sign_descent import SignDescent
 ATTACKS: dict[str, type] = {
     "decoder": DecoderAttack,
     "inversion": FeatureInversion,
-    "mi_face": MIFace,
     "sign": SignDescent,
 }
 
