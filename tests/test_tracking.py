@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,15 +17,27 @@ from dpsnn.experiments.tracking import has_account, summarise
 BLOCK = 32 * 1024
 
 
-def records(path: Path) -> Iterator[wandb_internal_pb2.Record]:
+def records(path: Path) -> list[wandb_internal_pb2.Record]:
+    """All that a finished run wrote; W&B's own process may write the end of it a while after `finish` returned."""
+    for _ in range(600):
+        found = list(written(path))
+        if any(record.HasField("exit") for record in found):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has no end")
+
+
+def written(path: Path) -> Iterator[wandb_internal_pb2.Record]:
     """Read a .wandb file: a 7-byte head, then LevelDB's log format, each entry a protocol buffer."""
     content, position, parts = path.read_bytes(), 7, b""
-    assert content[:4] == b":W&B"
+    assert content[:4] in (b":W&B", b"")
     while position + 7 <= len(content):
         if BLOCK - position % BLOCK < 7:
             position += BLOCK - position % BLOCK
             continue
         _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        if position + 7 + length > len(content):
+            return  # being written
         parts += content[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # full, or last of several

@@ -45,8 +45,8 @@ def cut(line: Line, plain: Line) -> str:
     if met:
         return f"DCorr at the cut is within {TOLERANCE} {met[0]} only ({shown})."
     return (
-        f"DCorr at the cut is beyond {TOLERANCE} on both tensors ({shown}); what differs in training (seed, order,"
-        " decaying step size) was not separated."
+        f"DCorr at the cut is beyond {TOLERANCE} on both tensors ({shown}); step size and order of images are the"
+        " paper's, and what else may differ (seed, arithmetic, what the paper does not say) was not separated."
     )
 
 
