@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from dpsnn.checkpoints import attacker_name, classifier_name
+from dpsnn.experiments.comparison import PROTOCOL, controls, gather, number
 from dpsnn.experiments.groups import GROUPS, Experiment
+from dpsnn.experiments.ledger import write_ledger
+from dpsnn.experiments.reasons import is_met
 from dpsnn.experiments.run import merge
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 
-TABLES = Path(__file__).parent.parent / "results" / "quantitative_measures"
+RESULTS = Path(__file__).parent.parent / "results"
+TABLES = RESULTS / "quantitative_measures"
 
 HEADLINE = [
     "00noise_00nopeek",
@@ -127,3 +131,41 @@ def test_the_adaptive_attacker_is_at_least_as_strong_as_the_naive_one_in_every_r
         adaptive, naive = (float(pair[key]["MSE"]) for key in ("True", "False"))
         margin = 1.96 * max(float(row["SEMSE"]) for row in pair.values())
         assert adaptive <= naive + margin, pair["True"]["Attacker"]
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def test_every_published_row_stands_beside_ours() -> None:
+    lines = gather("mnist", RESULTS / "published", RESULTS)
+    assert len(lines) == 20
+    for line in lines:
+        assert line.protocol and line.wire and line.sound and len(line.attackers) == 3, line.paper
+        assert line.protocol["MaxEpochs"] == "10"
+
+
+def test_published_distance_correlations_come_back_but_for_two_at_noise_1() -> None:
+    lines = gather("mnist", RESULTS / "published", RESULTS)
+    cuts = [line for line in lines if line.paper.dcorr is not None]
+    assert len(cuts) == 13
+    beyond = [
+        line.paper[:2]
+        for line in cuts
+        if not is_met(number(line.protocol, "ActivationDCorr"), line.paper.dcorr)
+    ]
+    assert beyond == [(1.0, 0.1), (1.0, 0.25)]
+
+
+def test_the_order_of_images_explains_the_rest() -> None:
+    """Trained as we would, the same row is further from the paper than trained as the paper did."""
+    found = {
+        way: number(row, "ActivationDCorr")
+        for way, row in controls("mnist", RESULTS / "published").items()
+    }
+    ours, shuffled, protocol = (found[way] for way in ((False, False), (True, False), PROTOCOL))
+    assert ours and shuffled and protocol and ours > shuffled > protocol + 0.02
+
+
+def test_the_ledger_is_what_its_command_writes(tmp_path: Path) -> None:
+    written = write_ledger("mnist", RESULTS / "published", RESULTS, tmp_path / "ledger.md")
+    assert written.read_bytes() == (RESULTS.parent / "docs" / "reproduction.md").read_bytes()

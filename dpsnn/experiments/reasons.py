@@ -92,7 +92,7 @@ def accuracy(line: Line, plain: Line) -> str:
         gap = f"{sound - test:+.2f} points on the test images"
         errors = (number(line.protocol, "SETestAcc"), number(line.sound, "SETestAcc"))
         if differs(sound, test, *errors):
-            changed = "softmax, step size" + (
+            changed = "softmax, step size, order" + (
                 ", batch and exponent" if line.paper.nopeek_weight else ""
             )
             parts.append(f"(c) Sound training changes it by {gap} ({changed} together).")
