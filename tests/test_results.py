@@ -140,8 +140,10 @@ def test_every_published_row_stands_beside_ours() -> None:
     lines = gather("mnist", RESULTS / "published", RESULTS)
     assert len(lines) == 20
     for line in lines:
-        assert line.protocol and line.wire and line.sound and len(line.attackers) == 3, line.paper
-        assert line.protocol["MaxEpochs"] == "10"
+        assert line.protocol and line.wire and line.protocol["MaxEpochs"] == "10", line.paper
+        # One published row is of none of the 24 classifiers.
+        if line.paper[:2] != (0.5, 0.05):
+            assert line.sound and len(line.attackers) == 3, line.paper
 
 
 def test_published_distance_correlations_come_back_but_for_two_at_noise_1() -> None:
