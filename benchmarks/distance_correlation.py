@@ -49,9 +49,8 @@ def step(
     def run() -> None:
         optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision.lightning == "bf16-mixed"):
-            smashed = classifier.transmit(images)
-            loss = F.cross_entropy(classifier.network.server(smashed).float(), labels)
-            loss = loss + classifier.defences.penalty(images, smashed)
+            smashed, penalty = classifier.defences.train_on(images, classifier.encode(images))
+            loss = F.cross_entropy(classifier.network.server(smashed).float(), labels) + penalty
         loss.backward()
         optimiser.step()
 

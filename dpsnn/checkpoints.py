@@ -81,6 +81,8 @@ def classifier_name(spec: ClassifierSpec) -> str:
     ]
     if spec.nopeek_weight and spec.nopeek_exponent != 1:
         parts.append(f"_exp{format(Decimal(repr(spec.nopeek_exponent)).normalize(), 'f')}")
+    if spec.nopeek_weight and spec.nopeek_clean:
+        parts.append("_clean")
     if spec.gaussian_std:
         parts.append(f"_{spell(spec.gaussian_std)}gaussian")
     if spec.dp_noise_multiplier:
@@ -336,12 +338,13 @@ def already(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Pa
 
 def defences_of(spec: ClassifierSpec) -> list[Defence]:
     """The defences that a spec asks for, in the order in which they act."""
-    defences: list[Defence] = [LaplaceNoise(spec.noise_scale)]
+    noise: list[Defence] = [LaplaceNoise(spec.noise_scale)]
     if spec.gaussian_std:
-        defences.append(GaussianNoise(spec.gaussian_std))
-    if spec.nopeek_weight:
-        defences.append(NoPeek(spec.nopeek_weight, spec.nopeek_exponent))
-    return defences
+        noise.append(GaussianNoise(spec.gaussian_std))
+    if not spec.nopeek_weight:
+        return noise
+    nopeek = NoPeek(spec.nopeek_weight, spec.nopeek_exponent)
+    return [nopeek, *noise] if spec.nopeek_clean else [*noise, nopeek]
 
 
 def build_classifier(spec: ClassifierSpec) -> SplitClassifier:

@@ -52,9 +52,8 @@ class SplitClassifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = batch
-        smashed = self.transmit(images)
+        smashed, penalty = self.defences.train_on(images, self.encode(images))
         task_loss = F.cross_entropy(self.network.server(smashed).float(), labels)
-        penalty = self.defences.penalty(images, smashed)
         self._log("train", task_loss=task_loss, penalty=penalty, size=len(images))
         return task_loss + penalty
 

@@ -82,6 +82,9 @@ class ClassifierSpec:
     nopeek_exponent: Number = option(
         1.0, "power of the distances in NoPeek, in (0, 2]; 2 is the published statistic"
     )
+    nopeek_clean: bool = option(
+        False, "let NoPeek look at the activation before the noise, not at what crosses the wire"
+    )
     dp_noise_multiplier: Number = option(
         0.0, "DP-SGD: standard deviation of the noise in a step, over the clip norm; 0 is none"
     )

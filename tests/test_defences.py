@@ -109,5 +109,19 @@ def test_a_combination_is_a_list(activation: torch.Tensor) -> None:
     torch.manual_seed(3)
     torch.testing.assert_close(smashed, LaplaceNoise(1.0)(activation))
     expected = 0.75 * distance_correlation(images, smashed)
-    torch.testing.assert_close(both.penalty(images, smashed), expected)
+    torch.manual_seed(3)
+    again, penalty = both.train_on(images, activation)
+    assert torch.equal(again, smashed)
+    torch.testing.assert_close(penalty, expected)
     assert torch.equal(DefenceList()(activation), activation)
+
+
+def test_nopeek_looks_at_what_has_come_as_far_as_it(activation: torch.Tensor) -> None:
+    images = activation[:, :64].reshape(20, 1, 8, 8) + 2
+    noise, nopeek = LaplaceNoise(1.0), NoPeek(1.0)
+    smashed, noisy = DefenceList([noise, nopeek]).train_on(images, activation)
+    torch.testing.assert_close(noisy, distance_correlation(images, smashed))
+    smashed, clean = DefenceList([nopeek, noise]).train_on(images, activation)
+    torch.testing.assert_close(clean, distance_correlation(images, activation))
+    assert not torch.equal(smashed, activation), "the noise is on the wire all the same"
+    assert clean > noisy + 0.05

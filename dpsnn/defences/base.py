@@ -18,12 +18,15 @@ class Defence(nn.Module):
         return activation
 
     def penalty(self, images: Images, smashed: Smashed) -> Tensor:
-        """A scalar added to the training loss."""
+        """A scalar added to the training loss, of the images and of what this defence gave."""
         return torch.zeros((), device=smashed.device)
 
 
 class DefenceList(nn.ModuleList):
-    """Defences applied in order; their penalties add up. A combination is a list, never a class."""
+    """Defences applied in order; their penalties add up. A combination is a list, never a class.
+
+    A penalty looks at what has come as far as its defence: behind noise at noisy values, before it at clean ones.
+    """
 
     def __init__(self, defences: Iterable[Defence] = ()) -> None:
         super().__init__(defences)
@@ -33,12 +36,14 @@ class DefenceList(nn.ModuleList):
             activation = defence(activation)
         return activation
 
-    def penalty(self, images: Images, smashed: Smashed) -> Tensor:
-        total = torch.zeros((), device=smashed.device)
+    def train_on(self, images: Images, activation: Activation) -> tuple[Smashed, Tensor]:
+        """What crosses the wire, and the sum of the penalties."""
+        total = torch.zeros((), device=activation.device)
         for defence in self:
             assert isinstance(defence, Defence)
-            total = total + defence.penalty(images, smashed)
-        return total
+            activation = defence(activation)
+            total = total + defence.penalty(images, activation)
+        return activation, total
 
 
 def checked_strength(value: Number, what: str) -> float:

@@ -88,6 +88,7 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
         "GaussianStd": spec.gaussian_std,
         "NopeekWeight": spec.nopeek_weight,
         "NopeekExponent": spec.nopeek_exponent if spec.nopeek_weight else None,
+        "NopeekClean": spec.nopeek_clean or None,
         "Epsilon": transmission_epsilon(
             spec.noise_scale, spec.gaussian_std, network.cut_shape.numel(), network.bound
         ),
@@ -107,6 +108,8 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
         "BatchSize": spec.batch_size,
         "LearningRate": spec.learning_rate,
         "SGDMomentum": spec.sgd_momentum,
+        "ConstantRate": spec.constant_rate or None,
+        "FixedOrder": spec.fixed_order or None,
         "Precision": stored.record["precision"],
         "Digest": stored.digest,
     }

@@ -130,6 +130,7 @@ def published_row(
         **{column: honest.get(column) for column in FROM_HONEST_ROW},
         "ConstantRate": spec.constant_rate,
         "FixedOrder": spec.fixed_order,
+        "NopeekClean": spec.nopeek_clean,
         **_columns("Activation", images, activation),
         **_columns("Smashed", images, smashed),
     }

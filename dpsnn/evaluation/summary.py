@@ -17,6 +17,7 @@ MODEL_SETTINGS = (
     "GaussianStd",
     "NopeekWeight",
     "NopeekExponent",
+    "NopeekClean",
     "Epsilon",
     "DPNoiseMultiplier",
     "DPMaxGradNorm",
@@ -25,6 +26,8 @@ MODEL_SETTINGS = (
     "BatchSize",
     "LearningRate",
     "SGDMomentum",
+    "ConstantRate",
+    "FixedOrder",
     "Precision",
 )
 MODEL_VALUES = ("MeanTrainAcc", "MeanValAcc", "TestAcc", "MeanTrainDCorr", "MeanValDCorr")

@@ -132,6 +132,7 @@ def _is_sound(row: Row) -> bool:
         and not number(row, "GaussianStd")
         and not number(row, "DPNoiseMultiplier")
         and not number(row, "SuppressSparsity")
+        and not any(row.get(column) for column in ("NopeekClean", "ConstantRate", "FixedOrder"))
         and number(row, "NopeekExponent") in (None, 1)
     )
 

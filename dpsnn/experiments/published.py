@@ -68,11 +68,15 @@ EPOCHS = 10
 CONTROL = (0.1, 0.1)
 """Noise and NoPeek weight of the row that is also trained otherwise, to see what the training itself does to it."""
 
+CLEAN_CONTROL_NOISE = 1.0
+"""Noise of the rows whose NoPeek also looks at the activation before the noise: the paper does not say where it did."""
+
 
 def published_experiments(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
     """The paper's own protocol, flaws included: softmax before cross-entropy, naive linear attackers.
 
-    One row is trained twice more: with shuffled images, and with a decaying step size as well.
+    One row is trained twice more: with shuffled images, and with a decaying step size as well. Those with much noise
+    are trained once more: with NoPeek before the noise.
     """
     base = replace(
         base,
@@ -93,6 +97,8 @@ def published_experiments(base: ClassifierSpec, attacker: AttackerSpec) -> list[
             for constant in (True, False):
                 otherwise = replace(spec, constant_rate=constant, fixed_order=False)
                 controls.append(Experiment(otherwise, attackers))
+        if row.nopeek_weight and row.noise_scale == CLEAN_CONTROL_NOISE:
+            controls.append(Experiment(replace(spec, nopeek_clean=True), attackers))
     return experiments + controls
 
 

@@ -41,8 +41,8 @@ class Results:
             models["DPNoiseMultiplier"] = None
         usual = models.NopeekExponent.isna() | (models.NopeekExponent == 1)
         usual &= (models.GaussianStd == 0) & (models.Network == "titcombe")
-        if "SuppressSparsity" in models:
-            usual &= models.SuppressSparsity.isna()
+        for column in {"SuppressSparsity", "NopeekClean", "ConstantRate", "FixedOrder"} & {*models}:
+            usual &= models[column].isna()
         self.models = models[usual & models.DPNoiseMultiplier.isna()].copy()
         self.attackers = attackers[attackers.Model.isin(self.models.Model)].copy()
         if "Attack" in attackers:
