@@ -82,7 +82,12 @@ def test_a_number_loses_its_decimal_point(number: float, spelled: str) -> None:
             "digits_00noise_05nopeek_exp0.5",
         ),
         (
-            {"noise_scale": 1.0, "nopeek_weight": 0.5, "nopeek_exponent": 2.0, "nopeek_clean": True},
+            {
+                "noise_scale": 1.0,
+                "nopeek_weight": 0.5,
+                "nopeek_exponent": 2.0,
+                "nopeek_clean": True,
+            },
             "digits_10noise_05nopeek_exp2_clean",
         ),
         ({"nopeek_exponent": 2.0}, "digits_00noise_00nopeek"),

@@ -102,14 +102,16 @@ def test_too_few_samples_are_refused() -> None:
 def test_the_protocol_is_that_of_the_paper() -> None:
     experiments = published_experiments(ClassifierSpec(dataset="mnist"), AttackerSpec())
     defences = [(e.classifier.noise_scale, e.classifier.nopeek_weight) for e in experiments]
-    assert defences == [*(row[:2] for row in PUBLISHED), CONTROL, CONTROL]
-    *_, shuffled, ours = (e.classifier for e in experiments)
+    clean = [(1.0, 0.1), (1.0, 0.25), (1.0, 0.5)]
+    assert defences == [*(row[:2] for row in PUBLISHED), CONTROL, CONTROL, *clean]
+    shuffled, ours = (e.classifier for e in experiments[-5:-3])
     assert shuffled.constant_rate and not ours.constant_rate
     assert not shuffled.fixed_order and not ours.fixed_order
     for experiment in experiments:
         spec = experiment.classifier
         assert (spec.network, spec.learning_rate) == ("titcombe_softmax", 1e-4)
-        assert (spec.constant_rate and spec.fixed_order) == (experiment not in experiments[-2:])
+        assert (spec.constant_rate and spec.fixed_order) == (experiment not in experiments[-5:-3])
+        assert spec.nopeek_clean == (experiment in experiments[-3:])
         expected = (32, 2) if spec.nopeek_weight else (128, 1)
         assert (spec.batch_size, spec.nopeek_exponent) == expected
         (attacker,) = experiment.attackers
@@ -122,7 +124,7 @@ def test_dry_run_prints_the_protocol_as_commands(
     assert main(["published", "--dataset", "mnist", "--seeds", "0", "4", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert not list(place.iterdir()), "a dry run writes nothing"
-    assert len(lines) == 1 + 2 * 44 + 2
+    assert len(lines) == 1 + 2 * 50 + 2
     assert "--validator" in lines[0]
     for line in lines:
         _, script, *options = shlex.split(line)
@@ -143,7 +145,7 @@ def test_dry_run_prints_the_protocol_as_commands(
             assert ("_exp2_" in given["--model"]) == ("_00nopeek" not in given["--model"])
         assert main([Path(script).stem, *options, "--no_such_option"]) == 2
         assert "no_such_option" in capsys.readouterr().err
-    assert [line.count("--seed 4") for line in lines] == [0] * 45 + [1] * 44 + [0] * 2
+    assert [line.count("--seed 4") for line in lines] == [0] * 51 + [1] * 50 + [0] * 2
 
 
 @pytest.mark.parametrize(
@@ -347,6 +349,7 @@ def tables_of_both(place: Path) -> Path:
             protocol_row(0.5, 0.25, 0.742, MaxEpochs=4),
             protocol_row(0.5, 0.25, 0.999, Model="other seed", Seed=1),
             protocol_row(1.0, 0.1, 0.575, Dataset="digits"),
+            protocol_row(0.5, 0.25, 0.502, Model="clean", NopeekClean=True),
             protocol_row(0.1, 0.1, 0.571, Model="shuffled", FixedOrder=False),
             protocol_row(0.1, 0.1, 0.631, Model="ours", FixedOrder=False, ConstantRate=False),
         ],
@@ -408,7 +411,11 @@ def test_the_ledger_says_what_the_numbers_show(
         assert sentence in met
     (beyond,) = (line for line in lines if line.startswith("- **Noise 0.5, NoPeek 0.25.**"))
     assert "Epochs of ours by the protocol: 4, not 10." in beyond
-    assert "beyond 0.08 on both tensors (+0.300 on the activation, +0.200 on the wire)" in beyond
+    assert "beyond 0.08 on both tensors (+0.300 on the activation, +0.200 on the wire)." in beyond
+    assert (
+        "NoPeek before the noise, as the paper's may have been, turns DCorr of the activation from 0.742 into 0.502,"
+        " within 0.08 of the paper's (+0.060)." in beyond
+    )
     assert beyond.endswith("Not run soundly.") and "(b)" not in beyond and "(a)" not in beyond
     (missing,) = (line for line in lines if line.startswith("- **Noise 1, NoPeek 0.1.**"))
     assert missing.endswith("Not run by the published protocol. Not run soundly.")
@@ -433,7 +440,7 @@ def test_the_ledger_says_what_the_numbers_show(
     assert accuracies in lines
     assert all(
         sum(line.startswith(f"| {row.noise_scale:g} | {row.nopeek_weight:g} |") for line in lines)
-        == 4
+        == 4 + (row.noise_scale == 1 and row.dcorr is not None)
         for row in PUBLISHED
     )
 

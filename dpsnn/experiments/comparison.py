@@ -26,6 +26,8 @@ class Line(NamedTuple):
     paper: Published
     protocol: Row | None
     """Our row of published statistics."""
+    clean: Row | None
+    """The same with NoPeek before the noise."""
     wire: Row | None
     """The protocol's attacker, scored honestly on what crosses the wire."""
     sound: Row | None
@@ -68,13 +70,25 @@ def _read(path: Path, key: Sequence[str], dataset: str) -> list[dict[str, str]]:
     return [row for row in tables.read(path, key) if row.get("Dataset") == dataset]
 
 
-PROTOCOL = (True, True)
-"""The paper's training: a constant step size, images in a fixed order."""
+class Training(NamedTuple):
+    """How a row of published statistics was trained."""
+
+    constant_rate: bool = True
+    fixed_order: bool = True
+    nopeek_clean: bool = False
 
 
-def training(row: Row) -> tuple[bool, bool]:
-    """Whether the step size was constant, and the order of the images fixed."""
-    return row.get("ConstantRate") == "True", row.get("FixedOrder") == "True"
+PROTOCOL = Training()
+"""The paper's: a constant step size, images in a fixed order; where NoPeek acted it does not say."""
+
+CLEAN = Training(nopeek_clean=True)
+
+
+def training(row: Row) -> Training:
+    """How our row was trained."""
+    return Training(
+        *(row.get(column) == "True" for column in ("ConstantRate", "FixedOrder", "NopeekClean"))
+    )
 
 
 def published_rows(dataset: str, published_dir: Path) -> list[dict[str, str]]:
@@ -82,7 +96,7 @@ def published_rows(dataset: str, published_dir: Path) -> list[dict[str, str]]:
     return _read(tables.published_table(published_dir), tables.CLASSIFIER_KEY, dataset)
 
 
-def controls(dataset: str, published_dir: Path) -> dict[tuple[bool, bool], Row]:
+def controls(dataset: str, published_dir: Path) -> dict[Training, Row]:
     """The row that was trained in several ways, by its `training`; the smallest seed of each."""
     rows = published_rows(dataset, published_dir)
     found = {}
@@ -104,8 +118,9 @@ def gather(dataset: str, published_dir: Path, results_dir: Path) -> list[Line]:
     Raises:
         UsageError: If there is not a single row for the data set, or a table is damaged.
     """
-
-    protocol = [row for row in published_rows(dataset, published_dir) if training(row) == PROTOCOL]
+    ours = published_rows(dataset, published_dir)
+    protocol = [row for row in ours if training(row) == PROTOCOL]
+    clean = [row for row in ours if training(row) == CLEAN]
     wires = _read(tables.attackers_table(published_dir), tables.ATTACKER_KEY, dataset)
     models = _read(tables.models_table(results_dir), tables.CLASSIFIER_KEY, dataset)
     attacks = _read(tables.attackers_table(results_dir), tables.ATTACKER_KEY, dataset)
@@ -117,10 +132,10 @@ def gather(dataset: str, published_dir: Path, results_dir: Path) -> list[Line]:
     sound = [row for row in models if _is_sound(row)]
     lines = []
     for paper in PUBLISHED:
-        ours, honest = _pick(protocol, paper[:2]), _pick(sound, paper[:2])
-        names = (ours["Model"], ours.get("Attacker")) if ours else ()
+        same, before, honest = (_pick(rows, paper[:2]) for rows in (protocol, clean, sound))
+        names = (same["Model"], same.get("Attacker")) if same else ()
         wire = next((row for row in wires if (row["Model"], row["Attacker"]) == names), None)
-        lines.append(Line(paper, ours, wire, honest, _attackers(attacks, honest)))
+        lines.append(Line(paper, same, before, wire, honest, _attackers(attacks, honest)))
     return lines
 
 

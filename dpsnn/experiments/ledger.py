@@ -7,8 +7,8 @@ from statistics import mean
 from dpsnn.evaluation.tables import markdown as table
 from dpsnn.evaluation.tables import write_text
 from dpsnn.experiments import ledger_faces, ledger_omniglot
-from dpsnn.experiments.comparison import Line, Row, best, controls, gather, number
-from dpsnn.experiments.published import CONTROL, PUBLISHED
+from dpsnn.experiments.comparison import Line, Row, Training, best, controls, gather, number
+from dpsnn.experiments.published import CLEAN_CONTROL_NOISE, CONTROL, PUBLISHED
 from dpsnn.experiments.reasons import TOLERANCE, is_met, reasons
 from dpsnn.tensors import Number
 
@@ -228,13 +228,13 @@ def _gaps(lines: Iterable[Line], column: str, field: str) -> str:
 
 
 WAYS = {
-    (True, True): "constant step size, fixed order (protocol)",
-    (True, False): "constant step size, shuffled",
-    (False, False): "decaying step size, shuffled",
+    Training(): "constant step size, fixed order (protocol)",
+    Training(fixed_order=False): "constant step size, shuffled",
+    Training(constant_rate=False, fixed_order=False): "decaying step size, shuffled",
 }
 
 
-def trainings(found: Mapping[tuple[bool, bool], Row]) -> str:
+def trainings(found: Mapping[Training, Row]) -> str:
     """One row of the paper, trained in several ways."""
     noise, weight = CONTROL
     paper = next(row for row in PUBLISHED if row[:2] == CONTROL)
@@ -265,6 +265,32 @@ def trainings(found: Mapping[tuple[bool, bool], Row]) -> str:
     return f"{about}\n\n{table(headings.split('|'), rows)}"
 
 
+def before_noise(lines: Sequence[Line]) -> str:
+    """The rows with much noise, trained also with NoPeek before it."""
+    headings = (
+        "noise|NoPeek|paper|activation, behind|activation, before|floor|wire, behind|wire, before|"
+        "val accuracy, behind|val accuracy, before"
+    )
+    rows = [
+        [
+            *_defence(line),
+            pm(line.paper.dcorr, line.paper.se_dcorr, 3),
+            cell(line.protocol, "ActivationDCorr", 3),
+            *(cell(line.clean, column, 3) for column in AT_CUT[:2]),
+            cell(line.protocol, "SmashedDCorr", 3),
+            cell(line.clean, "SmashedDCorr", 3),
+            *(_accuracy(row, "MeanValAcc", "SEValAcc") for row in (line.protocol, line.clean)),
+        ]
+        for line in lines
+        if line.paper.noise_scale == CLEAN_CONTROL_NOISE and line.paper.dcorr is not None
+    ]
+    about = (
+        "NoPeek may look at what crosses the wire, *behind* the noise (protocol), or at the activation *before* it. The"
+        " paper does not say which. With little noise it cannot matter; with much it does."
+    )
+    return f"{about}\n\n{table(headings.split('|'), rows)}"
+
+
 AT_CUT = ("ActivationDCorr", "ActivationDCorrFloor", "SmashedDCorr", "SmashedDCorrFloor")
 
 
@@ -273,7 +299,7 @@ def document(
     dataset: str,
     omniglot: str,
     faces: str,
-    found: Mapping[tuple[bool, bool], Row],
+    found: Mapping[Training, Row],
 ) -> str:
     """The whole ledger as Markdown, with the row trained in several ways and the parts on Omniglot and on faces."""
     rehearsal = "" if dataset == "mnist" else REHEARSAL.format(dataset=dataset)
@@ -286,7 +312,7 @@ def document(
         "Summary": summary(lines),
         "Accuracy in percent": accuracies(lines),
         "DCorr of images and what the client gives": cuts(lines),
-        "What the training itself does to DCorr": trainings(found),
+        "What the training itself does to DCorr": f"{trainings(found)}\n\n{before_noise(lines)}",
         "The published attacker: a linear decoder of clean activations": reconstructions(lines),
         "The most harmful attacker of what crosses the wire, sound": sound_attacks(lines),
         "Row by row: where ours differ, and why": "\n".join(whys),

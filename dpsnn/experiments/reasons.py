@@ -44,9 +44,29 @@ def cut(line: Line, plain: Line) -> str:
         return f"DCorr at the cut is within {TOLERANCE} ({shown})."
     if met:
         return f"DCorr at the cut is within {TOLERANCE} {met[0]} only ({shown})."
+    text = f"DCorr at the cut is beyond {TOLERANCE} on both tensors ({shown})"
+    if line.clean is not None:
+        return f"{text}."
     return (
-        f"DCorr at the cut is beyond {TOLERANCE} on both tensors ({shown}); step size and order of images are the"
-        " paper's, and what else may differ (seed, arithmetic, what the paper does not say) was not separated."
+        f"{text}; step size and order of images are the paper's, and what else may differ (seed, arithmetic, what the"
+        " paper does not say) was not separated."
+    )
+
+
+def before(line: Line, plain: Line) -> str:
+    """Does it matter whether NoPeek looks at the activation before the noise or behind it?"""
+    paper = line.paper.dcorr
+    rows = (line.protocol, line.clean)
+    behind, clean = (number(row, "ActivationDCorr") for row in rows)
+    if paper is None or behind is None or clean is None:
+        return ""
+    errors = [number(row, "SEActivationDCorr") for row in rows]
+    if not differs(behind, clean, *errors):
+        return f"NoPeek before the noise gives no other DCorr of the activation ({clean:.3f})."
+    where = "within" if is_met(clean, paper) else "beyond"
+    return (
+        f"NoPeek before the noise, as the paper's may have been, turns DCorr of the activation from {behind:.3f} into"
+        f" {clean:.3f}, {where} {TOLERANCE} of the paper's ({clean - paper:+.3f})."
     )
 
 
@@ -189,6 +209,7 @@ def shorter(line: Line, plain: Line) -> str:
 RULES: tuple[Callable[[Line, Line], str], ...] = (
     shorter,
     cut,
+    before,
     noise,
     bias,
     accuracy,
