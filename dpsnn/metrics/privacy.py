@@ -142,14 +142,14 @@ def _classic_epsilon(history: History, delta: Number) -> float:
     return float(np.min(_rdp(history, CLASSIC_ORDERS) - math.log(delta) / (orders - 1)))
 
 
-def _rdp(history: History, orders: tuple[float, ...]) -> NDArray[np.float64]:
+def _rdp(history: History, orders: tuple[Number, ...]) -> NDArray[np.float64]:
     """Rényi DP of a training at each order: that of its steps adds up (Mironov 2017)."""
     parts = [steps * _rdp_of_step(noise, rate, orders) for noise, rate, steps in history]
     return np.sum(parts, axis=0)
 
 
 @lru_cache(maxsize=64)
-def _rdp_of_step(noise: float, rate: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
+def _rdp_of_step(noise: float, rate: float, orders: tuple[Number, ...]) -> NDArray[np.float64]:
     # Half a second; a training asks again after every epoch, and a search for the number of steps thirty times.
     from opacus.accountants.analysis.rdp import compute_rdp
 
