@@ -10,6 +10,7 @@ from dpsnn.cli import main
 from dpsnn.evaluation import tables
 from dpsnn.experiments import train
 from dpsnn.experiments.figures import SUPPRESS_FIGURES, figure_path
+from dpsnn.experiments.ledger_suppress import section
 from dpsnn.experiments.suppress import (
     MEASURES,
     PUBLISHED,
@@ -135,3 +136,69 @@ def test_a_dry_run_names_every_step(place: Path, capsys: pytest.CaptureFixture[s
     assert not list(place.iterdir())
     inversions = [line for line in lines if "--attack inversion" in line]
     assert len(inversions) == 27 and all("--steps 2 --restarts 1" in line for line in inversions)
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def scored(
+    attack: str, cut: str, sparsity: float, level: float, **more: object
+) -> dict[str, object]:
+    row: dict[str, object] = {
+        "Model": f"m{sparsity}",
+        "Attacker": f"{attack} {cut} {sparsity} {sorted(more.items())}",
+        "Attack": attack,
+        "Cut": cut,
+        "SuppressSparsity": sparsity,
+        "TestAcc": 99.0 - sparsity,
+        "Network": "lenet5",
+        "Dataset": "mnist",
+        "Images": 1000,
+        "Seed": 0,
+    }
+    floors = {"ValAccuracy": (11.0, 9.0), "ValConfidence": (8.0, 12.0)}
+    for name in MEASURES:
+        floor, mixed = floors.get(name, (0.7, 0.1))
+        row |= {name: level, f"{name}CI": 0.01, f"{name}Floor": floor, f"{name}Shuffled": mixed}
+    return row | more
+
+
+def test_the_ledger_of_suppression(tmp_path: Path) -> None:
+    text = section("mnist", tmp_path)
+    assert "Not run: `./main.sh suppress --dataset mnist`" in text
+    rows = [
+        scored(attack, cut, sparsity, level)
+        for sparsity in (0.0, 0.5, 0.95)
+        for cut in CUTS
+        for attack, level in (("sign", 0.83), ("inversion", 0.42), ("decoder", 0.33))
+    ]
+    rows += [
+        scored("sign", "fc1", 0.0, 0.99, Seed=1),
+        scored("sign", "fc1", 0.0, 0.98, Dataset="digits"),
+        scored("sign", "", 0.95, 0.77, Network="titcombe"),
+    ]
+    tables.write(suppress_table(tmp_path), rows)
+    lines = section("mnist", tmp_path).splitlines()
+    assert any("on 1,000 images that nobody trained on" in line for line in lines)
+    assert (
+        "| 0 % | 99 | 99.00 | 0.829 | 0.830 ± 0.010 | 0.243 | 0.830 ± 0.010 | 95.5 | 0.8 ± 0.0 |"
+        in lines
+    )
+    assert "| *floor* |  |  |  | 0.700 |  | 0.700 |  | 12.0 |" in lines
+    assert (
+        "| 50 % | 98.50 | 0.830 ± 0.010 | 0.8 ± 0.0 | 0.420 ± 0.010 | 0.4 ± 0.0 | 0.330 ± 0.010 | 0.3 ± 0.0 |"
+        in lines
+    )
+    assert (
+        "| 95 % | 98.05 | 0.770 ± 0.010 | 0.8 ± 0.0 | not run | not run | not run | not run |"
+        in lines
+    )
+    by_cut = [line for line in lines if line.startswith(tuple(f"| {cut} |" for cut in CUTS))]
+    assert len(by_cut) == 2 * len(CUTS), "half of the weights was not published"
+    assert by_cut[0].split(" | ")[:5] == [
+        "| conv1",
+        "0 %",
+        "0.830 ± 0.010",
+        "0.420 ± 0.010",
+        "0.330 ± 0.010",
+    ]

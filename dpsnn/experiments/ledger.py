@@ -6,7 +6,7 @@ from statistics import mean
 
 from dpsnn.evaluation.tables import markdown as table
 from dpsnn.evaluation.tables import write_text
-from dpsnn.experiments import ledger_faces, ledger_omniglot
+from dpsnn.experiments import ledger_faces, ledger_omniglot, ledger_suppress
 from dpsnn.experiments.comparison import Line, Row, Training, best, controls, gather, number
 from dpsnn.experiments.published import CLEAN_CONTROL_NOISE, CONTROL, PUBLISHED
 from dpsnn.experiments.reasons import TOLERANCE, is_met, reasons
@@ -297,11 +297,10 @@ AT_CUT = ("ActivationDCorr", "ActivationDCorrFloor", "SmashedDCorr", "SmashedDCo
 def document(
     lines: Sequence[Line],
     dataset: str,
-    omniglot: str,
-    faces: str,
     found: Mapping[Training, Row],
+    others: Mapping[str, str],
 ) -> str:
-    """The whole ledger as Markdown, with the row trained in several ways and the parts on Omniglot and on faces."""
+    """The whole ledger as Markdown, with the row trained in several ways and the parts on other publications."""
     rehearsal = "" if dataset == "mnist" else REHEARSAL.format(dataset=dataset)
     plain = next(line for line in lines if line.paper[:2] == (0, 0))
     whys = []
@@ -316,8 +315,7 @@ def document(
         "The published attacker: a linear decoder of clean activations": reconstructions(lines),
         "The most harmful attacker of what crosses the wire, sound": sound_attacks(lines),
         "Row by row: where ours differ, and why": "\n".join(whys),
-        "DP-SGD on Omniglot": omniglot,
-        "MI-FACE on faces": faces,
+        **others,
     }
     top = TOP.format(dataset=dataset, rehearsal=rehearsal, nothing=NOTHING)
     return top + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
@@ -336,11 +334,9 @@ def write_ledger(dataset: str, published_dir: Path, results_dir: Path, output: P
         UsageError: If there is no row for the data set, a table is damaged, or the folder cannot be written.
     """
     lines = gather(dataset, published_dir, results_dir)
-    text = document(
-        lines,
-        dataset,
-        ledger_omniglot.section(results_dir),
-        ledger_faces.section(results_dir),
-        controls(dataset, published_dir),
-    )
-    return write_text(output, text)
+    others = {
+        "DP-SGD on Omniglot": ledger_omniglot.section(results_dir),
+        f"Suppress-privacy on {dataset}": ledger_suppress.section(dataset, results_dir),
+        "MI-FACE on faces": ledger_faces.section(results_dir),
+    }
+    return write_text(output, document(lines, dataset, controls(dataset, published_dir), others))

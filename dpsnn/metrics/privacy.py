@@ -125,7 +125,9 @@ def dp_sgd_epsilon(history: History, delta: Number, accountant: str = "rdp") -> 
         warnings.simplefilter("ignore")
         if accountant == "rdp":
             orders = tuple(RDPAccountant.DEFAULT_ALPHAS)
-            return float(get_privacy_spent(orders=orders, rdp=_rdp(history, orders), delta=delta)[0])
+            return float(
+                get_privacy_spent(orders=orders, rdp=_rdp(history, orders), delta=delta)[0]
+            )
         made = create_accountant(accountant)
         made.history = list(history)
         try:
