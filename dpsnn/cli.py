@@ -292,19 +292,13 @@ def _study(
 
 
 def run_suppress(options: argparse.Namespace) -> Path | None:
-    base, attacker, judge, folders = _group_specs(options)
+    def perform(experiments: list[Experiment], judge: ClassifierSpec, folders: Folders) -> Path:
+        table = suppress(experiments, judge, folders)
+        print(*draw(folders, judge.dataset, SUPPRESS_FIGURES), sep="\n")
+        return table
 
-    def group(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
-        return suppress_experiments(base, attacker, options.steps, options.restarts)
-
-    experiments = _for_seeds(group, options, base, attacker)
-    if options.dry_run:
-        _print_commands(experiments, judge, folders)
-        return None
-    table = suppress(experiments, judge, folders)
-    drawn = draw(folders, base.dataset, SUPPRESS_FIGURES)
-    print(*drawn, *write_summaries(folders.results_dir), sep="\n")
-    return table
+    group = partial(suppress_experiments, steps=options.steps, restarts=options.restarts)
+    return _study(options, group, perform)
 
 
 def ledger(options: argparse.Namespace) -> Path:
