@@ -391,7 +391,7 @@ def test_the_ledger_says_what_the_numbers_show(
 
     assert (
         "- DCorr at the cut, 13 published, 2 run: within 0.08: 1 on the activation, 1 on the wire, 1 on at least one."
-        in lines
+        " With NoPeek before the noise 1 of 1 others are, on the activation." in lines
     )
     assert "- DCorr of reconstructions, 17 published, 2 run: within 0.08: 2." in lines
     gaps = "-0.02 to +0.22 points, +0.10 on average (2 rows)"

@@ -191,13 +191,20 @@ def summary(lines: Sequence[Line]) -> str:
     activation = _met(at_cut, "ActivationDCorr", lambda line: line.paper.dcorr)
     wire = _met(at_cut, "SmashedDCorr", lambda line: line.paper.dcorr)
     run = sum(line.protocol is not None for line in at_cut)
+    otherwise = [line for line in at_cut if line.clean and line.paper[:2] not in activation]
+    met = sum(is_met(number(line.clean, "ActivationDCorr"), line.paper.dcorr) for line in otherwise)
+    before = (
+        f" With NoPeek before the noise {met} of {len(otherwise)} others are, on the activation."
+        if otherwise
+        else ""
+    )
     attacked = [line for line in lines if line.paper.reconstruction_dcorr is not None]
     images = _met(attacked, "ReconstructionDCorr", lambda line: line.paper.reconstruction_dcorr)
     attacks_run = sum(line.protocol is not None for line in attacked)
     return "\n".join(
         (
             f"- DCorr at the cut, {len(at_cut)} published, {run} run: within {TOLERANCE}:"
-            f" {len(activation)} on the activation, {len(wire)} on the wire, {len(activation | wire)} on at least one.",
+            f" {len(activation)} on the activation, {len(wire)} on the wire, {len(activation | wire)} on at least one.{before}",
             f"- DCorr of reconstructions, {len(attacked)} published, {attacks_run} run: within {TOLERANCE}:"
             f" {len(images)}.",
             f"- Training accuracy, protocol minus paper: {_gaps(lines, 'MeanTrainAcc', 'train_accuracy')}.",
