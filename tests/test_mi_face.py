@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpsnn.attacks import MIFace
-from dpsnn.attacks.mi_face import Centred, smooth, total_variation
+from dpsnn.attacks.mi_face import Centred, total_variation
 from dpsnn.errors import UsageError
 from dpsnn.networks import NETWORKS
+from dpsnn.networks.faces import smooth
 from dpsnn.networks.split import SplitNetwork
 
 SHAPE, CLASSES = (1, 6, 5), 4

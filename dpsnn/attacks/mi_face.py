@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dpsnn.errors import UsageError
+from dpsnn.networks.faces import smooth
 from dpsnn.tensors import Labels, Logits, Number
 
 Classify = Callable[[Tensor], Tensor]
@@ -41,19 +41,6 @@ def total_variation(images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
     down = (images[..., 1:, :] - images[..., :-1, :]).abs().flatten(1).mean(1)
     across = (images[..., :, 1:] - images[..., :, :-1]).abs().flatten(1).mean(1)
     return down + across
-
-
-def smooth(images: Float[Tensor, "n c h w"], width: Number) -> Float[Tensor, "n c h w"]:
-    """Blur with a Gaussian of standard deviation `width` pixels (cut off at three); borders are continued."""
-    if width == 0:
-        return images
-    reach = max(1, round(3 * width))
-    weights = torch.exp(-torch.arange(-reach, reach + 1).square() / (2 * width**2)).to(images)
-    weights = weights / weights.sum()
-    flat = images.flatten(0, 1).unsqueeze(1)
-    flat = F.conv2d(F.pad(flat, (0, 0, reach, reach), mode="replicate"), weights.view(1, 1, -1, 1))
-    flat = F.conv2d(F.pad(flat, (reach, reach, 0, 0), mode="replicate"), weights.view(1, 1, 1, -1))
-    return flat.view_as(images)
 
 
 # ---------------------------------------------------------------- the attack

@@ -141,7 +141,8 @@ def load_target(path: Path, data_dir: str | Path) -> Target:
 def invert(target: Target, attack: MIFace, people: Labels | None = None) -> Inversion:
     """Rebuild these people, by default all; pictures come in [0, 1], as the attack left them."""
     people = target.people if people is None else people
-    model = Centred(target.classifier).to(device()).requires_grad_(False)
+    model = Centred(target.classifier).requires_grad_(False).to(device())
+    model.to(memory_format=torch.channels_last)
     with seeded(target.spec.seed, 13):  # noise on the wire, where there is any
         found = attack.invert(model, people.to(device()), target.data.image_shape)
     found = Inversion(*(part.cpu() for part in found))

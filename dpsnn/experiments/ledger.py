@@ -204,7 +204,8 @@ def summary(lines: Sequence[Line]) -> str:
     return "\n".join(
         (
             f"- DCorr at the cut, {len(at_cut)} published, {run} run: within {TOLERANCE}:"
-            f" {len(activation)} on the activation, {len(wire)} on the wire, {len(activation | wire)} on at least one.{before}",
+            f" {len(activation)} on the activation, {len(wire)} on the wire, {len(activation | wire)} on at least one."
+            f"{before}",
             f"- DCorr of reconstructions, {len(attacked)} published, {attacks_run} run: within {TOLERANCE}:"
             f" {len(images)}.",
             f"- Training accuracy, protocol minus paper: {_gaps(lines, 'MeanTrainAcc', 'train_accuracy')}.",
