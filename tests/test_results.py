@@ -173,3 +173,59 @@ def test_the_order_of_images_explains_the_rest() -> None:
 def test_the_ledger_is_what_its_command_writes(tmp_path: Path) -> None:
     written = write_ledger("mnist", RESULTS / "published", RESULTS, tmp_path / "ledger.md")
     assert written.read_bytes() == (RESULTS.parent / "docs" / "reproduction.md").read_bytes()
+
+
+# ---------------------------------------------------------------- faces
+
+
+def test_the_published_faces_have_their_epsilon_and_accuracy() -> None:
+    """AIJack's tutorial: ε 35.15 by Rényi accounting, and 91.75 % of the pictures that were trained on."""
+    spent = {
+        float(row["DPEpsilon_rdp"])
+        for row in rows("mi_face.csv")
+        if row["Dataset"] == "faces_all" and row["DPEpsilon"]
+    }
+    assert len(spent) == 1 and abs(spent.pop() - 35.15) <= 0.3
+    accuracies = [
+        float(row["MeanTrainAcc"])
+        for row in rows("model_performances.csv")
+        if row["Dataset"] == "faces_all" and row["DPEpsilon"]
+    ]
+    assert len(accuracies) == 5 and min(accuracies) >= 90
+
+
+def test_people_are_recognised_without_privacy_and_hardly_with_it() -> None:
+    """The authors' settings against softmax regression, by a judge who was trained on other pictures."""
+    told: dict[str, list[float]] = {}
+    for row in rows("mi_face.csv"):
+        kind = (row["Network"], row["Attack"], row["JudgeDataset"])
+        if row["Dataset"] == "faces" and kind == ("softmax_regression", "paper", "faces_others"):
+            strength = row["DPNoiseMultiplier"] and f"{float(row['DPEpsilon']):.0f}"
+            told.setdefault(strength, []).append(float(row["Top1"]))
+            assert float(row["Top1MeanFace"]) <= 2.5 and row["People"] == "40"
+    assert len(told) == 6 and all(len(values) == 5 for values in told.values()), "five seeds"
+    plain = told.pop("")
+    assert min(plain) >= 60
+    assert max(sum(values) / 5 for values in told.values()) < min(plain) / 2
+
+
+# ---------------------------------------------------------------- suppression
+
+
+def test_suppressed_networks_are_as_accurate_as_asked_for() -> None:
+    accuracy = {
+        float(row["SuppressSparsity"]): float(row["TestAcc"])
+        for row in rows("suppress.csv")
+        if row["Network"] == "lenet5"
+    }
+    assert sorted(accuracy) == [0, 0.5, 0.8, 0.9, 0.95]
+    assert accuracy[0] >= 99.0 and accuracy[0.95] >= 97.4
+
+
+def test_every_cut_was_attacked_in_three_ways() -> None:
+    table = rows("suppress.csv")
+    for network, cuts, sparsities in (("lenet5", 5, 5), ("titcombe", 1, 2)):
+        own = [row for row in table if row["Network"] == network]
+        kinds = {(row["Cut"], row["SuppressSparsity"], row["Attack"]) for row in own}
+        assert len(own) == len(kinds) == cuts * sparsities * 3
+        assert all(int(row["Images"]) >= 500 and float(row["RelativeL2CI"]) > 0 for row in own)
