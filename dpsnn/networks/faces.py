@@ -1,9 +1,10 @@
 """Classifiers of faces, from the simplest on: of Fredrikson, Jha & Ristenpart (CCS 2015), a small CNN, a judge."""
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dpsnn.networks.split import SplitNetwork, Standardise
 from dpsnn.tensors import Number
@@ -66,13 +67,20 @@ def smooth(images: Float[Tensor, "n c h w"], width: Number) -> Float[Tensor, "n 
     """Blur with a Gaussian of standard deviation `width` pixels (cut off at three); borders are continued."""
     if width == 0:
         return images
+    height, breadth = images.shape[-2:]
+    # Two products of matrices: nine times as fast as convolutions of a single channel.
+    return _blur(height, width).to(images) @ images @ _blur(breadth, width).to(images).T
+
+
+@lru_cache
+def _blur(size: int, width: Number) -> Float[Tensor, "size size"]:
+    """The matrix that blurs `size` pixels in a row."""
     reach = max(1, round(3 * width))
-    weights = torch.exp(-torch.arange(-reach, reach + 1).square() / (2 * width**2)).to(images)
-    weights = weights / weights.sum()
-    flat = images.flatten(0, 1).unsqueeze(1)
-    flat = F.conv2d(F.pad(flat, (0, 0, reach, reach), mode="replicate"), weights.view(1, 1, -1, 1))
-    flat = F.conv2d(F.pad(flat, (reach, reach, 0, 0), mode="replicate"), weights.view(1, 1, 1, -1))
-    return flat.view_as(images)
+    offsets = torch.arange(-reach, reach + 1)
+    weights = torch.exp(-offsets.square() / (2 * width**2))
+    sources = (torch.arange(size).unsqueeze(1) + offsets).clamp(0, size - 1)
+    shares = (weights / weights.sum()).expand(size, -1).contiguous()
+    return torch.zeros(size, size).scatter_add_(1, sources, shares)
 
 
 GRAIN = 2.0
