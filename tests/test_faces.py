@@ -198,7 +198,8 @@ def test_the_ledger_of_faces(tmp_path: Path) -> None:
             scores = {"Top1": 65.0, "Top1Low": 49.5, "Top1High": 77.9, "SSIMMean": 0.25 + seed / 10}
             epsilons = {f"DPEpsilon_{name}": epsilon for name in ("rdp", "prv", "gdp", "classic")}
             more = {"Attack": "paper", "Judge": "judge", "JudgeDataset": "faces_others"}
-            attacks.append({**common, **scores, **epsilons, **more, "SSIMMeanMeanFace": 0.4})
+            ends = {"SSIMMeanMeanFace": 0.4, "Top1MeanFace": 2.5, "Top1TrueFace": 85.0 + seed}
+            attacks.append({**common, **scores, **epsilons, **more, **ends})
     tables.upsert(tables.models_table(tmp_path), models, tables.CLASSIFIER_KEY)
     tables.upsert(tables.inversions_table(tmp_path), attacks, study.KEY)
     lines = section(tmp_path).split("\n")
@@ -210,6 +211,8 @@ def test_the_ledger_of_faces(tmp_path: Path) -> None:
     assert ours == [
         f"| softmax_regression | {shown} | 81.0 ± 12.7 (2 seeds) | {share}" for shown in ("∞", "8")
     ]
+    assert f"| *floor* |  |  |{' 2.5 |' * 3}  |  |" in lines
+    assert f"| *ceiling* |  |  |{' 85.0 to 86.0 |' * 3}  |  |" in lines
 
 
 # ---------------------------------------------------------------- in small
