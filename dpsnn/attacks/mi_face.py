@@ -134,9 +134,13 @@ class MIFace:
         for step in range(self.iterations + 1):
             gradient, cost, probability = self.gradient(model, images, targets[rows], logits)
             better = cost < best_cost[rows]
-            won = rows[better]
-            # Copies: the iterates go on, the best ones stay.
-            best[won], best_cost[won], sure[won] = images[better], cost[better], probability[better]
+            if len(rows) == count and better.all():
+                # The usual case needs no copies: every iterate is a tensor of its own.
+                best, best_cost, sure = images, cost, probability
+            else:
+                won = rows[better]
+                best[won], best_cost[won] = images[better], cost[better]
+                sure[won] = probability[better]
             steps[rows] = step
             stalled = cost >= recent[rows].amax(1)
             recent[rows, step % self.patience] = cost
@@ -187,4 +191,4 @@ class Centred(nn.Module):
         self.model = model
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Logits:
-        return self.model((images + 1) / 2)
+        return self.model((images + 1) * 0.5)
