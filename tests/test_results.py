@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dpsnn.checkpoints import attacker_name, classifier_name
-from dpsnn.experiments.comparison import PROTOCOL, controls, gather, number
+from dpsnn.experiments.comparison import PROTOCOL, Training, controls, gather, number
 from dpsnn.experiments.groups import GROUPS, Experiment
 from dpsnn.experiments.ledger import write_ledger
 from dpsnn.experiments.reasons import is_met
@@ -166,7 +166,8 @@ def test_the_order_of_images_explains_the_rest() -> None:
         way: number(row, "ActivationDCorr")
         for way, row in controls("mnist", RESULTS / "published").items()
     }
-    ours, shuffled, protocol = (found[way] for way in ((False, False), (True, False), PROTOCOL))
+    ways = (Training(False, False), Training(True, False), PROTOCOL)
+    ours, shuffled, protocol = (found[way] for way in ways)
     assert ours and shuffled and protocol and ours > shuffled > protocol + 0.02
 
 
@@ -207,25 +208,3 @@ def test_people_are_recognised_without_privacy_and_hardly_with_it() -> None:
     plain = told.pop("")
     assert min(plain) >= 60
     assert max(sum(values) / 5 for values in told.values()) < min(plain) / 2
-
-
-# ---------------------------------------------------------------- suppression
-
-
-def test_suppressed_networks_are_as_accurate_as_asked_for() -> None:
-    accuracy = {
-        float(row["SuppressSparsity"]): float(row["TestAcc"])
-        for row in rows("suppress.csv")
-        if row["Network"] == "lenet5"
-    }
-    assert sorted(accuracy) == [0, 0.5, 0.8, 0.9, 0.95]
-    assert accuracy[0] >= 99.0 and accuracy[0.95] >= 97.4
-
-
-def test_every_cut_was_attacked_in_three_ways() -> None:
-    table = rows("suppress.csv")
-    for network, cuts, sparsities in (("lenet5", 5, 5), ("titcombe", 1, 2)):
-        own = [row for row in table if row["Network"] == network]
-        kinds = {(row["Cut"], row["SuppressSparsity"], row["Attack"]) for row in own}
-        assert len(own) == len(kinds) == cuts * sparsities * 3
-        assert all(int(row["Images"]) >= 500 and float(row["RelativeL2CI"]) > 0 for row in own)
