@@ -56,6 +56,19 @@ def test_curves_show_the_rows_with_their_floor_and_ceiling(tmp_path: Path) -> No
     assert len({label for _, label in legend(figure)}) == len(legend(figure)) == 6
 
 
+@pytest.mark.parametrize("column", ["NopeekClean", "ConstantRate", "FixedOrder"])
+def test_rows_trained_otherwise_are_no_usual_ones(tmp_path: Path, column: str) -> None:
+    """Also where the table holds such rows of another data set only."""
+    folders = write_tables(tmp_path, 0)
+    usual = len(Results(folders, "digits").models)
+    table = tables.models_table(folders.results_dir)
+    row = {**tables.read(table)[0], column: "True"}
+    tables.upsert(table, [{**row, "Model": "faces", "Dataset": "faces"}], tables.CLASSIFIER_KEY)
+    assert len(Results(folders, "digits").models) == usual > 0
+    tables.upsert(table, [row], tables.CLASSIFIER_KEY)
+    assert len(Results(folders, "digits").models) == usual - 1
+
+
 def legend(figure: Figure) -> list[tuple[int, str]]:
     return [(i, text.get_text()) for i, text in enumerate(figure.legends[0].get_texts())]
 
