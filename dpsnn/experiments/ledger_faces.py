@@ -16,9 +16,9 @@ MI-FACE (Fredrikson, Jha & Ristenpart, CCS 2015). `./main.sh faces` repeats the 
 again with step sizes tuned alike and three pictures of each person held out (*fair*); it rebuilds and scores everybody.
 
 - (p) No image is held out: the published accuracies are of training images.
-- (q) With DP-SGD the step size was ten times as large as without, which is why privacy seemed to help.
-- (r) Cross-entropy takes a softmax of a softmax: its gradient is weak, and training without privacy far from done after
-  ten epochs (not repeated).
+- (q) With DP-SGD the step size was ten times as large as without (repeated in the protocol).
+- (r) Cross-entropy takes a softmax of a softmax, which weakens the gradient (not repeated: the protocol's figures show
+  what the same step sizes give with one).
 - (s) One person was shown, the picture last seen in place of the best one (not repeated).
 
 *±* and brackets: 95 %, over seeds for accuracies, over people for shares. *Recognised*: by a judge who was trained on
