@@ -41,6 +41,7 @@ from dpsnn.specs import (
     AttackerSpec,
     ClassifierSpec,
 )
+from dpsnn.training import keep_memory
 
 Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec, Folders)
 
@@ -626,6 +627,7 @@ def main(words: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 if members of a group failed, 2 bad input (one line on standard error says what), 130 interrupted.
     """
+    keep_memory()
     try:
         options = make_parser().parse_args(normalise(sys.argv[1:] if words is None else words))
         path = options.action(options)

@@ -1,6 +1,7 @@
 """One way to train a LightningModule: seeded, repeatable, resumable, best epoch kept."""
 
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -44,6 +45,27 @@ def resolve_precision(name: str) -> Precision:
     # Without these instructions bf16 is emulated, several times slower than float32.
     able = torch.cpu.get_capabilities()
     return HALF if able.get("avx512_bf16") or able.get("amx_bf16") else FULL
+
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+"""Parameters of glibc's mallopt(3), from malloc.h."""
+
+
+def keep_memory() -> bool:
+    """Let this process keep the memory of freed tensors for the next ones instead of handing it back to the system.
+
+    glibc maps every large tensor anew, so that each step of a training on the CPU meets the same page faults again:
+    two fifths of the time of a step on 105×105 images. Of no effect with other C libraries.
+
+    Returns:
+        Whether the C library took the settings.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
+    return all(mallopt(name, value) == 1 for name, value in settings.items())
 
 
 class Diverged(UsageError):
@@ -175,6 +197,7 @@ def fit(
         UsageError: If training diverged or `progress_file` is damaged.
         KeyboardInterrupt: If interrupted; the progress up to the last finished epoch is kept.
     """
+    keep_memory()
     resolved = resolve_precision(precision)
     resume = _checked(progress_file)
     best = KeepBest(monitor, mode, patience, first_epoch)

@@ -41,6 +41,10 @@ class Explicit:
         """The gradient of every example."""
         return self.gradients
 
+    def times(self, factor: int) -> "Explicit":
+        """All gradients multiplied."""
+        return Explicit(self.gradients * factor)
+
 
 class OuterProduct:
     """The same of a linear layer's weight, not formed: `outer(backprop, input)`."""
@@ -56,6 +60,9 @@ class OuterProduct:
 
     def explicit(self) -> Tensor:
         return torch.einsum("no,ni->noi", self.backprops, self.inputs)
+
+    def times(self, factor: int) -> "OuterProduct":
+        return OuterProduct(self.inputs, self.backprops * factor)
 
 
 Contribution = Explicit | OuterProduct
@@ -230,21 +237,21 @@ class PerExampleGradients:
 
     def _keep(self, layer: nn.Module, *tensors: Tensor) -> None:
         *inputs, backprops = (t.detach() for t in tensors)
-        if self.mean:
-            # The mean divided every example's loss by their number.
-            backprops = backprops * len(backprops)
+        # The mean divided every example's loss by their number. Gradients are smaller than what they are made of.
+        factor = len(backprops) if self.mean else 1
+
+        def give(parameter: Tensor, contribution: Contribution) -> None:
+            if parameter.requires_grad:
+                self._given.setdefault(parameter, []).append(contribution.times(factor))
+
         if _is_plain(layer) and not self.explicit:
             rule: Any = _linear if isinstance(layer, nn.Linear) else _conv2d
-            rule(layer, inputs[0], backprops, self._give)
+            rule(layer, inputs[0], backprops, give)
         else:
             self._busy = True
             for parameter, gradients in _sampled(layer, inputs, backprops).items():
-                self._give(parameter, Explicit(gradients))
+                give(parameter, Explicit(gradients))
             self._busy = False
-
-    def _give(self, parameter: Tensor, contribution: Contribution) -> None:
-        if parameter.requires_grad:
-            self._given.setdefault(parameter, []).append(contribution)
 
     # ------------------------------------------------------------ asking
 
