@@ -43,12 +43,12 @@ def step(
 ) -> Callable[[], None]:
     """One training step as Lightning would do it, in the default precision."""
     precision = resolve_precision("auto")
-    classifier.to(memory_format=precision.memory_format)
+    classifier.to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(classifier.parameters(), 1e-3, fused=True)
 
     def run() -> None:
         optimiser.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision.lightning == "bf16-mixed"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
             smashed, penalty = classifier.defences.train_on(images, classifier.encode(images))
             loss = F.cross_entropy(classifier.network.server(smashed).float(), labels) + penalty
         loss.backward()

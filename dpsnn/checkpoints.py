@@ -383,7 +383,7 @@ def suppression(spec: ClassifierSpec) -> Suppression | None:
     return Suppression(
         spec.suppress_sparsity,
         spec.suppress_start_epoch,
-        spec.suppress_end_epoch,
+        spec.suppressed_from,
         spec.suppress_mask_times,
         weight_noise=spec.suppress_noise,
         seed=spec.seed,

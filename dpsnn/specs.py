@@ -109,7 +109,8 @@ class ClassifierSpec:
     )
     suppress_end_epoch: int | None = option(
         None,
-        "suppress-privacy: epoch that reaches the sparsity; the best of it and later ones is kept (default: the last)",
+        "suppress-privacy: epoch that reaches the sparsity; the best of it and later ones is kept (default: 0.7 of the"
+        " training, which then makes up for the last rounds; with --constant_rate the last, as published)",
     )
     suppress_mask_times: int | None = option(
         None, "suppress-privacy: mask rounds (default: 1,000, or one a step in shorter trainings)"
@@ -194,7 +195,11 @@ class ClassifierSpec:
     @property
     def suppressed_from(self) -> int:
         """The epoch, from 1, at whose end the weights are as sparse as asked for."""
-        return self.max_epochs if self.suppress_end_epoch is None else self.suppress_end_epoch
+        if self.suppress_end_epoch is not None:
+            return self.suppress_end_epoch
+        if self.constant_rate:
+            return self.max_epochs
+        return max(self.suppress_start_epoch or 1, round(0.7 * self.max_epochs))
 
     @property
     def private(self) -> bool:

@@ -23,19 +23,11 @@ from dpsnn.batches import derived_seed
 from dpsnn.errors import UsageError
 
 
-class Precision(NamedTuple):
-    """How to run the layers: Lightning's name of the precision and the memory layout of images."""
-
-    lightning: str
-    memory_format: torch.memory_format
+FULL, HALF = "32-true", "bf16-mixed"
 
 
-FULL = Precision("32-true", torch.contiguous_format)
-HALF = Precision("bf16-mixed", torch.channels_last)
-
-
-def resolve_precision(name: str) -> Precision:
-    """`32`, `bf16`, or `auto`: bf16 with channels_last where the machine has instructions for it, else float32."""
+def resolve_precision(name: str) -> str:
+    """Lightning's name for `32`, `bf16`, or `auto`: bf16 where the machine has instructions for it, else float32."""
     if name == "32":
         return FULL
     if name == "bf16":
@@ -212,7 +204,7 @@ def fit(
             print(title, flush=True)
         trainer = pl.Trainer(
             max_epochs=max_epochs,
-            precision=resolved.lightning,  # type: ignore[arg-type]
+            precision=resolved,  # type: ignore[arg-type]
             # Not "auto": Apple's GPUs lack the float64 in which distance correlation adds up.
             accelerator="cuda" if torch.cuda.is_available() else "cpu",
             devices=1,
@@ -226,7 +218,7 @@ def fit(
             log_every_n_steps=50,
         )
         if getattr(module, "channels_last", True):
-            module.to(memory_format=resolved.memory_format)
+            module.to(memory_format=torch.channels_last)
         _run(trainer, module, datamodule, resume)
     if best.epoch < 0:
         raise UsageError(
@@ -235,7 +227,7 @@ def fit(
     module.load_state_dict(best.weights)
     module.to("cpu", memory_format=torch.contiguous_format)
     module.eval()
-    return Fitted(best.epoch, best.value, time.monotonic() - start, resolved.lightning)
+    return Fitted(best.epoch, best.value, time.monotonic() - start, resolved)
 
 
 def _checked(progress_file: Path | None) -> Path | None:

@@ -342,7 +342,7 @@ def test_a_classifier_is_suppressed_and_says_so(
             "--suppress_sparsity 0.5 --suppress_start_epoch 3 --suppress_end_epoch 2",
             "suppression from epoch 3 to 2",
         ),
-        ("--suppress_sparsity 0.5 --suppress_mask_times 99", "99 mask rounds do not fit the 30"),
+        ("--suppress_sparsity 0.5 --suppress_mask_times 99", "99 mask rounds do not fit the 20"),
         ("--suppress_mask_times 9", "says nothing without --suppress_sparsity"),
         ("--suppress_sparsity 0.5 --validator", "a validator judges clean images"),
     ],
@@ -359,3 +359,20 @@ def test_bad_options_are_refused(
 def test_defaults_name_nothing() -> None:
     assert "suppress" not in checkpoints.classifier_name(ClassifierSpec())
     assert checkpoints.suppression(ClassifierSpec()) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [
+        ({}, 7),
+        ({"constant_rate": True}, 10),
+        ({"suppress_start_epoch": 9}, 9),
+        ({"suppress_end_epoch": 8}, 8),
+    ],
+)
+def test_mask_rounds_end_early_where_the_step_size_decays(
+    options: dict[str, Any], last: int
+) -> None:
+    """The rest of the training makes up for the last rounds, with a step size that is not yet near 0."""
+    made = checkpoints.suppression(ClassifierSpec(suppress_sparsity=0.9, max_epochs=10, **options))
+    assert made is not None and made.end_epoch == last
