@@ -22,7 +22,6 @@ from torch import Tensor
 from dpsnn.batches import derived_seed
 from dpsnn.errors import UsageError
 
-
 FULL, HALF = "32-true", "bf16-mixed"
 
 

@@ -26,15 +26,18 @@ from dpsnn.specs import AttackerSpec, ClassifierSpec
 
 def test_every_network_is_attacked_at_every_cut_in_three_ways() -> None:
     experiments = suppress_experiments(ClassifierSpec(dataset="mnist"), AttackerSpec())
-    lenet, titcombe = experiments[:5], experiments[5:]
+    lenet, control, titcombe = experiments[:5], experiments[5:7], experiments[7:]
     assert [e.classifier.suppress_sparsity for e in lenet] == [0, 0.5, 0.8, 0.9, 0.95]
     assert [e.classifier.suppress_sparsity for e in titcombe] == [0, 0.95]
-    assert {e.classifier.network for e in lenet} == {"lenet5"}
+    assert {e.classifier.network for e in [*lenet, *control]} == {"lenet5"}
+    assert {e.classifier.sgd_momentum for e in lenet} == {0.0}, "as published"
+    assert [e.classifier.suppress_sparsity for e in control] == [0, 0.95]
+    assert {e.classifier.sgd_momentum for e in [*control, *titcombe]} == {None}
     assert {e.classifier.network for e in titcombe} == {"titcombe"}
-    assert len({classifier_name(e.classifier) for e in experiments}) == 7, "names differ"
+    assert len({classifier_name(e.classifier) for e in experiments}) == 9, "names differ"
     for experiment in experiments:
         kinds = [(a.cut, a.attack) for a in experiment.attackers]
-        cuts = CUTS if experiment in lenet else [""]
+        cuts = CUTS if experiment in lenet else ["fc1"] if experiment in control else [""]
         assert kinds == [(c, a) for c in cuts for a in ("sign", "inversion", "decoder")]
         names = {attacker_name(a) for a in experiment.attackers}
         assert len(names) == len(kinds), "names differ"
@@ -71,17 +74,21 @@ def few_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check(table: Path, cuts: tuple[str, ...], sparsities: tuple[float, ...]) -> None:
     rows = tables.read(table, tables.ATTACKER_KEY)
-    seen = {(r["Network"], r["SuppressSparsity"], r["Cut"], r["Attack"]) for r in rows}
+    columns = ("Network", "Optimiser", "SuppressSparsity", "Cut", "Attack")
+    seen = {tuple(row[name] for name in columns) for row in rows}
     attacks = ("sign", "inversion", "decoder")
-    expected = {("lenet5", f"{s:g}", c, a) for s in sparsities for c in cuts for a in attacks}
-    expected |= {("titcombe", s, "", a) for s in ("0", "0.95") for a in attacks}
+    expected = {
+        ("lenet5", "SGD", f"{s:g}", c, a) for s in sparsities for c in cuts for a in attacks
+    }
+    expected |= {("lenet5", "Adam", s, "fc1", a) for s in ("0", "0.95") for a in attacks}
+    expected |= {("titcombe", "Adam", s, "", a) for s in ("0", "0.95") for a in attacks}
     assert seen == expected and len(rows) == len(expected)
     for row in rows:
         assert row["Images"] == "150" and 0 <= float(row["TestAcc"]) <= 100
         for name in MEASURES:
             assert float(row[f"{name}CI"]) >= 0 and row[f"{name}Floor"]
         assert float(row["RelativeL2Shuffled"]) > 0 and float(row["ValAccuracyCeiling"]) > 0
-        repeats = (row["Network"], row["Attack"], row["Cut"]) == ("lenet5", "sign", "fc1")
+        repeats = (row["Optimiser"], row["Attack"], row["Cut"]) == ("SGD", "sign", "fc1")
         published = repeats and row["SuppressSparsity"] in ("0", "0.95")
         assert bool(row["PublishedRelativeL2"]) == published
         assert (float(row["Sparsity"]) > 0.9) == (row["SuppressSparsity"] == "0.95")
@@ -132,10 +139,10 @@ def test_the_whole_study_in_small(place: Path) -> None:
 def test_a_dry_run_names_every_step(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--dry_run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 7 + 3 * (5 * 5 + 2) + 2
+    assert len(lines) == 1 + 9 + 3 * (5 * 5 + 2 + 2) + 2
     assert not list(place.iterdir())
     inversions = [line for line in lines if "--attack inversion" in line]
-    assert len(inversions) == 27 and all("--steps 2 --restarts 1" in line for line in inversions)
+    assert len(inversions) == 29 and all("--steps 2 --restarts 1" in line for line in inversions)
 
 
 # ---------------------------------------------------------------- the ledger
@@ -152,6 +159,7 @@ def scored(
         "SuppressSparsity": sparsity,
         "TestAcc": 99.0 - sparsity,
         "Network": "lenet5",
+        "Optimiser": "SGD",
         "Dataset": "mnist",
         "Images": 1000,
         "Seed": 0,
@@ -176,6 +184,7 @@ def test_the_ledger_of_suppression(tmp_path: Path) -> None:
         scored("sign", "fc1", 0.0, 0.99, Seed=1),
         scored("sign", "fc1", 0.0, 0.98, Dataset="digits"),
         scored("sign", "", 0.95, 0.77, Network="titcombe"),
+        scored("sign", "fc1", 0.0, 0.91, Optimiser="Adam"),
     ]
     tables.write(suppress_table(tmp_path), rows)
     lines = section("mnist", tmp_path).splitlines()
@@ -191,6 +200,14 @@ def test_the_ledger_of_suppression(tmp_path: Path) -> None:
     )
     assert (
         "| 95 % | 98.05 | 0.770 ± 0.010 | 0.8 ± 0.0 | not run | not run | not run | not run |"
+        in lines
+    )
+    assert (
+        "| Adam | 0 % | 99.00 | 0.910 ± 0.010 | 0.910 ± 0.010 | 0.9 ± 0.0 | not run | not run |"
+        in lines
+    )
+    assert (
+        "| SGD | 95 % | 98.05 | 0.830 ± 0.010 | 0.830 ± 0.010 | 0.8 ± 0.0 | 0.420 ± 0.010 | 0.330 ± 0.010 |"
         in lines
     )
     by_cut = [line for line in lines if line.startswith(tuple(f"| {cut} |" for cut in CUTS))]

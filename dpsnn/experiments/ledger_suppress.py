@@ -6,7 +6,7 @@ from pathlib import Path
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.tables import markdown as table
 from dpsnn.experiments.comparison import Row, number
-from dpsnn.experiments.suppress import PUBLISHED, suppress_table
+from dpsnn.experiments.suppress import OPTIMISERS, PUBLISHED, suppress_table
 from dpsnn.networks.lenet5 import CUTS
 
 TOP = """\
@@ -19,6 +19,9 @@ inversion (descent with a prior and restarts) and a learned decoder, at every cu
 - (u) SSIM was computed with a data range of 2 on images in [0, 1], which brings it nearer to 1.
 - (v) The attack is weak: a hundred steps of equal size, a prior that nobody tuned.
 - (w) There is no floor, and silent weights guarantee nothing.
+
+Here the step size decays and the mask rounds end after seven of ten epochs: a constant one, as published, stops half a
+point short of the accuracy without silent weights.
 
 *±*: 95 % over images. *Floor*: the mean image; for SSIM and what judges say, the larger of it and shuffled pairs.
 *Recognised*: reconstructions in which the judge sees the true class, in percent. *Confidence*: what it puts on that
@@ -133,6 +136,38 @@ def by_cut(rows: Sequence[Row]) -> list[list[str]]:
     return [*lines, ["*floor*", "", *floors]]
 
 
+def by_optimiser(rows: Sequence[Row]) -> list[list[str]]:
+    """LeNet-5 from `fc1`, trained in two ways: what the published attack gets depends on more than silent weights."""
+    lines = [
+        [
+            "trained by",
+            "silent weights",
+            "test accuracy",
+            *(f"{name}, published attack" for name in ("L2", "SSIM (range 2)", "confidence")),
+            *(f"L2, {ATTACKS[attack]}" for attack in ("inversion", "decoder")),
+        ]
+    ]
+    own = [row for row in rows if (row.get("Network"), row.get("Cut")) == ("lenet5", "fc1")]
+    for optimiser in OPTIMISERS:
+        for paper in PUBLISHED:
+            wanted = {"Optimiser": optimiser, "SuppressSparsity": float(paper.sparsity)}
+            found = {attack: _find(own, Attack=attack, **wanted) for attack in ATTACKS}
+            accuracy = number(found["sign"], "TestAcc")
+            lines.append(
+                [
+                    optimiser,
+                    f"{100 * paper.sparsity:g} %",
+                    NOT_RUN if accuracy is None else f"{accuracy:.2f}",
+                    _score(found["sign"], "RelativeL2", 3),
+                    _score(found["sign"], "SSIM2", 3),
+                    _score(found["sign"], "ValConfidence", 1),
+                    *(_score(found[a], "RelativeL2", 3) for a in ("inversion", "decoder")),
+                ]
+            )
+    names = (("RelativeL2", 3), ("SSIM2", 3), ("ValConfidence", 1), *[("RelativeL2", 3)] * 2)
+    return [*lines, ["*floor*", "", "", *(_floor(own, name, digits) for name, digits in names)]]
+
+
 def section(dataset: str, results_dir: Path) -> str:
     """The part as Markdown, without its title.
 
@@ -145,13 +180,16 @@ def section(dataset: str, results_dir: Path) -> str:
     top = TOP.format(images=f"{images:,}" if images else "other")
     if not rows:
         return f"{top}\nNot run: `./main.sh suppress --dataset {dataset}`.\n"
+    # The control rows stand in their own table.
+    usual = [r for r in rows if r.get("Network") != "lenet5" or r.get("Optimiser") == "SGD"]
     parts = {
-        "As published: sign descent from `fc1`.": as_published(rows),
+        "As published: sign descent from `fc1`.": as_published(usual),
+        "What the optimiser does.": by_optimiser(rows),
         "Three attacks from `fc1`, at every share of silent weights.": by_sparsity(
-            rows, "lenet5", "fc1"
+            usual, "lenet5", "fc1"
         ),
-        "Every cut of LeNet-5.": by_cut(rows),
-        "The network of Titcombe et al., at its own cut.": by_sparsity(rows, "titcombe", ""),
+        "Every cut of LeNet-5.": by_cut(usual),
+        "The network of Titcombe et al., at its own cut.": by_sparsity(usual, "titcombe", ""),
     }
     shown = [f"{title}\n\n{table(headings, lines)}" for title, (headings, *lines) in parts.items()]
     return "\n\n".join([top, *shown])
