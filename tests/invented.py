@@ -100,7 +100,7 @@ def invented_suppression(generator: random.Random) -> list[dict[str, object]]:
                 "Sparsity": spec.suppress_sparsity,
                 "TestAcc": 97 + 2 * generator.random(),
                 "Network": spec.network,
-                "Optimiser": "Adam" if spec.sgd_momentum is None else "SGD",
+                "ConstantRate": spec.constant_rate or None,
                 "Dataset": spec.dataset,
                 "Seed": spec.seed,
             }

@@ -26,7 +26,7 @@ ATTACK_LABELS = {
 
 
 def _suppressed(results: Results, **wanted: Any) -> pd.DataFrame:
-    """Rows of the group `suppress` on LeNet-5 trained by SGD, with standard errors like the other tables.
+    """Rows of the group `suppress` on LeNet-5 but for the controls, with standard errors like the other tables.
 
     Raises:
         Missing: If there are none.
@@ -41,8 +41,8 @@ def _suppressed(results: Results, **wanted: Any) -> pd.DataFrame:
         rows[column] = pd.to_numeric(rows[column])
     for name in names:
         rows[f"SE{name}"] = rows[f"{name}CI"] / Z
-    usual = {"Dataset": results.dataset, "Network": "lenet5", "Optimiser": "SGD"}
-    chosen = where(rows, {**usual, **wanted})
+    usual = {"Dataset": results.dataset, "Network": "lenet5"}
+    chosen = where(rows[rows.ConstantRate.isna()], {**usual, **wanted})
     if chosen.empty:
         raise Missing(f"{path} has no such rows for {results.dataset}")
     return chosen
