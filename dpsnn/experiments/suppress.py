@@ -60,7 +60,7 @@ def suppress_experiments(
     steps: int | None = None,
     restarts: int | None = None,
 ) -> list[Experiment]:
-    """LeNet-5 at five sparsities, attacked at every cut in three ways, trained as published too, and the paper's network.
+    """LeNet-5 at five sparsities, attacked at every cut in three ways, two as published, and the paper's network.
 
     Args:
         base: Its data set, seed, epochs and precision count.
