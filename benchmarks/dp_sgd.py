@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from dpsnn.defences.per_example import PerExampleGradients
 from dpsnn.networks import mobile, titcombe
+from dpsnn.training import keep_memory
 
 NOISE, CLIP = 1.0, 1.0
 
@@ -150,6 +151,7 @@ def peak_mebibytes() -> float:
 
 def main() -> None:
     warnings.simplefilter("ignore")
+    keep_memory()  # as every command does
 
     # First, while nothing else has claimed memory.
     lot = titcombe((1, 28, 28), 10).train()

@@ -21,6 +21,7 @@ from dpsnn.attacks.feature_inversion import (
     total_variation,
 )
 from dpsnn.networks import lenet5
+from dpsnn.training import keep_memory
 
 VARIATION, SQUARE = 0.1, 0.1
 
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="the median counts [%(default)s]")
     options = parser.parse_args()
 
+    keep_memory()  # as every command does
     torch.manual_seed(0)
     images = torch.rand(options.images, 1, 28, 28)
     ratios, together = [], []

@@ -11,6 +11,7 @@ import torch
 from dpsnn.attacks import MIFace
 from dpsnn.attacks.mi_face import Centred
 from dpsnn.networks import NETWORKS
+from dpsnn.training import keep_memory
 
 SHAPE, PEOPLE = (1, 112, 92), 40
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1000)
     steps = parser.parse_args().steps
+    keep_memory()  # as every command does
     print(f"{torch.get_num_threads()} threads")
     for name in ("softmax_regression", "perceptron", "faces_cnn"):
         seconds(name, 10)
