@@ -1,5 +1,6 @@
 """The group `suppress`: its experiments, its own table, and the whole in small on digits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ from dpsnn.specs import AttackerSpec, ClassifierSpec
 
 def test_every_network_is_attacked_at_every_cut_in_three_ways() -> None:
     experiments = suppress_experiments(ClassifierSpec(dataset="mnist"), AttackerSpec())
-    lenet, control, titcombe = experiments[:5], experiments[5:7], experiments[7:]
+    lenet, control, (judge,), titcombe = (
+        experiments[start:end] for start, end in ((0, 5), (5, 7), (7, 8), (8, 10))
+    )
     assert [e.classifier.suppress_sparsity for e in lenet] == [0, 0.5, 0.8, 0.9, 0.95]
     assert [e.classifier.suppress_sparsity for e in titcombe] == [0, 0.95]
     assert {e.classifier.network for e in [*lenet, *control]} == {"lenet5"}
@@ -38,8 +41,9 @@ def test_every_network_is_attacked_at_every_cut_in_three_ways() -> None:
     assert not any(e.classifier.constant_rate for e in [*lenet, *titcombe])
     assert [e.classifier.suppressed_from for e in (lenet[-1], control[-1])] == [7, 10]
     assert {e.classifier.network for e in titcombe} == {"titcombe"}
-    assert len({classifier_name(e.classifier) for e in experiments}) == 9, "names differ"
-    for experiment in experiments:
+    assert judge.classifier == replace(control[0].classifier, seed=1000) and not judge.attackers
+    assert len({classifier_name(e.classifier) for e in experiments}) == 10, "names differ"
+    for experiment in [*lenet, *control, *titcombe]:
         kinds = [(a.cut, a.attack) for a in experiment.attackers]
         cuts = CUTS if experiment in lenet else ["fc1"] if experiment in control else [""]
         assert kinds == [(c, a) for c in cuts for a in ("sign", "inversion", "decoder")]
@@ -93,6 +97,7 @@ def check(table: Path, cuts: tuple[str, ...], sparsities: tuple[float, ...]) -> 
         repeats = (row["ConstantRate"], row["Attack"], row["Cut"]) == ("True", "sign", "fc1")
         published = repeats and row["SuppressSparsity"] in ("0", "0.95")
         assert bool(row["PublishedRelativeL2"]) == published
+        assert bool(row["LenetConfidence"]) == bool(row["LenetConfidenceFloor"]) == published
         assert (float(row["Sparsity"]) > 0.9) == (row["SuppressSparsity"] == "0.95")
     (one,) = (r for r in rows if r["PublishedRelativeL2"] == "0.863")
     assert (one["PublishedSSIM2"], one["PublishedValConfidence"]) == ("0.264", "55.8")
@@ -141,7 +146,7 @@ def test_the_whole_study_in_small(place: Path) -> None:
 def test_a_dry_run_names_every_step(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--dry_run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 9 + 3 * (5 * 5 + 2 + 2) + 2
+    assert len(lines) == 1 + 10 + 3 * (5 * 5 + 2 + 2) + 2
     assert not list(place.iterdir())
     inversions = [line for line in lines if "--attack inversion" in line]
     assert len(inversions) == 29 and all("--steps 2 --restarts 1" in line for line in inversions)
@@ -186,16 +191,25 @@ def test_the_ledger_of_suppression(tmp_path: Path) -> None:
         scored("sign", "fc1", 0.0, 0.99, Seed=1),
         scored("sign", "fc1", 0.0, 0.98, Dataset="digits"),
         scored("sign", "", 0.95, 0.77, Network="titcombe"),
-        scored("sign", "fc1", 0.0, 0.91, ConstantRate="True"),
+        scored(
+            "sign",
+            "fc1",
+            0.0,
+            0.91,
+            ConstantRate="True",
+            LenetConfidence=96.0,
+            LenetConfidenceCI=1.2,
+            LenetConfidenceFloor=7.5,
+        ),
     ]
     tables.write(suppress_table(tmp_path), rows)
     lines = section("mnist", tmp_path).splitlines()
     assert any("on 1,000 images that nobody trained on" in line for line in lines)
     assert (
-        "| 0 % | 99 | 99.00 | 0.829 | 0.910 ± 0.010 | 0.243 | 0.910 ± 0.010 | 95.5 | 0.9 ± 0.0 |"
-        in lines
+        "| 0 % | 99 | 99.00 | 0.829 | 0.910 ± 0.010 | 0.243 | 0.910 ± 0.010 | 95.5 | 0.9 ± 0.0 "
+        "| 96.0 ± 1.2 |" in lines
     )
-    assert "| *floor* |  |  |  | 0.700 |  | 0.700 |  | 12.0 |" in lines
+    assert "| *floor* |  |  |  | 0.700 |  | 0.700 |  | 12.0 | 7.5 |" in lines
     assert (
         "| 50 % | 98.50 | 0.830 ± 0.010 | 0.8 ± 0.0 | 0.420 ± 0.010 | 0.4 ± 0.0 | 0.330 ± 0.010 | 0.3 ± 0.0 |"
         in lines
