@@ -115,7 +115,7 @@ def classifier_name(spec: ClassifierSpec) -> str:
 
 
 def federated_name(spec: ClassifierSpec, clients: int, mode: str, skew: Number, drop: int) -> str:
-    """File name, without `_epoch=XX.ckpt`, of a classifier trained by several clients; secure averaging is the default."""
+    """File name, without `_epoch=XX.ckpt`, of a classifier that several clients trained; secure averaging adds no token."""
     parts = [classifier_name(spec), f"_federated{clients}"]
     if mode != "secure":
         parts.append(mode)

@@ -76,7 +76,12 @@ class TrainingClient(NumPyClient):
         """Note what stays with the client: what privacy it has spent, and its update where the run is audited."""
         folder = Path(self.settings.folder)
         largest = max(float(np.abs(array).max(initial=0)) for array in update)
-        noted: dict[str, Any] = {"round": current, "images": images, "largest": largest}
+        noted: dict[str, Any] = {
+            "client": self.index,
+            "round": current,
+            "images": images,
+            "largest": largest,
+        }
         if private:
             noted.update(private.spent())
             state = ConfigRecord({"state": json.dumps(private.state_dict())})

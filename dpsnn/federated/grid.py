@@ -33,12 +33,17 @@ class PatientGrid(Grid):
     Args:
         grid: The one that does the work.
         timeout: Seconds after which an exchange ends in any case.
+
+    Attributes:
+        reasons: What clients said who could not do their part.
+        sent, received: Bytes to and from the clients so far, without the protocol around them.
     """
 
     def __init__(self, grid: Grid, timeout: Number) -> None:
         self.grid = grid
         self.timeout = timeout
         self.lost: set[int] = set()
+        self.reasons: list[str] = []
         self.sent = 0
         self.received = 0
 
@@ -90,6 +95,9 @@ class PatientGrid(Grid):
             if waiting and not arrived:
                 time.sleep(POLL)
         self.lost |= set(waiting.values())
-        self.lost |= {reply.metadata.src_node_id for reply in replies if reply.has_error()}
+        for reply in replies:
+            if reply.has_error():
+                self.lost.add(reply.metadata.src_node_id)
+                self.reasons.append(str(reply.error.reason))
         self.received += sum(map(size, replies))
         return replies

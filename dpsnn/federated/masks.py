@@ -29,10 +29,10 @@ def expand(
     """A mask for each of a model's arrays, uniform over the ring, determined by the secret alone.
 
     Args:
-        seed: The secret, with at least 128 bits of entropy; expanded once, as the nonce is fixed: SecAgg+ draws new keys
-            in every round.
+        seed: The secret, with at least 128 bits of entropy; used once, as the nonce is fixed: SecAgg+ draws new keys in
+            every round.
         num_range: Size of the ring, a power of two up to 2**32.
-        dimensions_list: Shapes of the arrays. Parameters have Flower's names, whose place this takes.
+        dimensions_list: Shapes of the arrays. The parameters' names are Flower's, whose function this replaces.
     """
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms

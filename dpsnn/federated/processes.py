@@ -68,7 +68,8 @@ def tool(name: str) -> str:
 
 def superlink_command(port: int | str) -> list[str]:
     alone = ["--insecure", "--disable-runtime-dependency-installation"]
-    return [tool("flower-superlink"), *alone, "--host", HOST, "--port", str(port)]
+    started = [sys.executable, "-m", "dpsnn.federated.superlink", str(os.getpid())]
+    return [*started, *alone, "--host", HOST, "--port", str(port)]
 
 
 def client_command(port: int | str, settings: str, index: int) -> list[str]:
@@ -195,6 +196,7 @@ class Processes:
             for line in lines[seen:]:
                 event: dict[str, Any] = json.loads(line)
                 if "error" in event:
+                    (self.logs / "server.log").write_text(event["trace"], encoding="utf-8")
                     raise Failed(f"{event['error']}; the logs are in {self.logs}")
                 yield event
                 if event.get("done"):

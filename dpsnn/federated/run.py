@@ -121,12 +121,18 @@ def federated(
                 note(f"{there.name} exists, with its rows")
                 rows[mode] = [_numbers(row) for row in known]
                 continue
-            rows[mode], weights, record = _train(settings, results / "logs" / name)
+            try:
+                rows[mode], weights, record = _train(settings, results / "logs" / name)
+            except KeyboardInterrupt:
+                note(f"{name} starts again from its first round when called again")
+                raise
             path = there or folders.classifiers / f"{name}_epoch={federated.rounds - 1:02d}.ckpt"
             if not there:
                 checkpoints.save(path, CLASSIFIER, arguments(settings), record, weights)
             tables.drop(table, "Model", [name])
             tables.upsert(table, rows[mode], KEY)
+            for client, epsilon in record.get("dp_epsilon_by_client", {}).items():
+                note(f"  client {client}: epsilon {epsilon:.4g} at delta {spec.dp_delta:g}")
             note(f"  {path}")
     return side_by_side(rows), table
 
@@ -176,28 +182,32 @@ def _train(
         "torch": str(torch.__version__),
         "lightning": str(pytorch_lightning.__version__),
         "data_source": source,
-        **_spent(_notes(folder, federated.rounds)),
+        **_spent(_notes(folder)),
     }
     return rows, weights, record
 
 
-def _notes(folder: Path, current: int) -> list[dict[str, Any]]:
-    """What each client noted for itself in a round."""
+def _notes(folder: Path, current: int | None = None) -> list[dict[str, Any]]:
+    """What each client noted for itself in a round, or in its last one."""
     lines = [
         json.loads(line)
         for path in sorted(folder.glob("client_*.jsonl"))
         for line in path.read_text(encoding="utf-8").splitlines()
     ]
+    if current is None:
+        return list({line["client"]: line for line in lines}.values())
     return [line for line in lines if line["round"] == current]
 
 
-def _spent(notes: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Privacy of the whole: an image is on one client, so the worst client's ε holds for all (parallel composition)."""
+def _spent(notes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """ε of every client, and of the whole: an image is on one client, so the worst ε holds for all of them."""
     private = [line for line in notes if "dp_epsilon" in line]
     if not private:
         return {}
     worst = max(private, key=lambda line: line["dp_epsilon"])
-    return {key: value for key, value in worst.items() if key.startswith("dp_")}
+    by_client = {str(line["client"]): line["dp_epsilon"] for line in private}
+    whole = {key: value for key, value in worst.items() if key.startswith("dp_")}
+    return {**whole, "dp_epsilon_by_client": by_client}
 
 
 def _row(

@@ -45,10 +45,10 @@ def secure_mod(message: Message, context: Context, call_next: ClientAppCallable)
         content = reply.content
         content.metric_records["fitres.num_examples"] = MetricRecord({"num_examples": 1})
         content.config_records["fitres.metrics"] = ConfigRecord({})
-        vectors = content.config_records[RECORD_KEY_CONFIGS]
+        vectors: Any = content.config_records[RECORD_KEY_CONFIGS]
         vectors[Key.MASKED_PARAMETERS] = [
             ndarray_to_bytes(bytes_to_ndarray(part).astype(np.uint32))
-            for part in vectors[Key.MASKED_PARAMETERS]  # type: ignore[union-attr]
+            for part in vectors[Key.MASKED_PARAMETERS]
         ]
     return reply
 
@@ -60,8 +60,8 @@ def _check(stage: Any, configs: ConfigRecord) -> None:
         clients, shares = values[Key.SAMPLE_NUMBER], values[Key.SHARE_NUMBER]
         if clients < FEWEST or shares != clients or values[Key.THRESHOLD] < threshold(clients):
             raise Refused(
-                f"asked to share a key among {shares} of {clients} clients, {values[Key.THRESHOLD]} of which could rebuild"
-                f" it; at least {FEWEST} take part, all share, and {threshold(clients)} are needed"
+                f"asked to share a key among {shares} of {clients} clients, {values[Key.THRESHOLD]} of which could"
+                f" rebuild it; at least {FEWEST} take part, all share, and {threshold(clients)} are needed"
             )
         if values[Key.MOD_RANGE] != RING or values[Key.CLIPPING_RANGE] != CLIP:
             raise Refused("asked to mask in another ring, or to clip elsewhere, than agreed")

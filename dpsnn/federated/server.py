@@ -11,7 +11,6 @@ import torch
 from flwr.app import Context
 from flwr.common import (
     FitIns,
-    FitRes,
     NDArrays,
     Parameters,
     Scalar,
@@ -84,9 +83,7 @@ class AddAverage(FedAvg):
         """After each round; Flower goes on with the old weights where there is no average, this stops."""
         if server_round:
             if self.update is None:
-                raise TooFew(
-                    f"round {server_round} gave no average: too few clients were left; see their logs"
-                )
+                raise TooFew(f"round {server_round} gave no average: too few clients were left")
             set_weights(self.classifier, self.weights)
             self.on_round(server_round, self)
         return None
@@ -173,9 +170,11 @@ def main(grid: Grid, context: Context) -> None:
     """What Flower calls in the server's process."""
     settings = Settings.read(str(context.run_config["settings"]))
     journal = Journal(Path(settings.folder))
+    patient = PatientGrid(grid, settings.federated.timeout)
     try:
-        train(PatientGrid(grid, settings.federated.timeout), context, settings, journal)
+        train(patient, context, settings, journal)
     except Exception as error:
-        traceback.print_exc()
-        journal(error=" ".join(str(error).split()) or type(error).__name__)
+        text = " ".join(str(error).split()) or type(error).__name__
+        said = f" (a client said: {patient.reasons[0]})" if patient.reasons else ""
+        journal(error=text + said, trace=traceback.format_exc())
         raise

@@ -62,8 +62,8 @@ class FederatedSpec:
             raise UsageError(f"timeout is {self.timeout}; it must be a finite number above 0")
         if self.drop > self.spare:
             raise UsageError(
-                f"drop is {self.drop}; of {self.clients} clients at most {self.spare} may be lost: {threshold(self.clients)}"
-                f" must be left to take the masks off, and {FEWEST} to average over"
+                f"drop is {self.drop}; of {self.clients} clients at most {self.spare} may be lost:"
+                f" {threshold(self.clients)} must be left to take the masks off, and {FEWEST} to average over"
             )
 
     @property
