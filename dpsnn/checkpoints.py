@@ -115,7 +115,7 @@ def classifier_name(spec: ClassifierSpec) -> str:
 
 
 def federated_name(spec: ClassifierSpec, clients: int, mode: str, skew: Number, drop: int) -> str:
-    """File name, without `_epoch=XX.ckpt`, of a classifier that several clients trained; secure averaging adds no token."""
+    """File name, without `_epoch=XX.ckpt`, of a classifier that several clients trained; the usual mode is `secure`."""
     parts = [classifier_name(spec), f"_federated{clients}"]
     if mode != "secure":
         parts.append(mode)

@@ -21,7 +21,7 @@ from dpsnn import checkpoints
 from dpsnn.batches import derived_seed
 from dpsnn.data import DATASETS
 from dpsnn.defences.dp_sgd import DPSGD
-from dpsnn.federated.local import OwnImages, get_weights, set_weights, train_locally
+from dpsnn.federated.local import OwnImages, Weights, get_weights, set_weights, train_locally
 from dpsnn.federated.partition import partition
 from dpsnn.federated.secure import secure_mod
 from dpsnn.federated.spec import Settings
@@ -56,13 +56,14 @@ class TrainingClient(NumPyClient):
             seed = secrets.randbits(62)
         images = OwnImages(pixels[rows], labels[rows], spec.batch_size, seed, private is not None)
         classifier = checkpoints.build_classifier(spec)
-        set_weights(classifier, parameters)
+        (start,) = parameters
+        set_weights(classifier, start)
         train_locally(classifier, images, federated.local_epochs, derived_seed(seed, 1), private)
-        update = [new - old for new, old in zip(get_weights(classifier), parameters, strict=True)]
+        update = get_weights(classifier) - start
         self._keep(update, len(rows), current, private)
         # In double precision, for Flower's quantisation keeps the precision that it is given.
         wide = np.float64 if settings.mode == "secure" else np.float32
-        return [array.astype(wide) for array in update], len(rows), {}
+        return [update.astype(wide)], len(rows), {}
 
     def _private(self) -> DPSGD | None:
         """DP-SGD with what earlier rounds have spent, if the client trains privately."""
@@ -72,15 +73,14 @@ class TrainingClient(NumPyClient):
             private.load_state_dict(json.loads(str(records[STATE]["state"])))
         return private
 
-    def _keep(self, update: NDArrays, images: int, current: int, private: DPSGD | None) -> None:
+    def _keep(self, update: Weights, images: int, current: int, private: DPSGD | None) -> None:
         """Note what stays with the client: what privacy it has spent, and its update where the run is audited."""
         folder = Path(self.settings.folder)
-        largest = max(float(np.abs(array).max(initial=0)) for array in update)
         noted: dict[str, Any] = {
             "client": self.index,
             "round": current,
             "images": images,
-            "largest": largest,
+            "largest": float(np.abs(update).max()),
         }
         if private:
             noted.update(private.spent())
@@ -89,8 +89,7 @@ class TrainingClient(NumPyClient):
         with open(folder / f"client_{self.index}.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(noted) + "\n")
         if self.settings.audit:
-            flat = np.concatenate([array.ravel() for array in update])
-            np.save(folder / f"update_{current}_{self.index}.npy", flat)
+            np.save(folder / f"update_{current}_{self.index}.npy", update)
 
 
 def client_fn(context: Context) -> Client:

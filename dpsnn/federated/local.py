@@ -1,6 +1,6 @@
 """A client's own training: a few epochs of the project's classifier on its own images, privately if it wants."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,7 +14,8 @@ from dpsnn.defences.dp_sgd import DPSGD
 from dpsnn.errors import UsageError
 from dpsnn.tensors import Labels, Pixels
 
-Weights = list[NDArray[np.float32]]
+Weights = NDArray[np.floating[Any]]
+"""All weights of a model, or what a training changed in them, as one vector."""
 
 
 class OwnImages(pl.LightningDataModule):
@@ -77,18 +78,23 @@ def _averaged(classifier: SplitClassifier) -> dict[str, Tensor]:
 
 
 def get_weights(classifier: SplitClassifier) -> Weights:
-    """The averaged tensors as arrays, in the order of the state dict."""
-    return [tensor.detach().cpu().numpy().copy() for tensor in _averaged(classifier).values()]
+    """All averaged values in one vector, in the order of the state dict.
+
+    One vector, not an array per layer: each would be a message of its own on the wire, and Flower's secure average is
+    wrong for arrays without axes.
+    """
+    return torch.cat([t.detach().cpu().flatten() for t in _averaged(classifier).values()]).numpy()
 
 
-def set_weights(classifier: SplitClassifier, weights: Sequence[NDArray[np.float32]]) -> None:
+def set_weights(classifier: SplitClassifier, weights: Weights) -> None:
     """The opposite of `get_weights`.
 
     Raises:
-        ValueError: If arrays are missing or have other shapes.
+        ValueError: If there are more or fewer values than the classifier has.
     """
-    names = list(_averaged(classifier))
-    tensors = [torch.from_numpy(np.asarray(array, np.float32)) for array in weights]
-    classifier.load_state_dict(
-        {**classifier.state_dict(), **dict(zip(names, tensors, strict=True))}
-    )
+    own = _averaged(classifier)
+    if weights.shape != (total := sum(t.numel() for t in own.values()),):
+        raise ValueError(f"weights of shape {weights.shape}, not ({total},)")
+    parts = torch.from_numpy(weights.astype(np.float32)).split([t.numel() for t in own.values()])
+    tensors = {name: part.reshape(own[name].shape) for name, part in zip(own, parts)}
+    classifier.load_state_dict({**classifier.state_dict(), **tensors})

@@ -11,7 +11,6 @@ import torch
 from flwr.app import Context
 from flwr.common import (
     FitIns,
-    NDArrays,
     Parameters,
     Scalar,
     ndarrays_to_parameters,
@@ -28,7 +27,7 @@ from dpsnn.batches import TensorBatches
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.federated.grid import PatientGrid
-from dpsnn.federated.local import get_weights, set_weights
+from dpsnn.federated.local import Weights, get_weights, set_weights
 from dpsnn.federated.secure import SurvivingWorkflow
 from dpsnn.federated.spec import Settings
 
@@ -49,12 +48,12 @@ class AddAverage(FedAvg):
         super().__init__(fraction_evaluate=0.0)
         self.classifier = classifier
         self.on_round = on_round
-        self.weights: NDArrays = list(get_weights(classifier))
-        self.update: NDArrays | None = None
+        self.weights = get_weights(classifier)
+        self.update: Weights | None = None
         self.added = 0
 
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters:
-        return ndarrays_to_parameters(self.weights)
+        return ndarrays_to_parameters([self.weights])
 
     def configure_fit(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
@@ -70,12 +69,10 @@ class AddAverage(FedAvg):
         average, _ = super().aggregate_fit(server_round, results, failures)
         if average is None:
             return None, {}
-        self.update, self.added = parameters_to_ndarrays(average), len(results)
-        self.weights = [
-            (weight + change).astype(np.float32)
-            for weight, change in zip(self.weights, self.update, strict=True)
-        ]
-        return ndarrays_to_parameters(self.weights), {}
+        (self.update,) = parameters_to_ndarrays(average)
+        self.added = len(results)
+        self.weights = (self.weights + self.update).astype(np.float32)
+        return ndarrays_to_parameters([self.weights]), {}
 
     def evaluate(
         self, server_round: int, parameters: Parameters
@@ -135,8 +132,7 @@ def train(grid: PatientGrid, context: Context, settings: Settings, journal: Jour
         nonlocal start
         seconds = time.monotonic() - start
         if settings.audit and strategy.update is not None:
-            flat = np.concatenate([array.ravel() for array in strategy.update])
-            np.save(folder / f"average_{current}.npy", flat.astype(np.float64))
+            np.save(folder / f"average_{current}.npy", strategy.update)
         journal(
             round=current,
             clients=strategy.added,
