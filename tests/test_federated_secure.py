@@ -279,8 +279,7 @@ def test_the_weight_is_masked_too() -> None:
     for _ in range(30):
         clients = clients_with([[np.zeros(1)]] * 3, [10, 10, 10])
         _, wire, _ = average(clients, 30)
-        # Any two of the three: the third is what is missing to the sum of the masks.
-        weights += [int(wire.masked(c.context.node_id)[0][0]) for c in clients[:2]]
+        weights += [int(wire.masked(c.context.node_id)[0][0]) for c in clients]
     high = np.bincount(np.array(weights, np.uint64) >> np.uint64(30), minlength=4)
     assert chisquare(high).pvalue > SIGNIFICANT
 
