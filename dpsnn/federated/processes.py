@@ -221,15 +221,20 @@ class Processes:
                 process.wait(max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 pass
+        end = time.monotonic() + 5
         for process in self.running.values():
-            _signal(process, signal.SIGKILL)
+            # Until nobody is left who could write into the folder, which is deleted next.
+            while _signal(process, signal.SIGKILL) and time.monotonic() < end:
+                process.poll()
+                time.sleep(POLL / 4)
             process.wait()
         self.running.clear()
 
 
-def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
-    """To the whole session: also to children that outlived their parent."""
+def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> bool:
+    """To the whole session, also to children that outlived their parent; whether there was anybody."""
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
-        pass
+        return False
+    return True
