@@ -22,6 +22,7 @@ groups='
   omniglot     alphabets: targets with and without DP-SGD, as published and fairly, and their attackers
   suppress     LeNet-5 with and without suppress-privacy, inverted at every cut by white-box attacks and decoders
   faces        classifiers of people with and without DP-SGD, whose training faces MI-FACE rebuilds
+  federated    clients who train together with Flower, by secure averaging and in the open (needs the extra of that name)
   figures      draw every figure from the tables and checkpoints
   performance  measure every trained classifier and attacker and write the tables
   all          plain, noise, nopeek, combo, post_noise, volume, shift and queries, with the tables and figures

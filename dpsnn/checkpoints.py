@@ -114,6 +114,18 @@ def classifier_name(spec: ClassifierSpec) -> str:
     return "".join(parts)
 
 
+def federated_name(spec: ClassifierSpec, clients: int, mode: str, skew: Number, drop: int) -> str:
+    """File name, without `_epoch=XX.ckpt`, of a classifier that several clients trained; the usual mode is `secure`."""
+    parts = [classifier_name(spec), f"_federated{clients}"]
+    if mode != "secure":
+        parts.append(mode)
+    if skew:
+        parts.append(f"_{spell(skew)}skew")
+    if drop:
+        parts.append(f"_{drop}dropped")
+    return "".join(parts)
+
+
 def attacker_name(spec: AttackerSpec) -> str:
     """File name without `.ckpt`; `spec.model` is the classifier's with its epoch."""
     parts = [f"{spec.surrogate}_attacker"]

@@ -30,6 +30,8 @@ from dpsnn.experiments.published import published, published_experiments
 from dpsnn.experiments.suppress import suppress, suppress_experiments
 from dpsnn.experiments.tracking import summarise
 from dpsnn.experiments.train import Folders
+from dpsnn.federated.run import commands, federated
+from dpsnn.federated.spec import MODES, FederatedSpec
 from dpsnn.metrics import dp_sgd_epsilon, dp_sgd_noise_multiplier
 from dpsnn.networks import NETWORKS
 from dpsnn.specs import (
@@ -43,7 +45,7 @@ from dpsnn.specs import (
 )
 from dpsnn.training import keep_memory
 
-Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec, Folders)
+Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec, FederatedSpec, Folders)
 
 CHOICES = {
     "dataset": sorted(DATASETS),
@@ -65,6 +67,27 @@ GROUP_OPTIONS = (
     "learning_rate",
     "precision",
 )
+
+FEDERATED_OPTIONS = (
+    "dataset",
+    "network",
+    "cut",
+    "norm",
+    "dropout",
+    "noise_scale",
+    "gaussian_std",
+    "nopeek_weight",
+    "nopeek_exponent",
+    "dp_noise_multiplier",
+    "dp_max_grad_norm",
+    "dp_delta",
+    "dp_accountant",
+    "seed",
+    "batch_size",
+    "learning_rate",
+    "sgd_momentum",
+)
+"""What a client may choose for its own training; a budget or a schedule would need the whole training in one place."""
 
 PROTOCOL_OPTIONS = ("dataset", "seed", "precision")
 """What the published protocol leaves open."""
@@ -345,6 +368,17 @@ def epsilon(options: argparse.Namespace) -> None:
             print(f"{accountant:8} noise multiplier {noise:.4g}")
 
 
+def run_federated(options: argparse.Namespace) -> Path | None:
+    spec, among = spec_from(ClassifierSpec, options), spec_from(FederatedSpec, options)
+    chosen = [mode for mode in MODES if getattr(options, mode)] or list(MODES)
+    if options.dry_run:
+        print(*commands(among) * len(chosen), sep="\n")
+        return None
+    text, table = federated(spec, among, spec_from(Folders, options), chosen)
+    print(f"{text}\n")
+    return table
+
+
 def performance(options: argparse.Namespace) -> Path | None:
     folders = spec_from(Folders, options)
     if options.dataset:
@@ -576,6 +610,22 @@ def make_parser() -> Parser:
             f"--{name}", type=kind, default=default, metavar=name.upper(), help=f"{text}{shown}"
         )
     made.add_argument("--classic", action="store_true", help="add the classic conversion")
+    made = command(
+        "federated", run_federated, "clients train together, with and without secure averaging"
+    )
+    made.description = (
+        "Share out the training images among clients, each a process of its own, and train one classifier by federated"
+        " averaging with Flower: by SecAgg+, where the server learns the sum of the updates alone, and in the open."
+        " Options of DP-SGD make every client train privately."
+    )
+    add_options(made, FederatedSpec)
+    made.add_argument("--secure", action="store_true", help="only with secure averaging")
+    made.add_argument("--plain", action="store_true", help="only with averaging in the open")
+    add_options(made, ClassifierSpec, FEDERATED_OPTIONS)
+    add_options(made, Folders, ["data_dir", "models_dir", "results_dir"])
+    made.add_argument(
+        "--dry_run", action="store_true", help="print the commands, one a line, and do nothing"
+    )
     made = command("figures", figures, "draw every figure from the tables and checkpoints")
     made.add_argument(
         "--dataset",
