@@ -32,6 +32,8 @@ from dpsnn.experiments.tracking import summarise
 from dpsnn.experiments.train import Folders
 from dpsnn.metrics import dp_sgd_epsilon, dp_sgd_noise_multiplier
 from dpsnn.networks import NETWORKS
+from dpsnn.secure import commands as secure_commands
+from dpsnn.secure.messages import ClusterFailed
 from dpsnn.specs import (
     ACCOUNTANTS,
     ATTACKS,
@@ -301,6 +303,10 @@ def run_suppress(options: argparse.Namespace) -> Path | None:
     return _study(options, group, perform)
 
 
+def run_secure(options: argparse.Namespace) -> Path | None:
+    raise UsageError("TBD")
+
+
 def ledger(options: argparse.Namespace) -> Path:
     one_of(options.dataset, CHOICES["dataset"], "dataset")
     published_dir = options.published_dir or Path(options.results_dir) / "published"
@@ -435,6 +441,10 @@ def _group_parser(
     parser.set_defaults(max_epochs_given=False, results_dir=results, models_dir=models)
 
 
+def _folder_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    add_options(parser, Folders, names)
+
+
 def _seeds_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds",
@@ -537,6 +547,9 @@ def make_parser() -> Parser:
     made.add_argument(
         "--iterations", type=int, metavar="STEPS", help="limit of every attack (default: its own)"
     )
+    made = command("secure", run_secure, "encrypted inference")
+    _group_parser(made, "results", "models", protocol=True)
+    secure_commands.add_commands(made, _folder_options)
     made = command(
         "ledger", ledger, "set the published figures beside ours, and say why they differ"
     )
@@ -624,7 +637,7 @@ def main(words: Sequence[str] | None = None) -> int:
         words: Command and options; by default those of the process.
 
     Returns:
-        0 done, 1 if members of a group failed, 2 bad input (one line on standard error says what), 130 interrupted.
+        0 done, 1 if members of a group or a cluster failed, 2 bad input (one line on standard error says what), 130 interrupted.
     """
     try:
         options = make_parser().parse_args(normalise(sys.argv[1:] if words is None else words))
@@ -638,7 +651,7 @@ def main(words: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"dpsnn: {where}{error.strerror or error}", file=sys.stderr)
         return 2
-    except GroupFailed as error:
+    except (GroupFailed, ClusterFailed) as error:
         print(f"dpsnn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -28,6 +28,9 @@ PARTIES = 3
 PORT = 4000
 """First of the default ports 4000, 4001, 4002; the engines' are ten above."""
 
+START_SECONDS = 120.0
+"""Within which all three workers have to be there."""
+
 
 @dataclass(frozen=True)
 class Address:

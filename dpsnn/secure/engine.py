@@ -9,7 +9,7 @@ import spu
 from spu import libspu
 
 from dpsnn.secure import graph, shares
-from dpsnn.secure.config import Cluster
+from dpsnn.secure.config import START_SECONDS, Cluster
 from dpsnn.secure.traffic import engine_bytes
 
 GRAPHS = 16
@@ -33,7 +33,7 @@ def connect(cluster: Cluster, rank: int) -> libspu.link.Context:
     """Link this worker's engine with the other two; waits for them.
 
     Raises:
-        RuntimeError: If they do not come within the cluster's time-out.
+        RuntimeError: If they do not come in time.
     """
     options = libspu.logging.LogOptions()
     options.log_level = libspu.logging.LogLevel.ERROR
@@ -44,7 +44,7 @@ def connect(cluster: Cluster, rank: int) -> libspu.link.Context:
     milliseconds = int(cluster.timeout * 1000)
     description.recv_timeout_ms = description.http_timeout_ms = milliseconds
     description.connect_retry_interval_ms = 100
-    description.connect_retry_times = max(1, milliseconds // 100)
+    description.connect_retry_times = int(START_SECONDS * 10)
     if cluster.tls:
         home = cluster.keys / f"worker-{rank}"
         description.enable_ssl = True
@@ -83,24 +83,29 @@ class Engine:
         return len(self._graphs)
 
     def load(self, model: Model, body: bytes) -> None:
-        """Take the shares of a model's weights, end to end in `body`, in place of those of any other."""
+        """Take the shares of a model's weights, end to end in `body`, in place of those of any other.
+
+        Raises:
+            Malformed: If the engine cannot compile the network; then the model before stays.
+        """
+        shapes = graph.check(model.plan)
+        names = [f"weight-{number}" for number in range(len(shapes))]
+        # Of one image, so that the first client does not wait for the compiler, and before anything is replaced.
+        first = graph.compile_graph(model.plan, 1, model.input_shape, names)
         for name in self._names:
             self._runtime.del_var(name)
-        self._graphs, self._names, start = {}, [], 0
-        for number, shape in enumerate(graph.check(model.plan)):
+        start = 0
+        for name, shape in zip(names, shapes):
             end = start + shares.size(shape)
-            name = f"weight-{number}"
             self._runtime.set_var(name, shares.wrap(body[start:end], shape))
-            self._names.append(name)
             start = end
-        self.model = model
-        # The first client does not wait for the compiler.
-        self._graph(1)
+        self.model, self._names, self._graphs = model, names, {1: first}
 
     def predict(self, batch: int, body: bytes) -> bytes:
         """This worker's share of the scores, from its share of the input. All three must call it with one another.
 
         Raises:
+            Malformed: If the engine cannot compile the network for such a batch.
             RuntimeError: If another worker is gone, after the time-out.
         """
         assert self.model is not None

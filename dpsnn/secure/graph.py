@@ -182,15 +182,22 @@ def output_classes(plan: Sequence[dict[str, Any]], input_shape: Sequence[int]) -
 def compile_graph(
     plan: Sequence[dict[str, Any]], batch: int, input_shape: Sequence[int], weight_names: list[str]
 ) -> libspu.Executable:
-    """What the engine runs: inputs `input` and the weights, all secret, output `scores`."""
+    """What the engine runs: inputs `input` and the weights, all secret, output `scores`.
+
+    Raises:
+        Malformed: If the engine cannot compile it.
+    """
     shapes = [(batch, *input_shape), *check(list(plan))]
-    executable, _ = frontend.compile(
-        frontend.Kind.JAX,
-        forward(plan),
-        [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes],
-        {},
-        ["input", *weight_names],
-        [libspu.Visibility.VIS_SECRET] * len(shapes),
-        lambda outputs: ["scores"],
-    )
+    try:
+        executable, _ = frontend.compile(
+            frontend.Kind.JAX,
+            forward(plan),
+            [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes],
+            {},
+            ["input", *weight_names],
+            [libspu.Visibility.VIS_SECRET] * len(shapes),
+            lambda outputs: ["scores"],
+        )
+    except Exception as error:  # of JAX or of the engine's compiler, whose types are not ours to know
+        raise Malformed(f"the engine cannot compile this network ({type(error).__name__})") from error
     return executable

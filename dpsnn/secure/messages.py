@@ -39,6 +39,14 @@ class Gone(ConnectionError):
     """The other end closed the connection."""
 
 
+class Refused(Exception):
+    """A well-formed request that is not granted; the text says why, to the other end too."""
+
+
+class ClusterFailed(RuntimeError):
+    """The cluster cannot be reached, broke off or did not answer; nothing partial was returned. Exit code 1."""
+
+
 # ---------------------------------------------------------------- what a header may hold
 
 
@@ -118,6 +126,7 @@ SCHEMAS: dict[str, dict[str, Check]] = {
     # Worker 0 keeps the order; the others tell it what has arrived.
     "arrived": {"id": token, "digest": token},
     "run": {"id": token},
+    "done": {"id": token},
     "drop": {"id": token, "reason": reason},
     "refused": {"reason": reason},
     "failed": {"reason": reason},
