@@ -27,6 +27,8 @@ from dpsnn.experiments.omniglot import omniglot, omniglot_experiments
 from dpsnn.experiments.paper import write_paper
 from dpsnn.experiments.progress import GroupFailed, note
 from dpsnn.experiments.published import published, published_experiments
+from dpsnn.experiments.secure import dry_run as secure_dry_run
+from dpsnn.experiments.secure import secure, secure_experiments
 from dpsnn.experiments.suppress import suppress, suppress_experiments
 from dpsnn.experiments.tracking import summarise
 from dpsnn.experiments.train import Folders
@@ -304,7 +306,17 @@ def run_suppress(options: argparse.Namespace) -> Path | None:
 
 
 def run_secure(options: argparse.Namespace) -> Path | None:
-    raise UsageError("TBD")
+    base, _, _, folders = _group_specs(options)
+    epochs = options.max_epochs if options.max_epochs_given else None
+    specs = [
+        spec
+        for seed in options.seeds or [base.seed]
+        for spec in secure_experiments(replace(base, seed=seed), epochs)
+    ]
+    if options.dry_run:
+        print(*secure_dry_run(specs, folders), sep="\n")
+        return None
+    return secure(specs, folders)
 
 
 def ledger(options: argparse.Namespace) -> Path:
@@ -547,8 +559,10 @@ def make_parser() -> Parser:
     made.add_argument(
         "--iterations", type=int, metavar="STEPS", help="limit of every attack (default: its own)"
     )
-    made = command("secure", run_secure, "encrypted inference")
+    text = (secure_experiments.__doc__ or "").split("\n")[0].rstrip(".")
+    made = command("secure", run_secure, f"{text[0].lower()}{text[1:]}")
     _group_parser(made, "results", "models", protocol=True)
+    _seeds_option(made)
     secure_commands.add_commands(made, _folder_options)
     made = command(
         "ledger", ledger, "set the published figures beside ours, and say why they differ"

@@ -37,7 +37,11 @@ def names(requirements: list[Requirement]) -> list[str]:
 
 
 SETUP = read_setup()
-EVERY_REQUIREMENT = [requirement for group in SETUP.values() for requirement in group]
+APART = ("secure",)
+"""Extras that cannot live with the newest versions: `./main.sh` makes an environment for each."""
+EVERY_REQUIREMENT = [
+    requirement for name, group in SETUP.items() if name not in APART for requirement in group
+]
 NEWEST_CONDA, NEWEST = read_conda("environment.yml")
 LOCKED_CONDA, LOCKED = read_conda("environment-lock.yml")
 
@@ -50,7 +54,7 @@ def locked_version(name: str) -> str:
 
 
 def test_setup_has_the_lists_this_file_knows() -> None:
-    assert set(SETUP) == {"run", "test", "notebooks", "dev"}
+    assert set(SETUP) == {"run", "test", "notebooks", "secure", "dev"}
     assert all(SETUP.values())
 
 
@@ -104,3 +108,16 @@ def test_lock_pins_python_exactly_and_setup_cfg_allows_it() -> None:
 def test_running_environment_satisfies_setup_cfg(requirement: Requirement) -> None:
     version = importlib.metadata.version(requirement.name)
     assert requirement.specifier.contains(version, prereleases=True)
+
+
+@pytest.mark.parametrize("extra", APART)
+def test_an_extra_with_its_own_environment_is_in_no_other(extra: str) -> None:
+    own = set(names(SETUP[extra]))
+    assert not own & set(names(NEWEST)) and not own & set(names(LOCKED))
+    installed = (ROOT / "main.sh").read_text(encoding="utf-8")
+    assert f"{extra}) extra={extra}" in installed
+
+
+def test_spu_is_pinned_exactly() -> None:
+    (spu,) = (requirement for requirement in SETUP["secure"] if requirement.name == "spu")
+    assert [specifier.operator for specifier in spu.specifier] == ["=="]
