@@ -307,11 +307,10 @@ def run_suppress(options: argparse.Namespace) -> Path | None:
 
 def run_secure(options: argparse.Namespace) -> Path | None:
     base, _, _, folders = _group_specs(options)
-    epochs = options.max_epochs if options.max_epochs_given else None
     specs = [
         spec
         for seed in options.seeds or [base.seed]
-        for spec in secure_experiments(replace(base, seed=seed), epochs)
+        for spec in secure_experiments(replace(base, seed=seed))
     ]
     if options.dry_run:
         print(*secure_dry_run(specs, folders), sep="\n")
@@ -651,7 +650,8 @@ def main(words: Sequence[str] | None = None) -> int:
         words: Command and options; by default those of the process.
 
     Returns:
-        0 done, 1 if members of a group or a cluster failed, 2 bad input (one line on standard error says what), 130 interrupted.
+        0 done, 1 if members of a group or a cluster failed, 2 bad input (one line on standard error says what), 130
+        interrupted.
     """
     try:
         options = make_parser().parse_args(normalise(sys.argv[1:] if words is None else words))

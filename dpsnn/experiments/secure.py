@@ -36,7 +36,6 @@ from dpsnn.secure.config import PORT, local_cluster
 from dpsnn.specs import ClassifierSpec
 from dpsnn.tensors import Images
 
-EPOCHS = 3
 IMAGES = 200
 """Compared with plaintext."""
 SINGLE = 3
@@ -46,14 +45,11 @@ MIXED_NOISE = 0.5
 KEY = ("Model", "Mode")
 
 
-def secure_experiments(base: ClassifierSpec, epochs: int | None = None) -> list[ClassifierSpec]:
+def secure_experiments(base: ClassifierSpec) -> list[ClassifierSpec]:
     """Encrypted inference: the blog's network on secret shares, and the paper's with its client half in clear.
 
-    Args:
-        base: Its data set, seed and precision count.
-        epochs: Passes over the training images; None for EPOCHS.
+    The latter is that of the group `noise`, where it was trained already.
     """
-    base = replace(base, batch_size=32, max_epochs=epochs or EPOCHS)
     return [replace(base, network="keydana"), replace(base, noise_scale=MIXED_NOISE)]
 
 
@@ -159,9 +155,7 @@ def measure(
         stopped = running.wait()
     encrypted = np.concatenate([scores for scores, _ in batches])
     first = np.concatenate([scores for scores, _ in alone])
-    error = max(
-        float(np.abs(encrypted - plain).max()), float(np.abs(first - plain[:SINGLE]).max())
-    )
+    error = max(float(np.abs(encrypted - plain).max()), float(np.abs(first - plain[:SINGLE]).max()))
     truth, guessed, wanted = labels.numpy(), encrypted.argmax(1), plain.argmax(1)
     parts = shares.split(values[:1])
     full = [seconds for scores, seconds in batches if len(scores) == BATCH]
@@ -198,7 +192,15 @@ def _share(path: Path, split: bool, folders: Folders, config: Path) -> Path:
     """The owner, in a process of its own that is gone before the first request."""
     words = ["--model", str(path), "--models_dir", folders.models_dir, "--config", str(config)]
     done = subprocess.run(
-        [sys.executable, "-m", "dpsnn.cli", "secure", "share", *words, *(["--split"] if split else [])],
+        [
+            sys.executable,
+            "-m",
+            "dpsnn.cli",
+            "secure",
+            "share",
+            *words,
+            *(["--split"] if split else []),
+        ],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -249,4 +251,3 @@ def worker_view(images: Images, labels: torch.Tensor, title: str) -> Figure:
     together = torch.from_numpy(shares.join(parts, shown.shape).astype(np.float32))
     rows.append(("all three together", together))
     return reconstruction_figure(shown, rows, f"{title}: images and their shares")
-

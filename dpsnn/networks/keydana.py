@@ -20,7 +20,8 @@ def keydana(
     """Three blocks of convolution, average pool and ReLU, then one linear layer.
 
     Made to be computed on secret shares: an average is a sum, where a maximum takes comparisons, and what comes out is
-    scores without a softmax. Pixels go in as they are, in [0, 1]; the post published the network whole, the cut is ours.
+    scores without a softmax. Pixels go in as they are, in [0, 1]. The post published the network whole; the cuts are
+    ours.
 
     Args:
         image_shape: `(C, H, W)`, at least 22×22.

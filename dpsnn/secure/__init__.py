@@ -1,9 +1,9 @@
 """Encrypted inference: three workers compute a prediction from secret shares, and none sees the image or the weights.
 
-The engine is `spu` (ABY3: three parties, semi-honest, an honest majority), which the extra `secure` brings. `sharing.py`
-explains the idea without it. Then, from the inside out: `convert.py` and `graph.py` make a network what the engine
-computes, `engine.py` computes it, `messages.py` and `keys.py` are the wire, `worker.py`, `owner.py` and `client.py` the
-roles, `cluster.py` all three workers on one machine.
+The engine is `spu` (ABY3: three parties, semi-honest, an honest majority), which the extra `secure` brings.
+`sharing.py` explains the idea without it. Then, from the inside out: `convert.py` and `graph.py` make a network what
+the engine computes, `engine.py` computes it, `messages.py` and `keys.py` are the wire, `worker.py`, `owner.py` and
+`client.py` the roles, `cluster.py` all three workers on one machine.
 """
 
 from importlib.util import find_spec

@@ -98,9 +98,7 @@ class Client:
         if not np.isfinite(values).all():
             raise UsageError("values that are not finite cannot be shared")
         parts = shares.split(values)
-        answers = self._ask(
-            "query", parts, "result", id=secrets.token_hex(16), batch=len(values)
-        )
+        answers = self._ask("query", parts, "result", id=secrets.token_hex(16), batch=len(values))
         try:
             return shares.join([body for _, body in answers], (len(values), self.model.classes))
         except Malformed as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from dpsnn.secure.config import PARTIES, START_SECONDS, Cluster, to_toml
+from dpsnn.secure.config import PARTIES, START_SECONDS, Cluster, Seconds, to_toml
 from dpsnn.secure.messages import ClusterFailed
 
 
@@ -52,7 +52,7 @@ class LocalCluster:
             self.kill()
             raise
 
-    def _wait_until_ready(self, seconds: float) -> None:
+    def _wait_until_ready(self, seconds: Seconds) -> None:
         deadline = time.monotonic() + seconds
         for rank, process in enumerate(self.processes):
             assert process.stdout is not None

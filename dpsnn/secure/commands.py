@@ -158,7 +158,9 @@ def query(options: argparse.Namespace) -> Path:
                 else "the workers have a whole model; leave out --device"
             )
         if device and device.pairing != public.pairing:
-            raise UsageError(f"{options.device} belongs to another model; ask the owner for its file")
+            raise UsageError(
+                f"{options.device} belongs to another model; ask the owner for its file"
+            )
         shape = device.image_shape if device else public.input_shape
         images, labels = images_from(options.images, options.data_dir, tuple(shape), count)
         values = device.transmit(images) if device else images.numpy()
@@ -279,7 +281,9 @@ def add_commands(parser: argparse.ArgumentParser, folders: FolderOptions) -> Non
     limit["help"] = "stop by itself after so many requests [never]"
     model: dict[str, Any] = dict(default="", metavar="NAME", help="the classifier to share")
     split: dict[str, Any] = dict(action="store_true")
-    split["help"] = "share the server half; write the client half, which clients run on their device"
+    split["help"] = (
+        "share the server half; write the client half, which clients run on their device"
+    )
 
     made = command("worker", worker, "be one of the three workers")
     made.add_argument("--rank", type=int, required=True, metavar="RANK", help="which: 0, 1 or 2")
@@ -305,10 +309,17 @@ def add_commands(parser: argparse.ArgumentParser, folders: FolderOptions) -> Non
     )
     made.add_argument("--count", type=int, default=3, metavar="N", help="images [%(default)s]")
     made.add_argument(
-        "--batch_size", type=int, default=1, metavar="SIZE", help="images of a request [%(default)s]"
+        "--batch_size",
+        type=int,
+        default=1,
+        metavar="SIZE",
+        help="images of a request [%(default)s]",
     )
     made.add_argument(
-        "--device", default="", metavar="FILE", help="the client half, of a model shared with --split"
+        "--device",
+        default="",
+        metavar="FILE",
+        help="the client half, of a model shared with --split",
     )
     made.add_argument(
         "--client", default="client", metavar="NAME", help="certificate to use [%(default)s]"

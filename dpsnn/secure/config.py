@@ -22,6 +22,9 @@ from typing import Any
 
 from dpsnn.errors import UsageError
 
+Seconds = float | int
+"""Callers write 2 where 2.0 is meant, and the checker of types under pytest is strict about it."""
+
 PARTIES = 3
 """Workers of a cluster; the protocol (ABY3) is made for exactly three."""
 
@@ -46,7 +49,7 @@ class Cluster:
     """Three workers, known to everybody; nothing in it is secret."""
 
     workers: tuple[Address, ...]
-    timeout: float = 60.0
+    timeout: Seconds = 60.0
     max_batch: int = 64
     max_bytes: int = 512 * 1024**2
     tls: bool = False
@@ -132,7 +135,7 @@ def _cluster(content: dict[str, Any], folder: Path) -> Cluster:
         for worker in workers
     )
     types = {field.name: field.type for field in fields(Cluster) if field.name != "workers"}
-    settings = _checked(content, {**types, "timeout": int | float, "keys": str})
+    settings = _checked(content, {**types, "keys": str})
     settings["keys"] = folder / settings.get("keys", "keys")
     settings.setdefault("tls", not all(on_loopback(address.host) for address in addresses))
     return Cluster(addresses, **settings)

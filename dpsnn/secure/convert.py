@@ -89,9 +89,9 @@ def _append(parts: list[_Part], part: _Part) -> None:
         return
     if before and before.layer["op"] == "affine" and _sees_no_border(part.layer):
         (scale, shift), (weight, bias) = before.weights, part.weights
-        aligned = [1, -1, *[1] * (weight.dim() - 2)]
-        moved = (weight * shift.view(aligned)).flatten(1).sum(1)
-        parts[-1] = _Part(part.layer, [weight * scale.view(aligned), bias + moved])
+        columns = [1, -1, *[1] * (weight.dim() - 2)]
+        moved = (weight * shift.view(columns)).flatten(1).sum(1)
+        parts[-1] = _Part(part.layer, [weight * scale.view(columns), bias + moved])
         return
     parts.append(part)
 

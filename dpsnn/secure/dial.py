@@ -4,12 +4,12 @@ import socket
 import ssl
 
 from dpsnn.secure import keys
-from dpsnn.secure.config import Cluster
+from dpsnn.secure.config import Cluster, Seconds
 from dpsnn.secure.keys import Identity
 from dpsnn.secure.messages import Channel, ClusterFailed, Gone, Malformed, Refused
 
 
-def dial(cluster: Cluster, rank: int, role: str, name: str, seconds: float = 10.0) -> Channel:
+def dial(cluster: Cluster, rank: int, role: str, name: str, seconds: Seconds = 10.0) -> Channel:
     """A connection to worker `rank`, in the given role and, with TLS, with the certificate of `name`.
 
     Raises:

@@ -143,7 +143,9 @@ def _fits(name: str, value: Any, count: int) -> bool:
     if count == 0:
         return _small(value, least)
     if name == "borders":
-        return isinstance(value, list) and len(value) == 2 and all(_fits("after", v, 2) for v in value)
+        return (
+            isinstance(value, list) and len(value) == 2 and all(_fits("after", v, 2) for v in value)
+        )
     return isinstance(value, list) and len(value) == count and all(_small(v, least) for v in value)
 
 
@@ -169,9 +171,7 @@ def output_classes(plan: Sequence[dict[str, Any]], input_shape: Sequence[int]) -
     """
     shapes = [(1, *input_shape), *check(list(plan))]
     try:
-        made = jax.eval_shape(
-            forward(plan), *(jax.ShapeDtypeStruct(s, np.float32) for s in shapes)
-        )
+        made = jax.eval_shape(forward(plan), *(jax.ShapeDtypeStruct(s, np.float32) for s in shapes))
     except (TypeError, ValueError, IndexError) as error:
         raise Malformed("layers that do not fit one another") from error
     if len(made.shape) != 2:
@@ -198,6 +198,10 @@ def compile_graph(
             [libspu.Visibility.VIS_SECRET] * len(shapes),
             lambda outputs: ["scores"],
         )
-    except Exception as error:  # of JAX or of the engine's compiler, whose types are not ours to know
-        raise Malformed(f"the engine cannot compile this network ({type(error).__name__})") from error
+    except (
+        Exception
+    ) as error:  # of JAX or of the engine's compiler, whose types are not ours to know
+        raise Malformed(
+            f"the engine cannot compile this network ({type(error).__name__})"
+        ) from error
     return executable

@@ -90,7 +90,9 @@ def _authority(folder: Path, name: str) -> _Signer:
         assert isinstance(loaded, ec.EllipticCurvePrivateKey)
         return _Signer(x509.load_pem_x509_certificate(certificate.read_bytes()), loaded)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} lacks or has a damaged {name}; make new keys elsewhere") from error
+        raise UsageError(
+            f"{folder} lacks or has a damaged {name}; make new keys elsewhere"
+        ) from error
 
 
 def _issue(
@@ -192,6 +194,4 @@ def identity(connection: ssl.SSLSocket) -> Identity:
     """Role and name in the certificate of the other end, which the handshake has verified."""
     certificate: Any = connection.getpeercert() or {}
     subject = dict(pair for group in certificate.get("subject", ()) for pair in group)
-    return Identity(
-        subject.get("organizationalUnitName", ""), subject.get("commonName", "")
-    )
+    return Identity(subject.get("organizationalUnitName", ""), subject.get("commonName", ""))

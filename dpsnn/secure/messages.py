@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dpsnn.secure.config import Seconds
+
 VERSION = 1
 HEADER_LIMIT = 64 * 1024
 HEADER_SECONDS = 10.0
@@ -187,7 +189,7 @@ class Channel:
         self._tls = threading.Lock()
         self._writing = threading.Lock()
 
-    def send(self, kind: str, body: bytes = b"", seconds: float = 30.0, **values: Any) -> None:
+    def send(self, kind: str, body: bytes = b"", seconds: Seconds = 30.0, **values: Any) -> None:
         """Send one message.
 
         Raises:
@@ -203,7 +205,7 @@ class Channel:
             self._write(body, deadline)
             self.sent_bytes += 4 + len(raw) + len(body)
 
-    def receive(self, *kinds: str, seconds: float | None = None) -> Header:
+    def receive(self, *kinds: str, seconds: Seconds | None = None) -> Header:
         """The next header; its body, if any, must be read before the next call.
 
         Args:
@@ -232,7 +234,7 @@ class Channel:
         self.received_bytes += 4 + length
         return header
 
-    def body(self, header: Header, size: int, seconds: float) -> bytes:
+    def body(self, header: Header, size: int, seconds: Seconds) -> bytes:
         """The bytes behind a header, which must be exactly `size`.
 
         Raises:

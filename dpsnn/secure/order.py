@@ -3,7 +3,7 @@
 from collections import OrderedDict, deque
 from typing import NamedTuple
 
-from dpsnn.secure.config import PARTIES
+from dpsnn.secure.config import PARTIES, Seconds
 
 
 class Dropped(NamedTuple):
@@ -20,13 +20,13 @@ class Order:
         patience: Seconds that an incomplete request waits for its other shares.
     """
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, patience: Seconds) -> None:
         self.patience = patience
-        self._waiting: OrderedDict[str, tuple[float, dict[int, str]]] = OrderedDict()
+        self._waiting: OrderedDict[str, tuple[Seconds, dict[int, str]]] = OrderedDict()
         self._ready: deque[str] = deque()
         self._dropped: list[Dropped] = []
 
-    def arrive(self, id: str, rank: int, digest: str, now: float) -> None:
+    def arrive(self, id: str, rank: int, digest: str, now: Seconds) -> None:
         """Worker `rank` has its share of a request, which it was described as `digest` says."""
         since, digests = self._waiting.setdefault(id, (now, {}))
         digests[rank] = digest
@@ -42,7 +42,7 @@ class Order:
         """The request whose turn it is."""
         return self._ready.popleft() if self._ready else None
 
-    def dropped(self, now: float) -> list[Dropped]:
+    def dropped(self, now: Seconds) -> list[Dropped]:
         """Requests that came to nothing since the last call."""
         late = [id for id, (since, _) in self._waiting.items() if now - since > self.patience]
         for id in late:

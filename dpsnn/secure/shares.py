@@ -1,8 +1,8 @@
 """The engine's shares as plain bytes: 16 for each number, and nothing else crosses the wire.
 
-ABY3 (Mohassel & Rindal 2018) splits a number x, in fixed point modulo 2⁶⁴, into x₀ + x₁ + x₂; worker i holds xᵢ and the
-next one. Two of the three workers together could rebuild x, one alone holds two uniform numbers. The engine wraps shares
-in a description of their own; here it is made from the shape that is *expected*, never taken from a stranger.
+ABY3 (Mohassel & Rindal 2018) splits a number x, in fixed point modulo 2⁶⁴, into x₀ + x₁ + x₂; worker i holds xᵢ and
+the next one. Two of the three workers together could rebuild x, one alone holds two uniform numbers. The engine wraps
+shares in a description of their own; here it is made from the shape that is *expected*, never taken from a stranger.
 """
 
 import math

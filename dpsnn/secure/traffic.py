@@ -1,4 +1,4 @@
-"""How many bytes this process's engine has sent, as the kernel counts them, TLS and retransmissions of ours included."""
+"""How many bytes this process's engine has sent, as the kernel counts them, with what TLS adds."""
 
 import os
 import socket

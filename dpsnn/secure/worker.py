@@ -14,12 +14,12 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dpsnn.errors import UsageError
 from dpsnn.secure import config, graph, shares
-from dpsnn.secure.config import PARTIES, START_SECONDS, Cluster
+from dpsnn.secure.config import PARTIES, START_SECONDS, Cluster, Seconds
 from dpsnn.secure.dial import dial
 from dpsnn.secure.engine import Engine, Model, connect, digest
 from dpsnn.secure.keys import Identity, worker_name
@@ -73,7 +73,7 @@ class Job:
             self._answer = Answer(kind, values, body)
             self._answered.set()
 
-    def wait(self, seconds: float) -> Answer:
+    def wait(self, seconds: Seconds) -> Answer:
         if self._answered.wait(seconds) and self._answer:
             return self._answer
         return Answer("failed", {"reason": f"not computed within {seconds:g} s"})
@@ -91,7 +91,7 @@ class Worker:
         ready: Called when the worker is connected with the others.
     """
 
-    kinds = KINDS
+    kinds: Mapping[str, Sequence[str]] = KINDS
 
     def __init__(
         self,
@@ -336,9 +336,7 @@ class Worker:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self.fail(f"the engine failed: {first[:200]}")
 
-    def _listen_to(
-        self, follower: Channel, rank: int, finished: "queue.SimpleQueue[str]"
-    ) -> None:
+    def _listen_to(self, follower: Channel, rank: int, finished: "queue.SimpleQueue[str]") -> None:
         """Worker 0: what a follower says."""
         try:
             while True:
@@ -418,11 +416,11 @@ def run(cluster: Cluster, rank: int, num_requests: int = 0) -> None:
     try:
         link = connect(cluster, rank)
     except RuntimeError as error:
-        raise ClusterFailed(f"worker {rank} finds no other workers within {START_SECONDS:g} s") from error
+        raise ClusterFailed(
+            f"worker {rank} finds no other workers within {START_SECONDS:g} s"
+        ) from error
     engine = Engine(link, [worker.engine_port for worker in cluster.workers])
-    worker = Worker(
-        cluster, rank, engine, num_requests, log, lambda: print("ready", flush=True)
-    )
+    worker = Worker(cluster, rank, engine, num_requests, log, lambda: print("ready", flush=True))
     listener.start(worker)
     (worker.follow if rank else worker.lead)()
     worker.flush()
