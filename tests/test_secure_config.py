@@ -173,4 +173,8 @@ def test_keys_are_private_have_roles_and_are_made_once(tmp_path: Path) -> None:
 
 
 def test_ports_of_the_engines_are_beside_those_of_the_workers() -> None:
-    assert [worker.engine_port for worker in config.local_cluster(7000).workers] == [7010, 7011, 7012]
+    assert [worker.engine_port for worker in config.local_cluster(7000).workers] == [
+        7010,
+        7011,
+        7012,
+    ]

@@ -72,9 +72,7 @@ def encrypted(converted: Converted, values: np.ndarray) -> np.ndarray:
         description.add_party(f"worker-{rank}", f"thread-{rank}")
     weights = [shares.split(weight) for weight in converted.weights]
     inputs = shares.split(values)
-    model = Model(
-        "0" * 32, converted.plan, converted.input_shape, converted.classes, "images", ""
-    )
+    model = Model("0" * 32, converted.plan, converted.input_shape, converted.classes, "images", "")
     results: list[Any] = [None] * 3
 
     def work(rank: int) -> None:
@@ -130,7 +128,11 @@ def test_every_network_of_the_project_has_a_plan(name: str) -> None:
 def test_what_can_be_worked_out_before_is() -> None:
     merged = [CASES[name] for name in ("batch_norm_merged", "standardise_merged")]
     for module in merged:
-        assert [layer["op"] for layer in convert(module, IMAGE).plan] == ["conv", "flatten", "linear"]
+        assert [layer["op"] for layer in convert(module, IMAGE).plan] == [
+            "conv",
+            "flatten",
+            "linear",
+        ]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,9 @@ def frame(header: Any, body: bytes = b"") -> bytes:
 def test_a_message_arrives_with_its_body(pair: tuple[Channel, Channel]) -> None:
     left, right = pair
     body = bytes(range(256)) * 4096
-    sending = threading.Thread(target=left.send, args=("query", body), kwargs={"id": NONCE, "batch": 2})
+    sending = threading.Thread(
+        target=left.send, args=("query", body), kwargs={"id": NONCE, "batch": 2}
+    )
     sending.start()
     header = right.receive("query", seconds=5)
     assert (header["id"], header["batch"]) == (NONCE, 2)

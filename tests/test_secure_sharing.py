@@ -59,4 +59,6 @@ def test_real_numbers_survive_to_a_step() -> None:
     # A product with an encoded public number has the product of both scales.
     weight = int(sharing.encode(np.array([-0.375]))[0])
     product = sharing.rebuild(sharing.multiply_by_public(sharing.share(encoded), weight))
-    np.testing.assert_allclose(sharing.decode(product, sharing.SCALE**2), values * -0.375, atol=1e-4)
+    np.testing.assert_allclose(
+        sharing.decode(product, sharing.SCALE**2), values * -0.375, atol=1e-4
+    )

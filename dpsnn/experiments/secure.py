@@ -81,7 +81,7 @@ def dry_run(specs: Sequence[ClassifierSpec], folders: Folders) -> list[str]:
     return lines
 
 
-def secure(specs: Sequence[ClassifierSpec], folders: Folders, first_port: int = PORT) -> Path:
+def secure(specs: Sequence[ClassifierSpec], folders: Folders) -> Path:
     """Train what is missing, serve it, ask, compare, and bring table and figure up to date.
 
     Raises:
@@ -95,7 +95,7 @@ def secure(specs: Sequence[ClassifierSpec], folders: Folders, first_port: int = 
     checkpoints.ensure_writable(table.parent)
     for spec in specs:
         path = train_classifier(spec, folders, "secure")
-        row, figure = measure(path, spec, folders, first_port)
+        row, figure = measure(path, spec, folders)
         tables.upsert(table, [row], KEY)
         print(tables.as_text([{"What": name, "Value": value} for name, value in row.items()], TEXT))
         if not is_split(spec):
@@ -107,9 +107,7 @@ def secure(specs: Sequence[ClassifierSpec], folders: Folders, first_port: int = 
 TEXT = {"What": "", "Value": "encrypted inference"}
 
 
-def measure(
-    path: Path, spec: ClassifierSpec, folders: Folders, first_port: int
-) -> tuple[dict[str, Any], Figure]:
+def measure(path: Path, spec: ClassifierSpec, folders: Folders) -> tuple[dict[str, Any], Figure]:
     """One network on a cluster of three processes that stops by itself after the last request.
 
     Returns:
@@ -129,7 +127,7 @@ def measure(
     requests = SINGLE + -(-count // BATCH)
     network = classifier.network
     whole = nn.Sequential(network.client, network.server).eval()
-    cluster = local_cluster(first_port)
+    cluster = local_cluster(PORT)
     with (
         tempfile.TemporaryDirectory(prefix="dpsnn-secure-") as folder,
         LocalCluster(cluster, Path(folder), requests) as running,

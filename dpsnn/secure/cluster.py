@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from dpsnn.secure.config import PARTIES, START_SECONDS, Cluster, Seconds, to_toml
 from dpsnn.secure.messages import ClusterFailed
@@ -87,7 +87,7 @@ class LocalCluster:
             if process.stdout:
                 process.stdout.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "LocalCluster":
         return self
 
     def __exit__(
