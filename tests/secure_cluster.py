@@ -22,7 +22,7 @@ def free_cluster(**settings: Any) -> Cluster:
     for s in sockets:
         s.close()
     addresses = tuple(Address("127.0.0.1", ports[n], ports[n + 3]) for n in range(3))
-    return Cluster(addresses, **{"timeout": 60.0, **settings})
+    return Cluster(addresses, **{"timeout": 120.0, **settings})
 
 
 def trained(name: str = "keydana", steps: int = 60) -> SplitNetwork:
@@ -44,7 +44,7 @@ def digits(count: int) -> torch.Tensor:
     return to_unit(Digits().tensors("test")[0][:count])
 
 
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+def until(condition: Callable[[], Any], seconds: float = 120.0) -> None:
     """Wait until something holds; fail if it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

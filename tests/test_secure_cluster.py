@@ -97,7 +97,7 @@ def test_encrypted_equals_plaintext(running: Running, batch: int) -> None:
     expected = running.plain(images)
     assert np.abs(made - expected).max() <= TOLERANCE
     assert (made.argmax(1) == expected.argmax(1)).all()
-    assert len(set(expected.argmax(1))) > 1, "a network that has learnt something"
+    assert batch == 1 or len(set(expected.argmax(1))) > 2, "a network that has learnt something"
 
 
 def test_graphs_are_compiled_once_for_each_size_and_weights_sent_once(running: Running) -> None:
@@ -532,14 +532,14 @@ def busy(running: Running) -> threading.Thread:
         try:
             with Client(running.cluster) as client:
                 for _ in range(200):
-                    client.scores(digits(32).numpy())
+                    client.scores(digits(8).numpy())
             thread.outcome = "answered"  # type: ignore[attr-defined]
         except (UsageError, ClusterFailed) as error:
             thread.outcome = error  # type: ignore[attr-defined]
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    until(lambda: owner.status(running.cluster)[0].graphs > 1, 60)
+    until(lambda: owner.status(running.cluster)[0].graphs > 1)
     return thread
 
 
@@ -551,10 +551,9 @@ def test_a_worker_dies(tmp_path: Path, rank: int) -> None:
     with made.processes:
         client = busy(made)
         time.sleep(0.3)
-        start = time.monotonic()
         made.processes.processes[rank].kill()
-        client.join(made.cluster.timeout)
-        assert not client.is_alive() and time.monotonic() - start < made.cluster.timeout / 2
+        client.join(made.cluster.timeout / 2)
+        assert not client.is_alive()
         error = client.outcome  # type: ignore[attr-defined]
         assert isinstance(error, ClusterFailed) and "worker" in str(error)
         assert len(str(error).splitlines()) == 1
