@@ -3,6 +3,7 @@
 #
 # Which Python: the active one if it has dpsnn and torch; else .venv, which is made from environment-lock.yml
 # first where it is missing, unfinished or older than the lock. Standard output is left to the group itself.
+# A group that needs an extra which cannot live with the locked versions has an environment of its own, .venv-EXTRA.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
@@ -22,11 +23,12 @@ groups='
   omniglot     alphabets: targets with and without DP-SGD, as published and fairly, and their attackers
   suppress     LeNet-5 with and without suppress-privacy, inverted at every cut by white-box attacks and decoders
   faces        classifiers of people with and without DP-SGD, whose training faces MI-FACE rebuilds
-  federated    clients who train together with Flower, by secure averaging and in the open (needs the extra of that name)
+  federated    clients who train together with Flower, by secure averaging and in the open
+  secure       encrypted inference: three workers classify images that none of them sees, with weights that none sees
   figures      draw every figure from the tables and checkpoints
   performance  measure every trained classifier and attacker and write the tables
   all          plain, noise, nopeek, combo, post_noise, volume, shift and queries, with the tables and figures
-  install      make .venv from environment-lock.yml if need be, and print the Python that the groups use'
+  install      make .venv if need be and print the Python that the groups use; `install secure`: .venv-secure, likewise federated'
 
 usage() {
     echo "usage: ./main.sh GROUP [options]"
@@ -47,13 +49,37 @@ specs = [find_spec(module) for module in sys.argv[1:]]
 sys.exit(not all(spec and spec.origin for spec in specs))' "${@:2}") >/dev/null 2>&1
 }
 
-# A Python to make .venv with: the first that is new enough and is not that of an unfinished .venv itself.
+# What an extra needs beside dpsnn and torch, as modules, and which locked packages give way to it.
+needs() {
+    case $1 in
+        secure) echo spu cryptography ;;
+        federated) echo flwr cryptography ;;
+    esac
+}
+unlocked() {
+    case $1 in
+        secure) echo 'numpy|pandas' ;; # spu needs numpy below 2, the locked pandas numpy 2
+        federated) echo 'certifi|packaging|protobuf|rich' ;; # Flower wants older ones
+    esac
+}
+
+requirements() {
+    if [[ -z $extra ]]; then
+        sed -n '/^  - pip:/,$ s/^      - //p' environment-lock.yml
+        return
+    fi
+    sed -n '/^  - pip:/,$ s/^      - //p' environment-lock.yml | grep -Ev "^($(unlocked "$extra"))=="
+    tr '|' '\n' <<<"$(unlocked "$extra")"
+    sed -n "/^$extra =/,/^[^ ]/ s/^    //p" setup.cfg
+}
+
+# A Python to make an environment with: the first that is new enough and is not that of the unfinished one itself.
 find_python() {
     local candidate
     while read -r candidate; do
         if "$candidate" -c '
 import ensurepip, os, sys, venv
-sys.exit(sys.version_info < (3, 11) or os.path.realpath(".venv") == os.path.realpath(sys.prefix))' </dev/null &>/dev/null
+sys.exit(sys.version_info < (3, 11) or os.path.realpath(sys.argv[1]) == os.path.realpath(sys.prefix))' "$venv" </dev/null &>/dev/null
         then
             echo "$candidate"
             return
@@ -62,44 +88,48 @@ sys.exit(sys.version_info < (3, 11) or os.path.realpath(".venv") == os.path.real
     return 1
 }
 
-# The copy of the lock is put into .venv last, so it also says that the installation was finished.
-is_complete() { [[ -x .venv/bin/python ]] && cmp -s environment-lock.yml .venv/environment-lock.yml; }
+# The copy of the lock is put there last, so it also says that the installation was finished.
+is_complete() {
+    [[ -x $venv/bin/python ]] && cmp -s environment-lock.yml "$venv/environment-lock.yml" &&
+        cmp -s <(requirements) "$venv/requirements.txt"
+}
 
 pip_install() {
-    .venv/bin/python -m pip --disable-pip-version-check --no-input install --progress-bar off "$@" \
-        >.venv/install.log 2>&1 ||
-        fail "installation failed ($(sed -n 's/^ERROR: //p' .venv/install.log | tail -n 1));" \
-            "see .venv/install.log, then call ./main.sh again"
+    "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --progress-bar off "$@" \
+        >"$venv/install.log" 2>&1 ||
+        fail "installation failed ($(sed -n 's/^ERROR: //p' "$venv/install.log" | tail -n 1));" \
+            "see $venv/install.log, then call ./main.sh again"
 }
 
 make_venv() {
     local python
     python=$(find_python) ||
         fail "no Python 3.11 or newer with venv and pip found; install one, or activate an environment that has dpsnn"
-    if [[ -e .venv/installing ]] || ! .venv/bin/python -P -c 'import pip' >/dev/null 2>&1; then
-        say "making .venv with $("$python" --version)"
-        "$python" -m venv --clear .venv >&2 || fail "$python could not make .venv in $PWD"
+    if [[ -e "$venv/installing" ]] || ! "$venv/bin/python" -P -c 'import pip' >/dev/null 2>&1; then
+        say "making $venv with $("$python" --version)"
+        "$python" -m venv --clear "$venv" >&2 || fail "$python could not make $venv in $PWD"
     fi
-    touch .venv/installing
-    sed -n '/^  - pip:/,$ s/^      - //p' environment-lock.yml >.venv/requirements.txt
-    say "installing the $(wc -l <.venv/requirements.txt | tr -d ' ') packages of environment-lock.yml into .venv" \
-        "(several GB, some minutes; progress in .venv/install.log)"
-    pip_install -r .venv/requirements.txt
+    touch "$venv/installing"
+    requirements >"$venv/requirements.txt"
+    say "installing the $(wc -l <"$venv/requirements.txt" | tr -d ' ') packages of" \
+        "environment-lock.yml${extra:+ and the extra $extra} into $venv (several GB, some minutes; progress in $venv/install.log)"
+    pip_install -r "$venv/requirements.txt"
     say "installing dpsnn itself, from this folder"
     pip_install --no-deps --no-build-isolation -e .
-    cp environment-lock.yml .venv/environment-lock.yml
-    rm .venv/installing
-    say "done; .venv is ready"
+    cp environment-lock.yml "$venv/environment-lock.yml"
+    rm "$venv/installing"
+    say "done; $venv is ready"
 }
 
 choose_python() {
-    if has python dpsnn torch; then
+    # shellcheck disable=SC2046
+    if has python dpsnn torch $(needs "$extra"); then
         python=$(command -v python)
         return
     fi
-    python=$PWD/.venv/bin/python
+    python=$PWD/$venv/bin/python
     if is_complete; then return; fi
-    # Two calls at once must not install into one .venv: the second waits on this file (where flock exists).
+    # Two calls at once must not install into one folder: the second waits on this file (where flock exists).
     exec 9<"$PWD/main.sh"
     if command -v flock >/dev/null && ! flock -n 9; then
         say "waiting for another main.sh that is installing"
@@ -132,6 +162,13 @@ if [[ $groups != *$'\n'"  $group  "* ]]; then
 fi
 shift
 
+extra=''
+case $group in
+    secure | federated) extra=$group ;;
+    install) extra=${1-} ;;
+esac
+[[ -z $extra || -n $(needs "$extra") ]] || fail "the extra '$extra' has no environment of its own; choose from: federated, secure"
+venv=.venv${extra:+-$extra}
 choose_python
 case $group in
     install) echo "$python" ;;

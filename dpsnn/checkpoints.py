@@ -41,6 +41,8 @@ from dpsnn.training import seeded
 
 CLASSIFIER = "classifier"
 ATTACKER = "attacker"
+DEVICE = "device"
+"""The client half of a classifier, as it is given to clients."""
 FORMAT = 1
 
 
@@ -159,6 +161,10 @@ def classifiers_dir(models_dir: str | Path) -> Path:
 
 def attackers_dir(models_dir: str | Path) -> Path:
     return Path(models_dir) / "attackers"
+
+
+def devices_dir(models_dir: str | Path) -> Path:
+    return Path(models_dir) / "devices"
 
 
 def progress_path(folder: Path, name: str, arguments: dict[str, Any]) -> Path:
@@ -303,6 +309,7 @@ NEEDED = {
         {"model", "target"},
         {"epoch", "precision", "mean_image", "surrogate_source", "surrogate_images"},
     ),
+    DEVICE: ({"dataset"}, {"pairing", "digest"}),
 }
 """Arguments and records that are read by name elsewhere."""
 
@@ -450,7 +457,12 @@ def _spec_from(stored: Stored, kind: type[ClassifierSpec] | type[AttackerSpec]) 
         raise UsageError(f"{stored.path}: {error}") from error
 
 
-def _load_weights(module: torch.nn.Module, stored: Stored) -> None:
+def load_weights(module: torch.nn.Module, stored: Stored) -> None:
+    """Put the weights of a checkpoint into the module that they belong to, in evaluation mode.
+
+    Raises:
+        UsageError: If they do not fit.
+    """
     try:
         module.load_state_dict(stored.weights)
     except (RuntimeError, AttributeError, TypeError) as error:
@@ -460,12 +472,23 @@ def _load_weights(module: torch.nn.Module, stored: Stored) -> None:
     module.eval()
 
 
+def classifier_spec(stored: Stored) -> ClassifierSpec:
+    """What a classifier, or its client half, was trained as.
+
+    Raises:
+        UsageError: If an argument is of the wrong type or out of range.
+    """
+    spec = _spec_from(stored, ClassifierSpec)
+    assert isinstance(spec, ClassifierSpec)
+    return spec
+
+
 def load_classifier(path: Path) -> tuple[SplitClassifier, ClassifierSpec, Stored]:
     """A trained classifier in evaluation mode, rebuilt from its file alone."""
     stored = read(path, CLASSIFIER)
-    spec = _spec_from(stored, ClassifierSpec)
+    spec = classifier_spec(stored)
     classifier = build_classifier(spec)
-    _load_weights(classifier, stored)
+    load_weights(classifier, stored)
     return classifier, spec, stored
 
 
@@ -532,7 +555,7 @@ def load_attacker(
     spec = _spec_from(stored, AttackerSpec)
     build = build_attack if spec.attack == "decoder" else build_inversion
     attack = build(spec, target)
-    _load_weights(attack, stored)
+    load_weights(attack, stored)
     return attack, spec, stored
 
 

@@ -27,6 +27,8 @@ from dpsnn.experiments.omniglot import omniglot, omniglot_experiments
 from dpsnn.experiments.paper import write_paper
 from dpsnn.experiments.progress import GroupFailed, note
 from dpsnn.experiments.published import published, published_experiments
+from dpsnn.experiments.secure import dry_run as secure_dry_run
+from dpsnn.experiments.secure import secure, secure_experiments
 from dpsnn.experiments.suppress import suppress, suppress_experiments
 from dpsnn.experiments.tracking import summarise
 from dpsnn.experiments.train import Folders
@@ -34,6 +36,8 @@ from dpsnn.federated.run import commands, federated
 from dpsnn.federated.spec import MODES, FederatedSpec
 from dpsnn.metrics import dp_sgd_epsilon, dp_sgd_noise_multiplier
 from dpsnn.networks import NETWORKS
+from dpsnn.secure import commands as secure_commands
+from dpsnn.secure.messages import ClusterFailed
 from dpsnn.specs import (
     ACCOUNTANTS,
     ATTACKS,
@@ -325,6 +329,19 @@ def run_suppress(options: argparse.Namespace) -> Path | None:
     return _study(options, group, perform)
 
 
+def run_secure(options: argparse.Namespace) -> Path | None:
+    base, _, _, folders = _group_specs(options)
+    specs = [
+        spec
+        for seed in options.seeds or [base.seed]
+        for spec in secure_experiments(replace(base, seed=seed))
+    ]
+    if options.dry_run:
+        print(*secure_dry_run(specs, folders), sep="\n")
+        return None
+    return secure(specs, folders)
+
+
 def ledger(options: argparse.Namespace) -> Path:
     one_of(options.dataset, CHOICES["dataset"], "dataset")
     published_dir = options.published_dir or Path(options.results_dir) / "published"
@@ -470,6 +487,10 @@ def _group_parser(
     parser.set_defaults(max_epochs_given=False, results_dir=results, models_dir=models)
 
 
+def _folder_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    add_options(parser, Folders, names)
+
+
 def _seeds_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds",
@@ -572,6 +593,11 @@ def make_parser() -> Parser:
     made.add_argument(
         "--iterations", type=int, metavar="STEPS", help="limit of every attack (default: its own)"
     )
+    text = (secure_experiments.__doc__ or "").split("\n")[0].rstrip(".")
+    made = command("secure", run_secure, f"{text[0].lower()}{text[1:]}")
+    _group_parser(made, "results", "models", protocol=True)
+    _seeds_option(made)
+    secure_commands.add_commands(made, _folder_options)
     made = command(
         "ledger", ledger, "set the published figures beside ours, and say why they differ"
     )
@@ -675,7 +701,8 @@ def main(words: Sequence[str] | None = None) -> int:
         words: Command and options; by default those of the process.
 
     Returns:
-        0 done, 1 if members of a group failed, 2 bad input (one line on standard error says what), 130 interrupted.
+        0 done, 1 if members of a group or a cluster failed, 2 bad input (one line on standard error says what), 130
+        interrupted.
     """
     keep_memory()
     try:
@@ -690,7 +717,7 @@ def main(words: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"dpsnn: {where}{error.strerror or error}", file=sys.stderr)
         return 2
-    except GroupFailed as error:
+    except (GroupFailed, ClusterFailed) as error:
         print(f"dpsnn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -37,8 +37,8 @@ def names(requirements: list[Requirement]) -> list[str]:
 
 
 SETUP = read_setup()
-APART = {"federated"}
-"""Extras that need an environment of their own, as they ask for other versions than the lock's."""
+APART = ("federated", "secure")
+"""Extras that cannot live with the locked versions: `./main.sh` makes an environment for each."""
 EVERY_REQUIREMENT = [
     requirement for name, group in SETUP.items() if name not in APART for requirement in group
 ]
@@ -54,7 +54,7 @@ def locked_version(name: str) -> str:
 
 
 def test_setup_has_the_lists_this_file_knows() -> None:
-    assert set(SETUP) == {"run", "test", "notebooks", "dev"} | APART
+    assert set(SETUP) == {"run", "test", "notebooks", "dev", *APART}
     assert all(SETUP.values())
 
 
@@ -70,12 +70,6 @@ def test_environment_yml_names_nothing_that_setup_cfg_does_not() -> None:
 
 def test_environment_yml_takes_the_newest_versions() -> None:
     assert [str(requirement) for requirement in NEWEST if requirement.specifier] == []
-
-
-@pytest.mark.parametrize("name", sorted(APART))
-def test_extras_apart_stay_out_of_the_environment_files(name: str) -> None:
-    # What an environment of its own needs as well as the lock holds may be named by both.
-    assert not set(names(SETUP[name])) & {*names(NEWEST), *names(LOCKED)}
 
 
 @pytest.mark.parametrize("name", names(NEWEST))
@@ -114,3 +108,16 @@ def test_lock_pins_python_exactly_and_setup_cfg_allows_it() -> None:
 def test_running_environment_satisfies_setup_cfg(requirement: Requirement) -> None:
     version = importlib.metadata.version(requirement.name)
     assert requirement.specifier.contains(version, prereleases=True)
+
+
+@pytest.mark.parametrize("extra", APART)
+def test_an_extra_with_its_own_environment_is_in_no_other(extra: str) -> None:
+    own = set(names(SETUP[extra]))
+    assert own and not own & {*names(NEWEST), *names(LOCKED)}
+    installed = (ROOT / "main.sh").read_text(encoding="utf-8")
+    assert f"        {extra}) echo" in installed
+
+
+def test_spu_is_pinned_exactly() -> None:
+    (spu,) = (requirement for requirement in SETUP["secure"] if requirement.name == "spu")
+    assert [specifier.operator for specifier in spu.specifier] == ["=="]

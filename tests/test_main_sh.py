@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = (
     "demo test plain noise nopeek combo post_noise volume shift queries headline published omniglot suppress faces"
-    " federated figures performance all install"
+    " federated secure figures performance all install"
 ).split()
 
 # Stands in for Python: notes its arguments in $CALLS, answers main.sh's questions by the names of
@@ -25,16 +25,17 @@ case "$*" in
     --version) echo "Python 3.11.7"; exit 0 ;;
     *ensurepip*) [[ ! -e $here/too_old ]]; exit ;;
     *find_spec*pytest*) [[ ! -e $here/no_pytest ]]; exit ;;
+    *find_spec*spu*) [[ -e $here/has_secure ]]; exit ;;
     *find_spec*) [[ -e $here/has_dpsnn ]]; exit ;;
     *"import pip") exit 0 ;;
 esac
 echo "$(basename "$(dirname "$here")")/$(basename "$0") $*" >>"$CALLS"
 case "$*" in
-    "-m venv"*) rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+    "-m venv"*) venv=${*: -1}; rm -rf "$venv"; mkdir -p "$venv/bin"; cp "$0" "$venv/bin/python" ;;
     *" -r "*)
         [[ ! -e $FAIL ]] || { echo "ERROR: no wheel"; exit 1; }
         sleep 0.3
-        cp .venv/requirements.txt "$CALLS.requirements"
+        cp "${*: -1}" "$CALLS.requirements"
         ;;
     *SLEEP*) sleep 30 ;;
 esac
@@ -52,7 +53,7 @@ class Front:
         self.fail_file = folder / "fail"
         self.repo.mkdir()
         self.bin.mkdir(parents=True)
-        for name in ("main.sh", "environment-lock.yml"):
+        for name in ("main.sh", "environment-lock.yml", "setup.cfg"):
             shutil.copy2(ROOT / name, self.repo)
         for (
             tool
@@ -259,6 +260,46 @@ def test_install_prints_the_python_that_the_groups_use(front: Front) -> None:
     done = front("install")
     assert done.stdout == f"{front.repo}/.venv/bin/python\n"
     assert len(front.installs) == 2
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_an_extra_gets_an_environment_of_its_own(front: Front, active: bool) -> None:
+    front.stub("python3.11")
+    if active:
+        front.stub("python", "has_dpsnn")
+    done = front("secure", "--dataset", "digits")
+    assert done.returncode == 0
+    assert front.calls[0] == "path/python3.11 -m venv --clear .venv-secure"
+    assert front.calls[-1] == ".venv-secure/python -m dpsnn.cli secure --dataset digits"
+    assert not (front.repo / ".venv").exists()
+    lines = Path(f"{front.calls_file}.requirements").read_text().splitlines()
+    assert "spu == 0.9.5" in lines and "numpy" in lines and "pandas" in lines
+    assert not any(line.startswith(("numpy==", "pandas==")) for line in lines)
+    assert any(line.startswith("torch==") for line in lines)
+    assert front("install", "secure").stdout == f"{front.repo}/.venv-secure/bin/python\n"
+    assert front.installs == []
+
+
+def test_a_changed_pin_of_an_extra_installs_it_anew(front: Front) -> None:
+    front.stub("python3.11")
+    front("secure")
+    settings = front.repo / "setup.cfg"
+    settings.write_text(settings.read_text().replace("spu == 0.9.5", "spu == 0.9.6"))
+    assert front("secure").returncode == 0
+    assert len(front.installs) == 2
+
+
+def test_an_active_environment_with_the_extra_is_used(front: Front) -> None:
+    front.stub("python", "has_dpsnn", "has_secure")
+    assert front("secure").returncode == 0
+    assert front.calls == ["path/python -m dpsnn.cli secure"]
+
+
+def test_an_extra_without_an_environment_of_its_own_is_refused(front: Front) -> None:
+    front.stub("python3.11")
+    done = front("install", "notebooks")
+    assert done.returncode == 2 and "choose from: federated, secure" in done.stderr
+    assert front.calls == []
 
 
 def put_packages(folder: Path) -> None:

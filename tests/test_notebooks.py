@@ -48,6 +48,9 @@ def test_a_notebook_runs_on_digits(path: Path, home: Path, monkeypatch: pytest.M
     monkeypatch.setenv("DPSNN_HOME", str(home))
     monkeypatch.setenv("DPSNN_DATASET", "digits")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    if "encrypted" in path.stem:
+        pytest.importorskip("spu", reason="needs the extra [secure]")
+        monkeypatch.setenv("DPSNN_PORT", "4300")
     # A picture that cannot be drawn without its checkpoints is taken from the file.
     pictures = home / "results" / "figures"
     pictures.mkdir(parents=True)
@@ -81,4 +84,5 @@ def test_there_is_a_notebook_for_each_question() -> None:
         "3_omniglot_dp_sgd/1_dp_sgd.ipynb",
         "4_suppress_privacy/1_suppress_privacy.ipynb",
         "5_faces_mi_face/1_mi_face.ipynb",
+        "6_encrypted_inference/1_encrypted_inference.ipynb",
     ]

@@ -39,7 +39,7 @@ def ensure_flower() -> None:
     """Raise UsageError where Flower is not installed."""
     if importlib.util.find_spec("flwr") is None:
         raise UsageError(
-            "federated training needs Flower; install it with: pip install -e '.[federated]'"
+            "federated training needs Flower: `./main.sh federated` installs it, or pip install -e '.[federated]'"
         )
 
 

@@ -6,6 +6,7 @@ To add one: write its file and add a line here; that `server(client(x))` equals 
 from collections.abc import Callable
 
 from dpsnn.networks.faces import faces_cnn, faces_judge, perceptron, softmax_regression
+from dpsnn.networks.keydana import keydana
 from dpsnn.networks.lenet5 import lenet5
 from dpsnn.networks.mobile import mobile
 from dpsnn.networks.split import SplitNetwork
@@ -15,6 +16,7 @@ from dpsnn.networks.validator import validator
 NETWORKS: dict[str, Callable[..., SplitNetwork]] = {
     "faces_cnn": faces_cnn,
     "faces_judge": faces_judge,
+    "keydana": keydana,
     "lenet5": lenet5,
     "mobile": mobile,
     "perceptron": perceptron,
@@ -29,6 +31,7 @@ __all__ = [
     "SplitNetwork",
     "faces_cnn",
     "faces_judge",
+    "keydana",
     "lenet5",
     "mobile",
     "perceptron",

@@ -1,0 +1,340 @@
+"""The commands `dpsnn secure …`: one for each role, and one that starts all three workers on this machine.
+
+What needs the extra is imported when a command runs, so that all others work without it.
+"""
+
+import argparse
+import csv
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
+
+from dpsnn import checkpoints
+from dpsnn.batches import to_unit
+from dpsnn.checkpoints import CLASSIFIER
+from dpsnn.data import DATASETS
+from dpsnn.errors import UsageError
+from dpsnn.secure import config, require
+from dpsnn.secure.messages import ClusterFailed
+from dpsnn.tensors import Images
+
+FolderOptions = Callable[[argparse.ArgumentParser, Sequence[str]], None]
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------- the workers
+
+
+def worker(options: argparse.Namespace) -> NoReturn:
+    require()
+    config.read(options.config)
+    if not 0 <= options.rank < config.PARTIES:
+        raise UsageError(f"rank is {options.rank}; it must be 0, 1 or 2")
+    number = _count(options.num_requests, 0, "num_requests")
+    words = [options.config, str(options.rank), str(number)]
+    # In place of this process, which has loaded what a worker does not need.
+    os.execv(sys.executable, [sys.executable, "-m", "dpsnn.secure.worker", *words])
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Run all three workers on this machine until they stop, and share a model first where one is named."""
+    require()
+    from dpsnn.secure.cluster import LocalCluster
+
+    cluster = config.read(options.config)
+    if not cluster.local:
+        raise UsageError(
+            "this cluster is on several machines; start `dpsnn secure worker --rank R` on each"
+        )
+    number = _count(options.num_requests, 0, "num_requests")
+    # A polite end takes the workers along.
+    signal.signal(signal.SIGTERM, _interrupt)
+    with (
+        tempfile.TemporaryDirectory(prefix="dpsnn-secure-") as folder,
+        LocalCluster(cluster, Path(folder), number) as running,
+    ):
+        ports = ", ".join(str(address.port) for address in cluster.workers)
+        limit = f" for {number} requests" if number else ""
+        note(f"serving on ports {ports}{limit}; `dpsnn secure stop` or Ctrl-C ends it")
+        if options.model:
+            words = ["--model", options.model, "--models_dir", options.models_dir]
+            words += ["--config", str(running.config), *(["--split"] if options.split else [])]
+            command = [sys.executable, "-m", "dpsnn.cli", "secure", "share", *words]
+            if code := subprocess.run(command, check=False).returncode:
+                raise SystemExit(code)
+        if running.wait():
+            raise ClusterFailed(
+                "a worker went away, and with it its shares; start again with `dpsnn secure serve --model NAME`"
+            )
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def stop(options: argparse.Namespace) -> None:
+    require()
+    from dpsnn.secure import owner
+
+    owner.stop(config.read(options.config))
+
+
+def keys(options: argparse.Namespace) -> Path:
+    require()
+    from dpsnn.secure.keys import make
+
+    return make(config.read(options.config), options.client)
+
+
+# ---------------------------------------------------------------- the owner
+
+
+def share(options: argparse.Namespace) -> Path:
+    """Share a classifier; prints its file, or that of the client half which belongs to it."""
+    require()
+    from dpsnn.secure import device, owner
+
+    cluster = config.read(options.config)
+    folder = checkpoints.classifiers_dir(options.models_dir)
+    path = checkpoints.find(folder, options.model, CLASSIFIER)
+    classifier, _, _ = checkpoints.load_classifier(path)
+    written, pairing = path, ""
+    if options.split:
+        converted = owner.server_half(classifier.network)
+        written, pairing = device.export(path, options.models_dir)
+    else:
+        converted = owner.whole(classifier.network)
+    owner.share(cluster, converted, pairing)
+    note(f"shared {path.stem} among {config.PARTIES} workers; this process may leave now")
+    return written
+
+
+def status(options: argparse.Namespace) -> None:
+    require()
+    from dpsnn.secure import owner
+
+    for rank, state in enumerate(owner.status(config.read(options.config))):
+        told = "" if state.engine_bytes < 0 else f", {state.engine_bytes / 1e6:.1f} MB sent"
+        print(
+            f"worker {rank}: {state.served} requests, {state.engine_seconds:.1f} s of computing{told},"
+            f" at most {state.peak_bytes / 1024**3:.2f} GiB of memory"
+        )
+
+
+# ---------------------------------------------------------------- the client
+
+
+def query(options: argparse.Namespace) -> Path:
+    """Classify images that no worker sees, and write a table of the scores."""
+    require()
+    from dpsnn.secure.client import Client
+    from dpsnn.secure.device import Device
+
+    cluster = config.read(options.config)
+    count = _count(options.count, 1, "count")
+    device = Device(Path(options.device)) if options.device else None
+    output = Path(options.output)
+    with Client(cluster, options.client) as client:
+        public = client.model
+        if (public.content == "smashed") != (device is not None):
+            raise UsageError(
+                "the first half of this model runs on the device; name its file with --device"
+                if device is None
+                else "the workers have a whole model; leave out --device"
+            )
+        if device and device.pairing != public.pairing:
+            raise UsageError(
+                f"{options.device} belongs to another model; ask the owner for its file"
+            )
+        shape = device.image_shape if device else public.input_shape
+        images, labels = images_from(options.images, options.data_dir, tuple(shape), count)
+        values = device.transmit(images) if device else images.numpy()
+        batch = min(_count(options.batch_size, 1, "batch_size"), public.max_batch)
+        checkpoints.ensure_writable(output.parent)
+        answers = progress(client.all_scores(values, batch), -(-len(values) // batch))
+        scores = np.concatenate(list(answers))
+    _write(output, scores, labels)
+    for position, row in enumerate(scores[:10]):
+        actual = "" if labels is None else f"   actual {labels[position]}"
+        print(f"image {position}: predicted {row.argmax()}{actual}")
+    if labels is not None:
+        right = int((scores.argmax(1) == np.array(labels)).sum())
+        print(f"{right} of {len(labels)} right")
+    return output
+
+
+def progress(steps: Iterator[Any], total: int) -> Iterator[Any]:
+    """A bar on standard error where there is more than one step."""
+    if total == 1:
+        return steps
+    console = Console(stderr=True)
+    return iter(track(steps, "encrypted", total, console=console, transient=True))
+
+
+def images_from(
+    source: str, data_dir: str | Path, shape: tuple[int, ...], count: int
+) -> tuple[Images, list[int] | None]:
+    """The first images of a file, or test images of a data set with their labels.
+
+    Args:
+        source: Name of a data set, an array (`.npy`, `(N, C, H, W)` of bytes or of values in [0, 1]) or a picture.
+        data_dir: Where data sets are.
+        shape: That the model takes, `(C, H, W)`.
+        count: How many at most.
+
+    Raises:
+        UsageError: If there is no such file, or its images are of another shape or range.
+    """
+    if source in DATASETS:
+        pixels, labels = DATASETS[source](data_dir).tensors("test")
+        images, known = to_unit(pixels[:count]), labels[:count].tolist()
+    else:
+        images, known = _from_file(Path(source), shape)[:count], None
+    if images.dim() != 4 or tuple(images.shape[1:]) != shape or not len(images):
+        raise UsageError(
+            f"{source} has images of shape {tuple(images.shape[1:])}; the model takes {shape}"
+        )
+    if not (images.isfinite().all() and 0 <= images.min() and images.max() <= 1):
+        raise UsageError(f"{source} has values outside [0, 1]; scale them")
+    return images, known
+
+
+def _from_file(path: Path, shape: tuple[int, ...]) -> Images:
+    try:
+        if path.suffix == ".npy":
+            # Without pickle: an array and nothing that could run.
+            return to_unit(torch.from_numpy(np.load(path, allow_pickle=False))).float()
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("L" if shape[0] == 1 else "RGB"))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{path} is neither a file nor a data set; choose from {sorted(DATASETS)}"
+        ) from error
+    except (OSError, ValueError, TypeError, UnidentifiedImageError) as error:
+        raise UsageError(f"cannot read {path}; give an array (.npy) or a picture") from error
+    planes = torch.from_numpy(pixels.copy())
+    return to_unit(planes.unsqueeze(0) if planes.dim() == 2 else planes.permute(2, 0, 1))[None]
+
+
+def _write(path: Path, scores: np.ndarray, labels: list[int] | None) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            names = [f"Score{number}" for number in range(scores.shape[1])]
+            writer.writerow(["Image", "Predicted", *(["Actual"] if labels else []), *names])
+            for position, row in enumerate(scores):
+                actual = [labels[position]] if labels else []
+                writer.writerow([position, row.argmax(), *actual, *(f"{v:.6g}" for v in row)])
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def _count(value: int, least: int, name: str) -> int:
+    if not least <= value <= 2**31 - 1:
+        raise UsageError(f"{name} is {value}; it must be a whole number, {least} or greater")
+    return value
+
+
+def add_commands(parser: argparse.ArgumentParser, folders: FolderOptions) -> None:
+    """The commands below `dpsnn secure`.
+
+    Args:
+        parser: Of `dpsnn secure`, which without a command is the group of experiments.
+        folders: Adds the named options of folders to a parser.
+    """
+    commands = parser.add_subparsers(metavar="COMMAND", title="the roles")
+
+    def command(name: str, action: Callable[[argparse.Namespace], Path | None], text: str) -> Any:
+        made = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
+        )
+        made.set_defaults(action=action)
+        made.add_argument(
+            "--config",
+            default="",
+            metavar="FILE",
+            help="cluster.toml [three workers on this machine, ports 4000 to 4002]",
+        )
+        return made
+
+    limit: dict[str, Any] = dict(type=int, default=0, metavar="N")
+    limit["help"] = "stop by itself after so many requests [never]"
+    model: dict[str, Any] = dict(default="", metavar="NAME", help="the classifier to share")
+    split: dict[str, Any] = dict(action="store_true")
+    split["help"] = (
+        "share the server half; write the client half, which clients run on their device"
+    )
+
+    made = command("worker", worker, "be one of the three workers")
+    made.add_argument("--rank", type=int, required=True, metavar="RANK", help="which: 0, 1 or 2")
+    made.add_argument("--num_requests", **limit)
+
+    made = command("serve", serve, "run three workers on this machine")
+    made.add_argument("--num_requests", **limit)
+    made.add_argument("--model", **model)
+    made.add_argument("--split", **split)
+    folders(made, ["models_dir"])
+
+    made = command("share", share, "share the weights of a classifier among the workers")
+    made.add_argument("--model", **model | {"required": True})
+    made.add_argument("--split", **split)
+    folders(made, ["models_dir"])
+
+    made = command("query", query, "classify images that no worker sees")
+    made.add_argument(
+        "--images",
+        required=True,
+        metavar="IMAGES",
+        help="a data set (its test images), an array (.npy) or a picture",
+    )
+    made.add_argument("--count", type=int, default=3, metavar="N", help="images [%(default)s]")
+    made.add_argument(
+        "--batch_size",
+        type=int,
+        default=1,
+        metavar="SIZE",
+        help="images of a request [%(default)s]",
+    )
+    made.add_argument(
+        "--device",
+        default="",
+        metavar="FILE",
+        help="the client half, of a model shared with --split",
+    )
+    made.add_argument(
+        "--client", default="client", metavar="NAME", help="certificate to use [%(default)s]"
+    )
+    made.add_argument(
+        "--output",
+        default="results/secure/scores.csv",
+        metavar="FILE",
+        help="table to write [%(default)s]",
+    )
+    folders(made, ["data_dir"])
+
+    made = command("keys", keys, "make certificates of all parties that have none")
+    made.add_argument(
+        "--client", default="client", metavar="NAME", help="client to make one for [%(default)s]"
+    )
+    command("status", status, "what the workers have done and hold")
+    command("stop", stop, "end a running cluster")
