@@ -559,6 +559,8 @@ def test_a_worker_dies(tmp_path: Path, rank: int) -> None:
         assert len(str(error).splitlines()) == 1
         # Nobody is left behind to hold the ports.
         assert made.processes.wait() == 1
+        codes = [process.returncode for process in made.processes.processes]
+        assert codes == [-signal.SIGKILL if number == rank else 1 for number in range(3)]
     again = Running(made.cluster, tmp_path)
     with again.processes:
         again.works()

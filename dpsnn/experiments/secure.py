@@ -33,6 +33,7 @@ from dpsnn.experiments.run import command
 from dpsnn.experiments.train import Folders, train_classifier
 from dpsnn.secure import require
 from dpsnn.secure.config import PORT, local_cluster
+from dpsnn.secure.messages import ClusterFailed
 from dpsnn.specs import ClassifierSpec
 from dpsnn.tensors import Images
 
@@ -201,8 +202,9 @@ def _share(path: Path, split: bool, folders: Folders, config: Path) -> Path:
         ],
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
     )
+    if done.returncode:
+        raise ClusterFailed(f"{path.stem} could not be shared; the line above says why")
     return Path(done.stdout.splitlines()[-1])
 
 

@@ -21,6 +21,8 @@ from dpsnn.secure.messages import Channel, ClusterFailed, Gone, Header, Malforme
 GRACE_SECONDS = 5.0
 """Beyond the cluster's time-out, so that a worker can say what happened before the client gives up."""
 
+AGAIN = "nothing was returned; serve and share it again with `dpsnn secure serve --model NAME`"
+
 PATIENCE_SECONDS = 2.0
 """For the other workers' answers when one has failed."""
 
@@ -151,8 +153,9 @@ class Client:
             channel.send(kind, body, seconds, **values)
             header = channel.receive(wanted, "refused", "failed", seconds=seconds)
             if header["kind"] != wanted:
-                kind_of = UsageError if header["kind"] == "refused" else ClusterFailed
-                return kind_of(header["reason"])
+                if header["kind"] == "refused":
+                    return UsageError(header["reason"])
+                return ClusterFailed(f"{header['reason']}; {AGAIN}")
             size = 0
             if wanted == "result":
                 size = shares.size((values["batch"], self.model.classes))
@@ -173,4 +176,4 @@ def _all_or_nothing(
             if isinstance(answer, wanted):
                 raise answer
     rank, error = next((r, a) for r, a in enumerate(answers) if isinstance(a, Exception))
-    raise ClusterFailed(f"worker {rank}: {error}; nothing was returned") from error
+    raise ClusterFailed(f"worker {rank}: {error}; {AGAIN}") from error

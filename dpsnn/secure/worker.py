@@ -275,6 +275,7 @@ class Worker:
                 finished.get()
             if self.num_requests and self.served == self.num_requests:
                 self.stop(f"the cluster has served its {self.num_requests} requests")
+        self.let_fail()
         with self._changed:
             left = {*self._order.abandon(), *self._jobs}
         for id in left:
@@ -375,6 +376,11 @@ class Worker:
             self._changed.notify_all()
         self.log(self._ending)
 
+    def let_fail(self) -> None:
+        """Do not return where another thread is ending the process by `fail`: the end is its to tell."""
+        with self._failing:
+            pass
+
     def flush(self) -> None:
         """Wait until answers are sent."""
         with self._changed:
@@ -423,6 +429,7 @@ def run(cluster: Cluster, rank: int, num_requests: int = 0) -> None:
     worker = Worker(cluster, rank, engine, num_requests, log, lambda: print("ready", flush=True))
     listener.start(worker)
     (worker.follow if rank else worker.lead)()
+    worker.let_fail()
     worker.flush()
     # The engine's own threads would wait for the others, who may be gone already.
     os._exit(0)
