@@ -59,7 +59,7 @@ needs() {
 unlocked() {
     case $1 in
         secure) echo 'numpy|pandas' ;; # spu needs numpy below 2, the locked pandas numpy 2
-        federated) echo 'certifi|packaging|protobuf|rich' ;; # Flower wants older ones
+        federated) echo 'certifi|packaging|protobuf|rich|virtualenv' ;; # Flower wants older ones
     esac
 }
 
