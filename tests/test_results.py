@@ -208,3 +208,54 @@ def test_people_are_recognised_without_privacy_and_hardly_with_it() -> None:
     plain = told.pop("")
     assert min(plain) >= 60
     assert max(sum(values) / 5 for values in told.values()) < min(plain) / 2
+
+
+# ---------------------------------------------------------------- suppression
+
+
+def suppressed(attack: str, cut: str, sparsity: str, constant: str = "") -> dict[str, float]:
+    wanted = ("lenet5", attack, cut, sparsity, constant)
+    (row,) = (
+        row
+        for row in rows("suppress.csv")
+        if tuple(
+            row[name] for name in ("Network", "Attack", "Cut", "SuppressSparsity", "ConstantRate")
+        )
+        == wanted
+    )
+    names = ("TestAcc", "RelativeL2", "RelativeL2CI", "SSIM2", "ValAccuracy", "Images", "Sparsity")
+    return {name: float(row[name]) for name in names}
+
+
+@pytest.mark.parametrize("sparsity", ["0", "0.5", "0.8", "0.9", "0.95"])
+@pytest.mark.parametrize("cut", ["conv1", "conv2", "fc1", "fc2", "logits"])
+def test_lenet_was_attacked_at_every_cut_in_three_ways(cut: str, sparsity: str) -> None:
+    for attack in ("sign", "inversion", "decoder"):
+        row = suppressed(attack, cut, sparsity)
+        assert row["Images"] >= 500 and row["RelativeL2CI"] > 0
+        assert row["Sparsity"] == pytest.approx(float(sparsity), abs=0.001)
+
+
+def test_silent_weights_cost_as_little_as_published() -> None:
+    assert suppressed("sign", "fc1", "0")["TestAcc"] >= 99.0
+    assert suppressed("sign", "fc1", "0.95")["TestAcc"] >= 97.4
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "distance", "similarity"), [("0", 0.829, 0.243), ("0.95", 0.863, 0.264)]
+)
+def test_the_published_attack_lands_near_its_figures(
+    sparsity: str, distance: float, similarity: float
+) -> None:
+    row = suppressed("sign", "fc1", sparsity, "True")
+    assert row["RelativeL2"] == pytest.approx(distance, abs=0.05)
+    assert row["SSIM2"] == pytest.approx(similarity, abs=0.02)
+
+
+def test_silent_weights_stop_the_published_attack_and_no_decoder() -> None:
+    sign, decoder = (
+        [suppressed(attack, "fc1", sparsity) for sparsity in ("0", "0.95")]
+        for attack in ("sign", "decoder")
+    )
+    assert sign[1]["ValAccuracy"] < sign[0]["ValAccuracy"] - 10
+    assert decoder[1]["RelativeL2"] + decoder[1]["RelativeL2CI"] < decoder[0]["RelativeL2"]

@@ -189,7 +189,7 @@ def second_judge(target: ClassifierSpec) -> ClassifierSpec:
     return replace(target, suppress_sparsity=0.0, seed=target.seed + JUDGE_SEED)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _second_opinion(path: Path, folders: Folders) -> dict[str, object]:
     """How sure the second judge is of the true label, of reconstructions and of the mean image."""
     attacked = load_attacked(path, folders.models_dir)
