@@ -706,8 +706,8 @@ def test_mnist_agrees_on_200_images(mirror: Path, running: Running) -> None:
     data = MNIST("data")
     torch.manual_seed(0)
     network: SplitNetwork = NETWORKS["keydana"](MNIST.image_shape, 10)
-    optimiser = torch.optim.Adam(network.parameters(), 2e-3)
-    for images, labels in list(data.batches("train", shuffle_seed=0))[:200]:
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    for images, labels in list(data.batches("train", shuffle_seed=0)):
         loss = F.cross_entropy(network(images), labels)
         optimiser.zero_grad()
         loss.backward()
@@ -725,7 +725,11 @@ def test_mnist_agrees_on_200_images(mirror: Path, running: Running) -> None:
         running.share()
     assert (made.argmax(1) == expected.argmax(1)).sum() == 200
     assert np.abs(made - expected).max() <= TOLERANCE
-    assert (made.argmax(1) == labels[:200].numpy()).mean() > 0.9
+    accuracy = [(scores.argmax(1) == labels[:200].numpy()).mean() for scores in (made, expected)]
+    assert accuracy[0] == accuracy[1] > 0.9
+    print(
+        f"agreement 200/200, accuracy {accuracy[0]:.3f}, largest error {np.abs(made - expected).max():.6f}"
+    )
 
 
 def test_a_lost_connection_is_an_error_of_the_connection() -> None:

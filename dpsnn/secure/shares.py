@@ -29,8 +29,16 @@ def config() -> libspu.RuntimeConfig:
     return made
 
 
+def quiet() -> None:
+    """Let the engine's library speak of errors only."""
+    options = libspu.logging.LogOptions()
+    options.log_level = libspu.logging.LogLevel.ERROR
+    libspu.logging.setup_logging(options)
+
+
 @lru_cache(1)
 def _io() -> spu.Io:
+    quiet()
     return spu.Io(PARTIES, config())
 
 
