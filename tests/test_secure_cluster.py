@@ -726,7 +726,7 @@ def test_mnist_agrees_on_200_images(mirror: Path, running: Running) -> None:
     assert (made.argmax(1) == expected.argmax(1)).sum() == 200
     assert np.abs(made - expected).max() <= TOLERANCE
     accuracy = [(scores.argmax(1) == labels[:200].numpy()).mean() for scores in (made, expected)]
-    assert accuracy[0] == accuracy[1] > 0.9
+    assert accuracy[0] == accuracy[1] > 0.8
     print(
         f"agreement 200/200, accuracy {accuracy[0]:.3f}, largest error {np.abs(made - expected).max():.6f}"
     )
