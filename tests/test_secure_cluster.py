@@ -606,7 +606,8 @@ def test_a_worker_that_hangs_costs_the_time_out_and_no_more(tmp_path: Path) -> N
         with Client(made.cluster) as client:
             made.processes.processes[1].send_signal(signal.SIGSTOP)
             start = time.monotonic()
-            with pytest.raises(ClusterFailed):
+            # Worker 0 notices that a share is missing, or the client that an answer is.
+            with pytest.raises((ClusterFailed, UsageError), match="in time|went away"):
                 client.scores(digits(1).numpy())
             assert time.monotonic() - start < 20
 
