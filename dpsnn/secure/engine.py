@@ -35,9 +35,7 @@ def connect(cluster: Cluster, rank: int) -> libspu.link.Context:
     Raises:
         RuntimeError: If they do not come in time.
     """
-    options = libspu.logging.LogOptions()
-    options.log_level = libspu.logging.LogLevel.ERROR
-    libspu.logging.setup_logging(options)
+    shares.quiet()
     description = libspu.link.Desc()
     for number, address in enumerate(cluster.workers):
         description.add_party(f"worker-{number}", f"{address.host}:{address.engine_port}")

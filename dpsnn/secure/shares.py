@@ -6,6 +6,7 @@ shares in a description of their own; here it is made from the shape that is *ex
 """
 
 import math
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -29,8 +30,18 @@ def config() -> libspu.RuntimeConfig:
     return made
 
 
+def quiet() -> None:
+    """Let the engine's library speak of errors only."""
+    options = libspu.logging.LogOptions()
+    options.log_level = libspu.logging.LogLevel.ERROR
+    # Without a path it writes spu.log into the working folder.
+    options.system_log_path = os.devnull
+    libspu.logging.setup_logging(options)
+
+
 @lru_cache(1)
 def _io() -> spu.Io:
+    quiet()
     return spu.Io(PARTIES, config())
 
 
