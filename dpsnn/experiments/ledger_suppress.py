@@ -118,7 +118,7 @@ def reasons(rows: Sequence[Row]) -> str:
     return (
         f"Our L2 differs from the paper's by {gaps[0]} and {gaps[1]}; silent weights change it by {changes[0]:+.3f}, in the"
         f" paper by {changes[1]:+.3f}. Confidence depends on the judge: {sure[0]} % by ours, {sure[1]} % by LeNet-5,"
-        f" {theirs} % in the paper, which does not say enough of its judge to train it again."
+        f" {theirs} % in the paper, whose judge is not described."
     )
 
 
