@@ -116,8 +116,8 @@ def reasons(rows: Sequence[Row]) -> str:
     sure = [" and ".join(f"{v:.1f}" for v in pair) for pair in (first, second)]
     theirs = " and ".join(f"{p.confidence:g}" for p in PUBLISHED)
     return (
-        f"Our L2 differs from the paper's by {gaps[0]} and {gaps[1]}; silent weights change it by {changes[0]:+.3f},"
-        f" in the paper by {changes[1]:+.3f}. Confidence depends on the judge: {sure[0]} % by ours, {sure[1]} % by LeNet-5,"
+        f"Our L2 differs from the paper's by {gaps[0]} and {gaps[1]}; silent weights change it by {changes[0]:+.3f}, in"
+        f" the paper by {changes[1]:+.3f}. Confidence depends on the judge: {sure[0]} % by ours, {sure[1]} % by LeNet-5,"
         f" {theirs} % in the paper, whose judge is not described."
     )
 
