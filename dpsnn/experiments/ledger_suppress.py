@@ -117,8 +117,8 @@ def reasons(rows: Sequence[Row]) -> str:
     theirs = " and ".join(f"{p.confidence:g}" for p in PUBLISHED)
     return (
         f"Our L2 differs from the paper's by {gaps[0]} and {gaps[1]}; silent weights change it by {changes[0]:+.3f}, in"
-        f" the paper by {changes[1]:+.3f}. Confidence depends on the judge: {sure[0]} % by ours, {sure[1]} % by LeNet-5,"
-        f" {theirs} % in the paper, whose judge is not described."
+        f" the paper by {changes[1]:+.3f}. Confidence depends on the judge: {sure[0]} % by ours, {sure[1]} % by"
+        f" LeNet-5, {theirs} % in the paper, whose judge is not described."
     )
 
 
