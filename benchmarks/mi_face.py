@@ -11,6 +11,7 @@ import torch
 from dpsnn.attacks import MIFace
 from dpsnn.attacks.mi_face import Centred
 from dpsnn.networks import NETWORKS
+from dpsnn.networks.faces import unstrided
 from dpsnn.training import keep_memory
 
 SHAPE, PEOPLE = (1, 112, 92), 40
@@ -22,7 +23,8 @@ NEVER = 1.1
 def seconds(name: str, steps: int, people: int = PEOPLE) -> float:
     """Wall-clock time of an attack on a network of untrained weights, without any early end."""
     torch.manual_seed(0)
-    network = Centred(NETWORKS[name](SHAPE, PEOPLE, 0.5, 0.5))
+    network = Centred(unstrided(NETWORKS[name](SHAPE, PEOPLE, 0.5, 0.5)))
+    network.requires_grad_(False).to(memory_format=torch.channels_last)
     attack = MIFace(iterations=steps, patience=steps, confidence=NEVER)
     start = time.perf_counter()
     found = attack.invert(network, torch.arange(people), SHAPE)

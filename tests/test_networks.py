@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
 from dpsnn.errors import UsageError
 from dpsnn.networks import NETWORKS
 from dpsnn.networks.decoder import DECODERS
+from dpsnn.networks.faces import faces_cnn, unstrided
 
 SHAPES = [((1, 28, 28), 10), ((3, 32, 36), 4)]
 LARGE = [((1, 105, 105), 20), ((3, 99, 120), 4)]
@@ -142,3 +144,15 @@ def test_both_losses_have_the_conditional_mean_as_their_minimum(name: str) -> No
         loss.backward()
         optimiser.step()
     assert decoder(level).mean().item() == pytest.approx(0.25, abs=1e-3)
+
+
+def test_unstrided_networks_give_the_same_values_and_gradients() -> None:
+    network = faces_cnn((1, 12, 20), 5).eval()
+    copied = unstrided(network)
+    assert any(isinstance(layer, nn.PixelUnshuffle) for layer in copied.modules())
+    assert not any(isinstance(layer, nn.PixelUnshuffle) for layer in network.modules())
+    images = torch.rand(3, 1, 12, 20, requires_grad=True)
+    expected, given = network(images), copied(images)
+    assert torch.allclose(given, expected, atol=1e-5)
+    slopes = [torch.autograd.grad(each.square().sum(), images)[0] for each in (expected, given)]
+    assert torch.allclose(slopes[1], slopes[0], atol=1e-5)

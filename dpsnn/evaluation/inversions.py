@@ -19,6 +19,7 @@ from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.evaluation.measure import device, mean
 from dpsnn.evaluation.summary import LEVEL, interval
 from dpsnn.metrics import dp_sgd_epsilon, mse, shuffled, ssim
+from dpsnn.networks.faces import unstrided
 from dpsnn.specs import ACCOUNTANTS, ClassifierSpec
 from dpsnn.tensors import Images, Labels, Number
 from dpsnn.training import seeded
@@ -141,7 +142,10 @@ def load_target(path: Path, data_dir: str | Path) -> Target:
 def invert(target: Target, attack: MIFace, people: Labels | None = None) -> Inversion:
     """Rebuild these people, by default all; pictures come in [0, 1], as the attack left them."""
     people = target.people if people is None else people
-    model = Centred(target.classifier).requires_grad_(False).to(device())
+    # Sides of these pictures are even; of others the copy would not do.
+    even = not any(side % 2 for side in target.data.image_shape[1:])
+    classifier = unstrided(target.classifier) if even else target.classifier
+    model = Centred(classifier).requires_grad_(False).to(device())
     model.to(memory_format=torch.channels_last)
     with seeded(target.spec.seed, 13):  # noise on the wire, where there is any
         found = attack.invert(model, people.to(device()), target.data.image_shape)

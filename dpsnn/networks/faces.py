@@ -1,5 +1,6 @@
 """Classifiers of faces, from the simplest on: of Fredrikson, Jha & Ristenpart (CCS 2015), a small CNN, a judge."""
 
+import copy
 from functools import lru_cache
 
 import torch
@@ -61,6 +62,30 @@ def faces_cnn(
     flat = 32 * -(-height // 16) * -(-width // 16)
     server = nn.Sequential(nn.Linear(flat, num_classes))
     return SplitNetwork(client, server, image_shape, num_classes)
+
+
+def unstrided(model: nn.Module) -> nn.Module:
+    """A copy that gives the same values, with images' gradients sooner: no convolution skips pixels of a single channel.
+
+    A 5×5 kernel that moves by two pixels is a 3×3 one that moves by one block of 2×2 pixels, its channels. The gradient
+    of the first takes the processor four times as long. Sides must be even; other layers stay as they are.
+    """
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Conv2d) and _strides_over_pixels(layer):
+                blocks = nn.Conv2d(4, layer.out_channels, 3, padding=1)
+                kernel = nn.functional.pad(layer.weight.detach(), (0, 1, 0, 1))
+                kernel = kernel.view(-1, 3, 2, 3, 2).permute(0, 2, 4, 1, 3).flatten(1, 2)
+                blocks.weight = nn.Parameter(kernel, requires_grad=False)
+                blocks.bias = layer.bias
+                setattr(parent, name, nn.Sequential(nn.PixelUnshuffle(2), blocks))
+    return model
+
+
+def _strides_over_pixels(layer: nn.Conv2d) -> bool:
+    geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    return layer.in_channels == 1 and geometry == ((5, 5), (2, 2), (2, 2), (1, 1))
 
 
 def smooth(images: Float[Tensor, "n c h w"], width: Number) -> Float[Tensor, "n c h w"]:
