@@ -42,7 +42,7 @@ class Results:
         usual = models.NopeekExponent.isna() | (models.NopeekExponent == 1)
         usual &= (models.GaussianStd == 0) & (models.Network == "titcombe")
         for column in {"SuppressSparsity", "NopeekClean", "ConstantRate", "FixedOrder"} & {*models}:
-            usual &= ~models[column].fillna(False).astype(bool)
+            usual &= ~models[column].map(bool, na_action="ignore").eq(True)
         self.models = models[usual & models.DPNoiseMultiplier.isna()].copy()
         self.attackers = attackers[attackers.Model.isin(self.models.Model)].copy()
         if "Attack" in attackers:

@@ -65,7 +65,7 @@ def faces_cnn(
 
 
 def unstrided(model: nn.Module) -> nn.Module:
-    """A copy that gives the same values, with images' gradients sooner: no convolution skips pixels of a single channel.
+    """A copy that gives the same values, with images' gradients sooner: no convolution skips pixels of one channel.
 
     A 5×5 kernel that moves by two pixels is a 3×3 one that moves by one block of 2×2 pixels, its channels. The gradient
     of the first takes the processor four times as long. Sides must be even; other layers stay as they are.
