@@ -92,7 +92,9 @@ def main() -> None:
     # Should the starting process be killed, its clients do not stay behind.
     start_parent_process_monitor(options.parent)
     from dpsnn.federated.client import app
+    from dpsnn.training import keep_memory
 
+    keep_memory()
     serve(app, options.superlink, {"settings": options.settings, "partition": options.partition})
 
 
