@@ -105,6 +105,16 @@ def test_deconv_is_the_published_decoder() -> None:
     assert sizes == [9, 23, 51, 105]
 
 
+def test_deconv_starts_alive_from_every_seed() -> None:
+    """Its third layer has one channel: silent for all inputs, it would hand no gradient to what is before it."""
+    for seed in range(40):
+        torch.manual_seed(seed)
+        decoder = DECODERS["deconv"]((32, 1, 1), (1, 105, 105))
+        smashed = torch.rand(4, 32, 1, 1, requires_grad=True)
+        decoder(smashed).sum().backward()
+        assert smashed.grad is not None and (smashed.grad.flatten(1).abs().sum(1) > 0).all(), seed
+
+
 @pytest.mark.parametrize("name", sorted(DECODERS))
 @pytest.mark.parametrize("cut", [(500,), (8, 5, 5)])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 35)])

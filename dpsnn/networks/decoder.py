@@ -105,7 +105,7 @@ def deconv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) ->
     """The decoder of the RStudio AI blog's study on Omniglot: transposed convolutions with ReLUs from a single pixel.
 
     Four of them give 105×105 pixels; smaller images take as many as they need and are cropped, larger ones repeat the
-    last. A ReLU ends it too, so that its output has no upper limit.
+    last. A ReLU ends it too, so that its output has no upper limit. Weights start as in Keras, where it was published.
     """
     channels, height, width = image_shape
     values = math.prod(smashed_shape)
@@ -117,7 +117,12 @@ def deconv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) ->
         last = size >= max(height, width)
         # Published: 32, 32, 1, 1 channels.
         outputs = channels if last or not kernels or kernels == [(5, 2)] else 32
-        layers += [nn.ConvTranspose2d(inputs, outputs, kernel, stride), nn.ReLU()]
+        transposed = nn.ConvTranspose2d(inputs, outputs, kernel, stride)
+        nn.init.xavier_uniform_(transposed.weight)
+        # A random bias below zero can silence a layer of one channel for good: then all pictures are black.
+        if transposed.bias is not None:
+            nn.init.zeros_(transposed.bias)
+        layers += [transposed, nn.ReLU()]
         inputs = outputs
     return Decoder(*layers, _Crop(height, width), bounded=False, channels_last=True)
 
