@@ -11,6 +11,7 @@ from dpsnn.checkpoints import attacker_name, classifier_name
 from dpsnn.experiments.comparison import PROTOCOL, Training, controls, gather, number
 from dpsnn.experiments.groups import GROUPS, Experiment
 from dpsnn.experiments.ledger import write_ledger
+from dpsnn.experiments.omniglot import PUBLISHED, omniglot_experiments
 from dpsnn.experiments.reasons import is_met
 from dpsnn.experiments.run import merge
 from dpsnn.specs import AttackerSpec, ClassifierSpec
@@ -208,6 +209,64 @@ def test_people_are_recognised_without_privacy_and_hardly_with_it() -> None:
     plain = told.pop("")
     assert min(plain) >= 60
     assert max(sum(values) / 5 for values in told.values()) < min(plain) / 2
+
+
+# ---------------------------------------------------------------- Omniglot
+
+ALPHABETS = omniglot_experiments(ClassifierSpec(dataset="omniglot"), AttackerSpec())
+
+
+def target(experiment: Experiment) -> dict[str, str]:
+    name = classifier_name(experiment.classifier)
+    (row,) = (
+        row for row in rows("model_performances.csv") if row["Model"].rsplit("_epoch", 1)[0] == name
+    )
+    return row
+
+
+@pytest.mark.parametrize("experiment", ALPHABETS, ids=lambda e: classifier_name(e.classifier))
+def test_every_target_of_alphabets_was_attacked_by_both_decoders(experiment: Experiment) -> None:
+    model = target(experiment)
+    assert float(model["MeanValAcc"]) > float(model["AccFloor"])
+    by_alphabet = rows("omniglot_by_alphabet.csv")
+    for attacker in experiment.attackers:
+        name = attacker_name(
+            replace(attacker, model=model["Model"], surrogate=experiment.classifier.dataset)
+        )
+        (row,) = (row for row in rows("attack_performances.csv") if row["Attacker"] == name)
+        assert row["Images"] == "3120" and float(row["SEMSE"]) > 0
+        parts = [part for part in by_alphabet if part["Attacker"] == name]
+        assert len({part["Alphabet"] for part in parts}) == len(parts) == 5
+        assert sum(int(part["Images"]) for part in parts) == 3120
+        whole = sum(int(part["Images"]) * float(part["MSE"]) for part in parts) / 3120
+        assert whole == pytest.approx(float(row["MSE"]), rel=1e-4)
+
+
+def test_published_targets_come_back() -> None:
+    """The blog's accuracies, of training images; the undefended one's of validation images is 0.73 there."""
+    published = [target(e) for e in ALPHABETS if e.classifier.dataset == "omniglot_overlap"]
+    assert len(published) == len(PUBLISHED)
+    assert float(published[0]["MeanValAcc"]) >= 70
+    for row, paper in zip(published[1:], PUBLISHED[1:]):
+        assert float(row["MeanTrainAcc"]) == pytest.approx(paper.accuracy, abs=8)
+
+
+def test_dp_sgd_hides_members_and_no_inputs() -> None:
+    """Alike but for the noise: the gap of the accuracies closes, the error of an attacker does not grow."""
+    fair = [e for e in ALPHABETS if e.classifier.dataset == "omniglot"]
+    gaps, errors, similarities = [], [], []
+    for experiment in fair:
+        model = target(experiment)
+        gaps.append(float(model["MeanTrainAcc"]) - float(model["TestAcc"]))
+        attackers = [
+            row for row in rows("attack_performances.csv") if row["Model"] == model["Model"]
+        ]
+        errors.append(min(float(row["MSE"]) for row in attackers))
+        similarities.append(max(float(row["SSIM"]) for row in attackers))
+        floor = float(attackers[0]["SSIMFloor"])
+    assert gaps[0] > 15 and max(gaps[1:]) < 5
+    assert max(errors[1:]) < errors[0] + 0.001
+    assert min(similarities) > floor + 0.1
 
 
 # ---------------------------------------------------------------- suppression
