@@ -17,6 +17,7 @@ from dpsnn.errors import UsageError, one_of
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.summary import write_summaries
 from dpsnn.experiments import run, train
+from dpsnn.experiments.ahead import ahead
 from dpsnn.experiments.demo import demo, demo_experiments
 from dpsnn.experiments.faces import SEEDS, faces, faces_experiments, judges
 from dpsnn.experiments.figures import FIGURES, SUPPRESS_FIGURES, draw, figure_path
@@ -231,6 +232,8 @@ def run_group(options: argparse.Namespace) -> Path | None:
         return None
     if options.command == "all":
         experiments = run.reachable(experiments, folders)
+    if options.jobs > 1:
+        ahead(experiments, judge, folders, options.command, options.jobs)
     try:
         trained = run.run(experiments, judge, folders, options.command)
     except GroupFailed:
@@ -314,6 +317,8 @@ def _study(
     if options.dry_run:
         _print_commands(experiments, judge, folders)
         return None
+    if options.jobs > 1:
+        ahead(experiments, judge, folders, options.command, options.jobs)
     table = perform(experiments, judge, folders)
     print(*write_summaries(folders.results_dir), sep="\n")
     return table
@@ -416,6 +421,8 @@ def _group_specs(
     defaults = AttackerSpec()
     limited = base.max_epochs if options.max_epochs_given else defaults.max_epochs
     one_of(options.surrogate or base.dataset, CHOICES["surrogate"], "surrogate")
+    if options.jobs < 1:
+        raise UsageError(f"jobs is {options.jobs}; it must be a whole number, 1 or greater")
     attacker = AttackerSpec(
         surrogate=options.surrogate,
         seed=base.seed,
@@ -484,7 +491,7 @@ def _group_parser(
     parser.add_argument(
         "--dry_run", action="store_true", help="print the commands, one a line, and do nothing"
     )
-    parser.set_defaults(max_epochs_given=False, results_dir=results, models_dir=models)
+    parser.set_defaults(max_epochs_given=False, results_dir=results, models_dir=models, jobs=1)
 
 
 def _folder_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -498,6 +505,15 @@ def _seeds_option(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="SEED",
         help="repeat the group with each seed; the tables by seed then carry mean and 95 %% interval",
+    )
+
+
+def _jobs_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="members made at a time, each in a process of its own with its share of the cores [%(default)s]",
     )
 
 
@@ -570,21 +586,27 @@ def make_parser() -> Parser:
         made = command(name, run_group, f"{text[0].lower()}{text[1:]}")
         _group_parser(made, "results", "models")
         _seeds_option(made)
+        _jobs_option(made)
     text = " ".join((published_experiments.__doc__ or "").split()).rstrip(".")
     made = command("published", run_published, f"{text[0].lower()}{text[1:]}")
     _group_parser(made, "results/published", "models/published", protocol=True)
     _seeds_option(made)
+    _jobs_option(made)
     text = (omniglot_experiments.__doc__ or "").split("\n")[0].rstrip(".")
     made = command("omniglot", run_omniglot, f"{text[0].lower()}{text[1:]}")
     _group_parser(made, "results", "models", protocol=True)
     made.set_defaults(dataset="omniglot")
     _seeds_option(made)
+    _jobs_option(made)
     text = (suppress_experiments.__doc__ or "").split("\n")[0].rstrip(".")
     made = command("suppress", run_suppress, text)
     _group_parser(made, "results", "models", protocol=True)
     made.set_defaults(dataset="mnist")
     add_options(made, AttackerSpec, ["steps", "restarts"])
     _seeds_option(made)
+    # Batches of 32 for so small a network keep no second core busy.
+    made.set_defaults(jobs=2)
+    _jobs_option(made)
     text = (faces_experiments.__doc__ or "").split("\n")[0].rstrip(".")
     made = command("faces", run_faces, f"{text[0].lower()}{text[1:]}")
     _group_parser(made, "results", "models", protocol=True)

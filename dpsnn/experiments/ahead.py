@@ -1,0 +1,123 @@
+"""Members of a group made several at a time, each in a process of its own, before the group goes through them in order.
+
+Going through them in order then skips what is finished and makes anew what failed here, so that nothing but the time
+depends on what happens here. Small networks leave most cores of a large machine idle; several of them do not.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import torch
+
+from dpsnn import checkpoints
+from dpsnn.data import DATASETS
+from dpsnn.experiments.groups import Experiment
+from dpsnn.experiments.progress import note
+from dpsnn.experiments.run import merge, run
+from dpsnn.experiments.train import Folders, train_classifier
+from dpsnn.specs import ClassifierSpec
+from dpsnn.training import keep_memory
+
+
+def threads_of(jobs: int) -> int:
+    """Threads of one process: its share of the cores, one at least."""
+    return max(1, (os.cpu_count() or 1) // jobs)
+
+
+def ahead(
+    experiments: Sequence[Experiment],
+    judge: ClassifierSpec,
+    folders: Folders,
+    group: str,
+    jobs: int,
+) -> None:
+    """Train and evaluate a group with `jobs` processes; what fails is left to `run`, which says so.
+
+    Args:
+        experiments: As for `run`.
+        judge: As for `run`.
+        folders: Where to read and write; `jobs` in its logs holds what each process says.
+        group: Name of the group.
+        jobs: Members at a time.
+
+    Raises:
+        UsageError: If data cannot be reached, or the judge's name is taken by other arguments.
+    """
+    if DATASETS[judge.dataset].judged:
+        # Every attacker waits for it.
+        train_classifier(judge, folders, group)
+    merged = merge(experiments)
+    total = sum(1 + len(experiment.attackers) for experiment in merged)
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, spawn, _begin, (threads_of(jobs),))
+
+    def start(member: Experiment) -> "Future[str]":
+        return pool.submit(_make, member, judge, folders, group)
+
+    done = 0
+    try:
+        # What runs, and what can be made when that is there: a classifier's attackers, one by one.
+        pending = {
+            start(Experiment(e.classifier, ())): [
+                Experiment(e.classifier, (a,)) for a in e.attackers
+            ]
+            for e in merged
+        }
+        while pending:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                done += 1
+                note(f"[{group}: {done} of {total} ahead] {_outcome(future)}")
+                then = pending.pop(future)
+                if future.exception() is None:
+                    pending |= {start(member): [] for member in then}
+    except BrokenProcessPool:
+        note("a process was ended from outside, perhaps for lack of memory; going on one at a time")
+    except BaseException:
+        # Not terminated: Lightning would finish the epoch. Each has kept its last one.
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(threads: int) -> None:
+    torch.set_num_threads(threads)
+    keep_memory()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Whoever is killed takes the processes of the pool along, which would go on with what is queued."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
+
+
+def _make(member: Experiment, judge: ClassifierSpec, folders: Folders, group: str) -> str:
+    """In a process of the pool: a classifier, or one attacker of a finished one, with its row. Returns its name."""
+    logs = Path(folders.results_dir) / "logs" / "jobs"
+    checkpoints.ensure_writable(logs)
+    with (
+        open(logs / f"{os.getpid()}.txt", "a", encoding="utf-8") as log,
+        contextlib.redirect_stderr(log),
+        contextlib.redirect_stdout(log),
+    ):
+        ((_, classifier, attackers),) = run([member], judge, folders, group)
+    return (attackers or [classifier])[0].name.removesuffix(".ckpt")
+
+
+def _outcome(future: "Future[str]") -> str:
+    """The name of what was made, or why not."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise
+    except Exception as error:  # it comes up again in order, and is told then
+        return f"failed for now: {' '.join(str(error).split())}"

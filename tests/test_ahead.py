@@ -1,0 +1,58 @@
+"""`--jobs`: members made at the same time come out as those made one after another."""
+
+from pathlib import Path
+
+import pytest
+
+from dpsnn.cli import main
+from dpsnn.evaluation import tables
+from dpsnn.experiments.ahead import threads_of
+
+
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert [threads_of(jobs) for jobs in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
+
+
+@pytest.mark.parametrize("jobs", ["0", "-2"])
+def test_less_than_one_process_is_refused(
+    jobs: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["noise", "--jobs", jobs]) == 2
+    assert f"jobs is {jobs}; it must be" in capsys.readouterr().err
+    assert list(place.iterdir()) == []
+
+
+def rows(folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Both tables, in the order of names."""
+    read = (tables.read(table(folder)) for table in (tables.models_table, tables.attackers_table))
+    models, attackers = (sorted(t, key=lambda row: (row["Model"], *row.values())) for t in read)
+    return models, attackers
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_rows_as_one(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One core each, as `one_thread` gives this process.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    short = ["plain", "--dataset", "digits", "--max_epochs", "1", "--precision", "32"]
+    for name, more in (("one", []), ("two", ["--jobs", "2"])):
+        folders = ["--models_dir", f"{name}/models", "--results_dir", f"{name}/results"]
+        assert main([*short, "--seeds", "0", "1", *folders, *more]) == 0
+    assert "ahead]" in capsys.readouterr().err
+    one, two = rows(Path("one/results")), rows(Path("two/results"))
+    assert one == two and len(one[1]) == 6
+    assert list(Path("two/results/logs/jobs").glob("*.txt"))
+
+
+@pytest.mark.slow
+def test_what_fails_ahead_is_named_in_the_end(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # All of them diverge, and the judge does not: it has a rate of its own.
+    words = ["plain", "--dataset", "digits", "--max_epochs", "1", "--learning_rate", "1e30"]
+    assert main([*words, "--jobs", "2"]) == 1
+    said = capsys.readouterr().err
+    assert "failed for now" in said
+    assert said.splitlines()[-1].startswith("dpsnn: ") and "failed: digits_" in said
