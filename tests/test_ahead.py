@@ -1,12 +1,35 @@
 """`--jobs`: members made at the same time come out as those made one after another."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dpsnn.cli import main
 from dpsnn.evaluation import tables
-from dpsnn.experiments.ahead import threads_of
+from dpsnn.experiments.ahead import missing, threads_of
+from dpsnn.experiments.groups import Experiment
+from dpsnn.experiments.train import Folders
+from dpsnn.specs import AttackerSpec, ClassifierSpec
+
+FileMaker = Callable[..., Path]
+
+
+def test_only_what_is_missing_is_made_classifiers_first(
+    tmp_path: Path, classifier_file: FileMaker, attacker_file: FileMaker
+) -> None:
+    plain, noisy = ClassifierSpec(), ClassifierSpec(noise_scale=1.0)
+    adaptive, naive = AttackerSpec(surrogate="digits"), AttackerSpec(surrogate="digits", naive=True)
+    group = [Experiment(plain, (adaptive, naive)), Experiment(noisy, (naive,))]
+    folders = Folders(models_dir=str(tmp_path))
+    first, second = Experiment(plain, ()), Experiment(noisy, ())
+    alone = [Experiment(plain, (adaptive,)), Experiment(plain, (naive,))]
+    other = [Experiment(noisy, (naive,))]
+    assert missing(group, folders) == ([first, second], {first: alone, second: other})
+    path = classifier_file(tmp_path)
+    assert missing(group, folders) == ([second, *alone], {second: other})
+    attacker_file(tmp_path, path)
+    assert missing(group, folders) == ([second, alone[1]], {second: other})
 
 
 def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from dpsnn import checkpoints
 from dpsnn.data import DATASETS
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import note
-from dpsnn.experiments.run import merge, run
+from dpsnn.experiments.run import finished_classifier, is_finished, merge, run
 from dpsnn.experiments.train import Folders, train_classifier
 from dpsnn.specs import ClassifierSpec
 from dpsnn.training import keep_memory
@@ -28,6 +29,33 @@ from dpsnn.training import keep_memory
 def threads_of(jobs: int) -> int:
     """Threads of one process: its share of the cores, one at least."""
     return max(1, (os.cpu_count() or 1) // jobs)
+
+
+def missing(
+    experiments: Sequence[Experiment], folders: Folders
+) -> tuple[list[Experiment], dict[Experiment, list[Experiment]]]:
+    """Members that are not there: what can be made now, classifiers first, and the attackers that wait for each.
+
+    Raises:
+        UsageError: If a name is taken by other arguments.
+    """
+    classifiers: list[Experiment] = []
+    attackers: list[Experiment] = []
+    later = {}
+    for experiment in merge(experiments):
+        classifier = experiment.classifier
+        path = finished_classifier(classifier, folders)
+        left = [
+            Experiment(classifier, (attacker,))
+            for attacker in experiment.attackers
+            if not (path and is_finished(replace(attacker, model=path.name), folders))
+        ]
+        if path:
+            attackers += left
+        else:
+            classifiers.append(Experiment(classifier, ()))
+            later[classifiers[-1]] = left
+    return [*classifiers, *attackers], later
 
 
 def ahead(
@@ -47,13 +75,15 @@ def ahead(
         jobs: Members at a time.
 
     Raises:
-        UsageError: If data cannot be reached, or the judge's name is taken by other arguments.
+        UsageError: If data cannot be reached, or a name is taken by other arguments.
     """
+    now, later = missing(experiments, folders)
+    total = len(now) + sum(map(len, later.values()))
+    if not total:
+        return
     if DATASETS[judge.dataset].judged:
         # Every attacker waits for it.
         train_classifier(judge, folders, group)
-    merged = merge(experiments)
-    total = sum(1 + len(experiment.attackers) for experiment in merged)
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, spawn, _begin, (threads_of(jobs),))
 
@@ -62,13 +92,8 @@ def ahead(
 
     done = 0
     try:
-        # What runs, and what can be made when that is there: a classifier's attackers, one by one.
-        pending = {
-            start(Experiment(e.classifier, ())): [
-                Experiment(e.classifier, (a,)) for a in e.attackers
-            ]
-            for e in merged
-        }
+        # What runs, and what can be made when that is there.
+        pending = {start(member): later.get(member, []) for member in now}
         while pending:
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
                 done += 1

@@ -241,19 +241,21 @@ def reachable(experiments: Iterable[Experiment], folders: Folders) -> list[Exper
     return kept
 
 
-def _finished_classifier(spec: ClassifierSpec, folders: Folders) -> Path | None:
+def finished_classifier(spec: ClassifierSpec, folders: Folders) -> Path | None:
+    """Its checkpoint, if it is there; raises UsageError where its name is taken by other arguments."""
     name = checkpoints.classifier_name(spec)
     return checkpoints.already(folders.classifiers, name, CLASSIFIER, plain(spec))
 
 
-def _is_finished(spec: AttackerSpec, folders: Folders) -> bool:
+def is_finished(spec: AttackerSpec, folders: Folders) -> bool:
+    """Whether an attacker of a finished classifier is there."""
     name = checkpoints.attacker_name(complete(spec, folders))
     return (folders.attackers / f"{name}.ckpt").exists()
 
 
 def finished_attackers(experiment: Experiment, folders: Folders) -> list[Path]:
     """Checkpoints of the attackers of an experiment that are there."""
-    target = _finished_classifier(experiment.classifier, folders)
+    target = finished_classifier(experiment.classifier, folders)
     if target is None:
         return []
     specs = [complete(replace(a, model=target.name), folders) for a in experiment.attackers]
@@ -287,7 +289,7 @@ def run(
         choose(DATASETS, name, "surrogate")(folders.data_dir).setup()
     judged = DATASETS[judge.dataset].judged
     finished = {
-        spec: _finished_classifier(spec, folders)
+        spec: finished_classifier(spec, folders)
         for spec in (*([judge] if judged else []), *(e.classifier for e in experiments))
     }
     plan = ["classifier" for path in finished.values() if path is None]
@@ -295,7 +297,7 @@ def run(
     for experiment in experiments:
         path = finished[experiment.classifier]
         for attacker in experiment.attackers:
-            if path and _is_finished(replace(attacker, model=path.name), folders):
+            if path and is_finished(replace(attacker, model=path.name), folders):
                 done += 1
             else:
                 plan.append("attacker")
@@ -324,7 +326,7 @@ def run(
         for attacker in experiment.attackers:
             spec = complete(replace(attacker, model=path.name), folders)
             name = checkpoints.attacker_name(spec)
-            if _is_finished(spec, folders):
+            if is_finished(spec, folders):
                 board.check(name, lambda: attackers.append(train_attacker(spec, folders, group)))
             elif made := board.make("attacker", name, lambda: train_attacker(spec, folders, group)):
                 attackers.append(made)

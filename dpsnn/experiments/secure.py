@@ -101,6 +101,14 @@ def secure(specs: Sequence[ClassifierSpec], folders: Folders) -> Path:
     for spec in specs:
         path = train_classifier(spec, folders, "secure")
         row, figure = measure(path, spec, folders)
+        name = checkpoints.classifier_name(spec)
+        earlier = {
+            known["Model"]
+            for known in tables.read(table, KEY)
+            if known["Model"].rsplit("_epoch=", 1)[0] == name
+        }
+        # An earlier training may have ended in another epoch.
+        tables.drop(table, "Model", earlier - {str(row["Model"])})
         tables.upsert(table, [row], KEY)
         print(tables.as_text([{"What": name, "Value": value} for name, value in row.items()], TEXT))
         if not is_split(spec):
