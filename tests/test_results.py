@@ -269,6 +269,32 @@ def test_dp_sgd_hides_members_and_no_inputs() -> None:
     assert min(similarities) > floor + 0.1
 
 
+# ---------------------------------------------------------------- federated, encrypted
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist"])
+def test_secure_averages_are_the_averages(dataset: str) -> None:
+    found: dict[bool, list[dict[str, str]]] = {True: [], False: []}
+    for row in rows("federated.csv"):
+        if row["Model"].startswith(f"{dataset}_"):
+            found[row["Model"].endswith("plain")].append(row)
+    secure, plain = found[False], found[True]
+    assert [row["Round"] for row in secure] == [row["Round"] for row in plain]
+    assert len(secure) == 10 and {row["Clients"] for row in [*secure, *plain]} == {"5"}
+    for row in secure:
+        assert float(row["MaxDifference"]) <= float(row["QuantisationBound"]) < 2e-8
+    assert float(secure[-1]["TestAcc"]) == pytest.approx(float(plain[-1]["TestAcc"]), abs=0.5)
+
+
+def test_encrypted_answers_are_those_in_clear() -> None:
+    modes = {row["Mode"]: row for row in rows("secure.csv")}
+    assert set(modes) == {"whole", "split"} and len(rows("secure.csv")) == 2
+    for row in modes.values():
+        assert (row["Dataset"], row["Images"], row["Agreement"]) == ("mnist", "200", "100")
+        assert float(row["MaxScoreError"]) <= 0.02 and float(row["PeakGiB"]) < 2
+        assert float(row["SecondsSingle"]) < 1
+
+
 # ---------------------------------------------------------------- suppression
 
 
