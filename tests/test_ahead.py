@@ -57,8 +57,8 @@ def rows(folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
 def test_two_processes_give_the_same_rows_as_one(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # One core each, as `one_thread` gives this process.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # One thread each, as `one_thread` gives this process.
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
     short = ["plain", "--dataset", "digits", "--max_epochs", "1", "--precision", "32"]
     for name, more in (("one", []), ("two", ["--jobs", "2"])):
         folders = ["--models_dir", f"{name}/models", "--results_dir", f"{name}/results"]
