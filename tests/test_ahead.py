@@ -1,5 +1,8 @@
 """`--jobs`: members made at the same time come out as those made one after another."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,3 +82,31 @@ def test_what_fails_ahead_is_named_in_the_end(
     said = capsys.readouterr().err
     assert "failed for now" in said
     assert said.splitlines()[-1].startswith("dpsnn: ") and "failed: digits_" in said
+
+
+ENDLESS = """
+if __name__ == "__main__":
+    from dpsnn.experiments.ahead import ahead
+    from dpsnn.experiments.groups import Experiment
+    from dpsnn.experiments.train import Folders
+    from dpsnn.specs import ClassifierSpec
+    members = [Experiment(ClassifierSpec(seed=seed, max_epochs=10**6), ()) for seed in range(2)]
+    ahead(members, ClassifierSpec(validator=True, max_epochs=1), Folders(), "endless", 2)
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_group_that_is_killed(place: Path) -> None:
+    Path("endless.py").write_text(ENDLESS, encoding="utf-8")
+    group = subprocess.Popen(
+        [sys.executable, "endless.py"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        until = time.monotonic() + 120
+        while not list(place.glob("results/logs/jobs/*.txt")):
+            assert group.poll() is None and time.monotonic() < until
+            time.sleep(0.1)
+    finally:
+        group.kill()
+    # They hold the pipe too: it ends with the last of them.
+    group.communicate(timeout=60)
