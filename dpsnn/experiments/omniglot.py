@@ -29,8 +29,8 @@ EPOCHS = 20
 """Of all targets in the fair protocol, and of those with DP-SGD as published."""
 
 PRIVATE_RATE = 0.005
-"""Step size of targets with DP-SGD, in both protocols, as published: gradients are clipped and noisy, so that with the
-usual one of the others they would not be done after as many epochs."""
+"""Step size of targets with DP-SGD, in both protocols, as published: gradients are clipped and noisy, so that with that
+of the others they would not be done after as many epochs. The others are less accurate with this one."""
 
 
 class Published(NamedTuple):
