@@ -49,6 +49,9 @@ PUBLISHED = (
     Published(0.3, 84.7, 56.0),
 )
 
+NOISES = tuple(row.noise_multiplier for row in PUBLISHED if row.noise_multiplier)
+"""Multipliers of the targets with DP-SGD."""
+
 
 def omniglot_experiments(
     base: ClassifierSpec, attacker: AttackerSpec, epochs: int | None = None
@@ -83,8 +86,7 @@ def as_published(base: ClassifierSpec, limit: int) -> list[ClassifierSpec]:
         max_epochs=min(EPOCHS, limit),
         dp_coupled=True,
     )
-    noises = [row.noise_multiplier for row in PUBLISHED if row.noise_multiplier]
-    return [plain, *(replace(private, dp_noise_multiplier=noise) for noise in noises)]
+    return [plain, *(replace(private, dp_noise_multiplier=noise) for noise in NOISES)]
 
 
 def fair(base: ClassifierSpec, epochs: int) -> list[ClassifierSpec]:
@@ -93,8 +95,7 @@ def fair(base: ClassifierSpec, epochs: int) -> list[ClassifierSpec]:
     if issubclass(DATASETS[base.dataset], Omniglot):
         alike = replace(alike, dataset="omniglot", network="mobile", norm="group", dropout=0.0)
     private = replace(alike, learning_rate=PRIVATE_RATE)
-    noises = [row.noise_multiplier for row in PUBLISHED if row.noise_multiplier]
-    return [alike, *(replace(private, dp_noise_multiplier=noise) for noise in noises)]
+    return [alike, *(replace(private, dp_noise_multiplier=noise) for noise in NOISES)]
 
 
 def alphabets_table(results_dir: str | Path) -> Path:
