@@ -1,6 +1,9 @@
 """Federated training, the parts that need no Flower: partition, specification, quantisation, command line."""
 
 import importlib.util
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from dpsnn.errors import UsageError
 from dpsnn.federated.audit import audit
 from dpsnn.federated.local import OwnImages, get_weights, set_weights, train_locally
 from dpsnn.federated.partition import partition
+from dpsnn.federated.processes import Failed, Processes
 from dpsnn.federated.quantisation import RING, error_bound, levels
 from dpsnn.federated.spec import FederatedSpec, Settings, arguments, threshold
 from dpsnn.specs import ClassifierSpec
@@ -203,5 +207,68 @@ def test_dry_run_prints_the_commands_of_both_runs(
 ) -> None:
     assert main(["federated", "--clients", "4", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 * (1 + 4 + 1)
+    assert len(lines) == 2 * (2 + 4 + 1)
     assert list(place.iterdir()) == []
+
+
+# ---------------------------------------------------------------- processes
+
+
+def ended(name: str, tmp_path: Path) -> Processes:
+    """A run of four clients in which process `name` has ended."""
+    spec = FederatedSpec(clients=4)
+    settings = Settings(
+        classifier=ClassifierSpec(),
+        federated=spec,
+        mode="secure",
+        data_dir="data",
+        folder=str(tmp_path),
+    )
+    processes = Processes(settings, tmp_path)
+    processes.running[name] = subprocess.Popen([sys.executable, "-c", ""])
+    processes.running[name].wait()
+    return processes
+
+
+@pytest.mark.parametrize(
+    ("name", "called"), [("superlink", "SuperLink"), ("superexec", "SuperExec")]
+)
+def test_a_run_fails_in_one_line_without_what_carries_it(
+    name: str, called: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Failed, match=f"the {called} ended early; see .*{name}.log"):
+        ended(name, tmp_path).check()
+
+
+def test_a_run_goes_on_without_a_client_that_it_can_spare(tmp_path: Path) -> None:
+    ended("client_2", tmp_path).check()
+
+
+# Says that it is there and then, like a process that waits for its threads, notices no signal but the last.
+DEAF = """
+import os, signal, sys, time
+from dpsnn.federated.orphans import end_with
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+end_with(int(sys.argv[1]))
+print("here", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_ends_with_another_and_not_before() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as parent:
+        deaf = subprocess.Popen(
+            [sys.executable, "-c", DEAF, str(parent.pid)], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert deaf.stdout and deaf.stdout.readline() == "here\n"
+            deaf.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                deaf.wait(timeout=1)
+            parent.kill()
+            parent.wait()
+            assert deaf.wait(timeout=60) == -signal.SIGKILL
+        finally:
+            deaf.kill()
+            deaf.communicate()

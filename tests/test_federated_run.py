@@ -108,7 +108,8 @@ def test_a_run_that_cannot_go_on_says_why_in_one_line(
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_every_process(place: Path) -> None:
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_no_process_outlives_the_command(place: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "dpsnn.cli", "federated", *SMALL, "--rounds", "500"]
     process = subprocess.Popen(
         command,
@@ -123,9 +124,10 @@ def test_ctrl_c_ends_every_process(place: Path) -> None:
     for line in process.stderr:
         if "round 1/" in line:
             break
-    # The client processes, the SuperLink, its launcher and the server's app.
+    # The client processes, the SuperLink, the SuperExec and its ServerApp.
     assert len(children(str(place / "dpsnn_federated_"))) >= 4 + 3
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    process.send_signal(number)
+    assert process.wait(timeout=60) == code
     assert left(str(place / "dpsnn_federated_")) == []
-    assert not list(place.glob("dpsnn_federated_*"))
+    # Who is killed cannot tidy up.
+    assert bool(list(place.glob("dpsnn_federated_*"))) == (number == signal.SIGKILL)

@@ -12,7 +12,6 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -23,6 +22,8 @@ from flwr.supercore.inflatable.inflatable_utils import (
     push_objects,
 )
 from flwr.supernode.fleet_http_connection import http_request_response
+
+from dpsnn.federated.orphans import end_with
 
 POLL = 0.1
 """Seconds between two looks for messages."""
@@ -89,8 +90,7 @@ def main() -> None:
     parser.add_argument("--partition", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args()
-    # Should the starting process be killed, its clients do not stay behind.
-    start_parent_process_monitor(options.parent)
+    end_with(options.parent)
     from dpsnn.federated.client import app
     from dpsnn.training import keep_memory
 

@@ -1,4 +1,7 @@
-"""The processes of one run: Flower's SuperLink, its ServerApp, and a process for each client, over loopback TCP."""
+"""The processes of one run: Flower's SuperLink, the SuperExec that starts its ServerApp, and a process for each client.
+
+They talk over loopback TCP.
+"""
 
 import json
 import os
@@ -61,24 +64,32 @@ def free_port() -> int:
         return int(made.getsockname()[1])
 
 
-def tool(name: str) -> str:
-    """A command of Flower, from the environment of this Python."""
-    return str(Path(sys.executable).with_name(name))
+def process_commands(
+    settings: str, clients: int, port: int | str, parent: int | str
+) -> dict[str, list[str]]:
+    """What a run consists of, by name; all of them end with process `parent`.
 
-
-def superlink_command(port: int | str) -> list[str]:
-    alone = ["--insecure", "--disable-runtime-dependency-installation"]
-    started = [sys.executable, "-m", "dpsnn.federated.superlink", str(os.getpid())]
-    return [*started, *alone, "--host", HOST, "--port", str(port)]
-
-
-def client_command(port: int | str, settings: str, index: int) -> list[str]:
-    own = ["--settings", settings, "--partition", str(index), "--parent", str(os.getpid())]
-    return [sys.executable, "-m", "dpsnn.federated.node", "--superlink", f"{HOST}:{port}", *own]
+    They speak with one another on this machine alone, hence without TLS.
+    """
+    python, address = [sys.executable, "-m"], f"{HOST}:{port}"
+    flower = [*python, "dpsnn.federated.flower", str(parent)]
+    node = [*python, "dpsnn.federated.node", "--superlink", address, "--settings", settings]
+    # "process": the SuperExec is ours to start. The one that a SuperLink starts has a session of its own, where no
+    # signal for the SuperLink's reaches it or its ServerApp.
+    own = ["--insecure", "--isolation", "process", "--disable-runtime-dependency-installation"]
+    return {
+        "superlink": [*flower, "flower-superlink", *own, "--host", HOST, "--port", str(port)],
+        **{
+            f"client_{index}": [*node, "--partition", str(index), "--parent", str(parent)]
+            for index in range(clients)
+        },
+        "superexec": [*flower, "flower-superexec", "--insecure", "--runtime-api-address", address],
+    }
 
 
 def run_command(app: str, settings: str) -> list[str]:
-    return [tool("flwr"), "run", app, "local", "--run-config", f"settings={json.dumps(settings)}"]
+    flwr = str(Path(sys.executable).with_name("flwr"))
+    return [flwr, "run", app, "local", "--run-config", f"settings={json.dumps(settings)}"]
 
 
 class Processes:
@@ -133,10 +144,13 @@ class Processes:
             made.mkdir()
         (home / "config.toml").write_text(CONNECTION.format(address=f"{HOST}:{port}"))
         (app / "pyproject.toml").write_text(APP)
-        self._start("superlink", superlink_command(port))
-        for index in range(self.settings.federated.clients):
-            self._start(f"client_{index}", client_command(port, settings, index))
+        clients = self.settings.federated.clients
+        started = process_commands(settings, clients, port, self.settings.parent)
+        launcher = started.pop("superexec")
+        for name, command in started.items():
+            self._start(name, command)
         self._wait_for_superlink(port)
+        self._start("superexec", launcher)
         done = subprocess.run(
             run_command(str(app), settings), env=self.environment, capture_output=True, text=True
         )
@@ -146,7 +160,7 @@ class Processes:
 
     def _start(self, name: str, command: list[str]) -> None:
         # A session of its own: Ctrl-C reaches this process alone, which then ends the others in order, and the
-        # SuperLink's own children end with it.
+        # SuperExec's ServerApp with it.
         with open(self.logs / f"{name}.log", "wb") as log:
             self.running[name] = subprocess.Popen(
                 command,
@@ -172,11 +186,12 @@ class Processes:
         """Notice processes that ended.
 
         Raises:
-            Failed: If the SuperLink did, or more clients than a run can lose or was told to.
+            Failed: If Flower's own did, or more clients than a run can lose or was told to.
         """
         ended = [name for name, process in self.running.items() if process.poll() is not None]
-        if "superlink" in ended:
-            raise Failed(f"the SuperLink ended early; see {self.logs / 'superlink.log'}")
+        for name, called in (("superlink", "SuperLink"), ("superexec", "SuperExec")):
+            if name in ended:
+                raise Failed(f"the {called} ended early; see {self.logs / name}.log")
         if len(ended) > self.settings.federated.spare:
             raise Failed(
                 f"{len(ended)} clients ended early, more than the run can lose; see {self.logs / ended[0]}.log"

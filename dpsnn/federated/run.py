@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,12 +24,7 @@ from dpsnn.experiments.progress import note
 from dpsnn.experiments.train import Folders
 from dpsnn.federated.audit import Audit, audit
 from dpsnn.federated.partition import partition
-from dpsnn.federated.processes import (
-    Processes,
-    client_command,
-    run_command,
-    superlink_command,
-)
+from dpsnn.federated.processes import Processes, process_commands, run_command
 from dpsnn.federated.spec import MODES, FederatedSpec, Settings, arguments
 from dpsnn.specs import ClassifierSpec
 
@@ -62,9 +58,8 @@ def federated_table(results_dir: str | Path) -> Path:
 
 def commands(federated: FederatedSpec) -> list[str]:
     """What is started for each run, in words for a shell."""
-    made = [superlink_command("PORT"), run_command("APP", "settings.json")]
-    made[1:1] = [client_command("PORT", "settings.json", i) for i in range(federated.clients)]
-    return [" ".join(command) for command in made]
+    made = process_commands("settings.json", federated.clients, "PORT", "PARENT").values()
+    return [shlex.join(command) for command in (*made, run_command("APP", "settings.json"))]
 
 
 def federated(

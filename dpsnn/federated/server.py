@@ -28,6 +28,7 @@ from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.federated.grid import PatientGrid
 from dpsnn.federated.local import Weights, get_weights, set_weights
+from dpsnn.federated.orphans import end_with
 from dpsnn.federated.secure import SurvivingWorkflow
 from dpsnn.federated.spec import Settings
 
@@ -165,6 +166,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """What Flower calls in the server's process."""
     settings = Settings.read(str(context.run_config["settings"]))
+    end_with(settings.parent)
     journal = Journal(Path(settings.folder))
     patient = PatientGrid(grid, settings.federated.timeout)
     try:

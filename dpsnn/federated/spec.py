@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ class Settings:
     audit: bool = False
     """Whether clients also leave their updates in `folder`, so that the average can be checked. For measurements on one
     machine: what it writes is what secure averaging hides."""
+    parent: int = field(default_factory=os.getpid)
+    """The process that starts the others; none of them outlives it."""
 
     def __post_init__(self) -> None:
         one_of(self.mode, MODES, "mode")
