@@ -1,7 +1,6 @@
 """Federated training, the parts that need no Flower: partition, specification, quantisation, command line."""
 
 import importlib.util
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -242,33 +241,3 @@ def test_a_run_fails_in_one_line_without_what_carries_it(
 
 def test_a_run_goes_on_without_a_client_that_it_can_spare(tmp_path: Path) -> None:
     ended("client_2", tmp_path).check()
-
-
-# Says that it is there and then, like a process that waits for its threads, notices no signal but the last.
-DEAF = """
-import os, signal, sys, time
-from dpsnn.federated.orphans import end_with
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
-end_with(int(sys.argv[1]))
-print("here", flush=True)
-time.sleep(600)
-"""
-
-
-def test_a_process_ends_with_another_and_not_before() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as parent:
-        deaf = subprocess.Popen(
-            [sys.executable, "-c", DEAF, str(parent.pid)], stdout=subprocess.PIPE, text=True
-        )
-        try:
-            assert deaf.stdout and deaf.stdout.readline() == "here\n"
-            deaf.send_signal(signal.SIGTERM)
-            with pytest.raises(subprocess.TimeoutExpired):
-                deaf.wait(timeout=1)
-            parent.kill()
-            parent.wait()
-            assert deaf.wait(timeout=60) == -signal.SIGKILL
-        finally:
-            deaf.kill()
-            deaf.communicate()

@@ -567,6 +567,18 @@ def test_a_worker_dies(tmp_path: Path, rank: int) -> None:
         again.works()
 
 
+STARTER = """
+import sys, time
+from pathlib import Path
+from dpsnn.secure.cluster import LocalCluster
+from dpsnn.secure.config import read
+folder = Path(sys.argv[1])
+with LocalCluster(read(folder / "cluster.toml"), folder):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
 def script(code: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
@@ -611,6 +623,21 @@ def test_a_worker_that_hangs_costs_the_time_out_and_no_more(tmp_path: Path) -> N
             with pytest.raises((ClusterFailed, UsageError), match="in time|went away"):
                 client.scores(digits(1).numpy())
             assert time.monotonic() - start < 20
+
+
+def test_workers_end_with_who_started_them(tmp_path: Path) -> None:
+    (tmp_path / "cluster.toml").write_text(to_toml(free_cluster()))
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    finally:
+        process.kill()
+    # The workers hold its standard error too: it ends with the last of them.
+    process.communicate(timeout=60)
 
 
 def test_the_cluster_stops_when_told(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ depends on what happens here. Small networks leave most cores of a large machine
 import contextlib
 import multiprocessing
 import os
-import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +21,7 @@ from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.run import finished_classifier, is_finished, merge, run
 from dpsnn.experiments.train import Folders, train_classifier
+from dpsnn.orphans import end_with
 from dpsnn.specs import ClassifierSpec
 from dpsnn.training import keep_memory
 
@@ -85,7 +85,7 @@ def ahead(
         # Every attacker waits for it.
         train_classifier(judge, folders, group)
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, spawn, _begin, (threads_of(jobs),))
+    pool = ProcessPoolExecutor(jobs, spawn, _begin, (threads_of(jobs), os.getpid()))
 
     def start(member: Experiment) -> "Future[str]":
         return pool.submit(_make, member, judge, folders, group)
@@ -112,17 +112,10 @@ def ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, parent: int) -> None:
+    end_with(parent)  # the process would go on with what is queued
     torch.set_num_threads(threads)
     keep_memory()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Whoever is killed takes the processes of the pool along, which would go on with what is queued."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
 
 
 def _make(member: Experiment, judge: ClassifierSpec, folders: Folders, group: str) -> str:

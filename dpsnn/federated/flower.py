@@ -3,7 +3,7 @@
 import sys
 from importlib.metadata import entry_points
 
-from dpsnn.federated.orphans import end_with
+from dpsnn.orphans import end_with
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.supernode.fleet_http_connection import http_request_response
 
-from dpsnn.federated.orphans import end_with
+from dpsnn.orphans import end_with
 
 POLL = 0.1
 """Seconds between two looks for messages."""

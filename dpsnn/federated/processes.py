@@ -67,7 +67,7 @@ def free_port() -> int:
 def process_commands(
     settings: str, clients: int, port: int | str, parent: int | str
 ) -> dict[str, list[str]]:
-    """What a run consists of, by name; all of them end with process `parent`.
+    """What a run consists of, by name; all of them end with process `parent`, which starts them.
 
     They speak with one another on this machine alone, hence without TLS.
     """
@@ -145,7 +145,7 @@ class Processes:
         (home / "config.toml").write_text(CONNECTION.format(address=f"{HOST}:{port}"))
         (app / "pyproject.toml").write_text(APP)
         clients = self.settings.federated.clients
-        started = process_commands(settings, clients, port, self.settings.parent)
+        started = process_commands(settings, clients, port, os.getpid())
         launcher = started.pop("superexec")
         for name, command in started.items():
             self._start(name, command)

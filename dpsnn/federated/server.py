@@ -1,6 +1,7 @@
 """The ServerApp: a round after another, until the model is done. It sees updates added up, or, plain, each of them."""
 
 import json
+import os
 import time
 import traceback
 from pathlib import Path
@@ -28,9 +29,9 @@ from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.federated.grid import PatientGrid
 from dpsnn.federated.local import Weights, get_weights, set_weights
-from dpsnn.federated.orphans import end_with
 from dpsnn.federated.secure import SurvivingWorkflow
 from dpsnn.federated.spec import Settings
+from dpsnn.orphans import end_with
 
 
 class TooFew(RuntimeError):
@@ -166,7 +167,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """What Flower calls in the server's process."""
     settings = Settings.read(str(context.run_config["settings"]))
-    end_with(settings.parent)
+    end_with(os.getppid())  # the SuperExec, which ends with the process that started the run
     journal = Journal(Path(settings.folder))
     patient = PatientGrid(grid, settings.federated.timeout)
     try:

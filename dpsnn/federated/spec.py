@@ -3,8 +3,7 @@
 import dataclasses
 import json
 import math
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +90,6 @@ class Settings:
     audit: bool = False
     """Whether clients also leave their updates in `folder`, so that the average can be checked. For measurements on one
     machine: what it writes is what secure averaging hides."""
-    parent: int = field(default_factory=os.getpid)
-    """The process that starts the others; none of them outlives it."""
 
     def __post_init__(self) -> None:
         one_of(self.mode, MODES, "mode")

@@ -1,5 +1,6 @@
 """All three workers on one machine, each in a process of its own."""
 
+import os
 import select
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from dpsnn.secure.messages import ClusterFailed
 
 
 class LocalCluster:
-    """Three worker processes; use it in a `with`, which ends them however it is left.
+    """Three worker processes; use it in a `with`, which ends them however it is left; they end with this process too.
 
     Args:
         cluster: Where they listen.
@@ -39,7 +40,7 @@ class LocalCluster:
         command = [sys.executable, "-m", "dpsnn.secure.worker", str(self.config)]
         self.processes = [
             subprocess.Popen(
-                [*command, str(rank), str(num_requests)],
+                [*command, str(rank), str(num_requests), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

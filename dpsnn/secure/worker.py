@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dpsnn.errors import UsageError
+from dpsnn.orphans import end_with
 from dpsnn.secure import config, graph, shares
 from dpsnn.secure.config import PARTIES, START_SECONDS, Cluster, Seconds
 from dpsnn.secure.dial import dial
@@ -436,8 +437,13 @@ def run(cluster: Cluster, rank: int, num_requests: int = 0) -> None:
 
 
 def main() -> int:
-    """`python -m dpsnn.secure.worker CONFIG RANK NUM_REQUESTS`: without torch, which a worker does not need."""
-    path, rank, num_requests = sys.argv[1:]
+    """`python -m dpsnn.secure.worker CONFIG RANK NUM_REQUESTS [PARENT]`: without torch, which a worker does not need.
+
+    With PARENT, the process that started it, it ends when that one does.
+    """
+    path, rank, num_requests, *parent = sys.argv[1:]
+    if parent:
+        end_with(int(parent[0]))
     try:
         run(config.read(path), int(rank), int(num_requests))
     except UsageError as error:
