@@ -30,7 +30,7 @@ EPOCHS = 20
 
 PRIVATE_RATE = 0.005
 """Step size of targets with DP-SGD, in both protocols, as published: gradients are clipped and noisy, so that with that
-of the others they would not be done after as many epochs. The others are less accurate with this one."""
+of the others they would not be done after as many epochs."""
 
 
 class Published(NamedTuple):
