@@ -1,10 +1,12 @@
 """The `dpsnn` command; the files in scripts/ are doors to its subcommands."""
 
 import argparse
+import contextlib
 import math
+import signal
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -716,6 +718,20 @@ def normalise(words: Sequence[str]) -> list[str]:
     return result
 
 
+@contextlib.contextmanager
+def _interrupted_by(number: signal.Signals) -> Iterator[None]:
+    """Who ends a command by this signal, as job schedulers do, has everything kept and tidied up as by Ctrl-C."""
+
+    def interrupt(signal_number: int, frame: types.FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -724,12 +740,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
     Returns:
         0 done, 1 if members of a group or a cluster failed, 2 bad input (one line on standard error says what), 130
-        interrupted.
+        interrupted, by Ctrl-C or SIGTERM.
     """
     keep_memory()
     try:
         options = make_parser().parse_args(normalise(sys.argv[1:] if words is None else words))
-        path = options.action(options)
+        with _interrupted_by(signal.SIGTERM):
+            path = options.action(options)
     except SystemExit as stop:
         return int(stop.code or 0)
     except UsageError as error:

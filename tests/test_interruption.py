@@ -53,8 +53,11 @@ def files(folder: Path) -> list[str]:
     return sorted(p.name for p in found if p.suffix == ".tmp" or p.parent.name != ".progress")
 
 
-def test_ctrl_c_exits_130_and_leaves_no_half_file(place: Path) -> None:
-    code, err = train_until(place, "epoch 1/50", signal.SIGINT, "--max_epochs", "50")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_exits_130_and_leaves_no_half_file(
+    place: Path, stop: signal.Signals
+) -> None:
+    code, err = train_until(place, "epoch 1/50", stop, "--max_epochs", "50")
     assert code == 130, err
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("dpsnn: interrupted; call again")

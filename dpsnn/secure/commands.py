@@ -6,13 +6,11 @@ What needs the extra is imported when a command runs, so that all others work wi
 import argparse
 import csv
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -62,8 +60,6 @@ def serve(options: argparse.Namespace) -> None:
             "this cluster is on several machines; start `dpsnn secure worker --rank R` on each"
         )
     number = _count(options.num_requests, 0, "num_requests")
-    # A polite end takes the workers along.
-    signal.signal(signal.SIGTERM, _interrupt)
     with (
         tempfile.TemporaryDirectory(prefix="dpsnn-secure-") as folder,
         LocalCluster(cluster, Path(folder), number) as running,
@@ -81,10 +77,6 @@ def serve(options: argparse.Namespace) -> None:
             raise ClusterFailed(
                 "a worker went away, and with it its shares; start again with `dpsnn secure serve --model NAME`"
             )
-
-
-def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def stop(options: argparse.Namespace) -> None:
