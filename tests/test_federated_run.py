@@ -108,10 +108,7 @@ def test_a_run_that_cannot_go_on_says_why_in_one_line(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],
-)
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_no_process_outlives_the_command(place: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "dpsnn.cli", "federated", *SMALL, "--rounds", "500"]
     process = subprocess.Popen(
