@@ -28,7 +28,7 @@ and without DP-SGD, and rebuilt characters of other alphabets from what the clie
 - (k) Batch normalisation mixes the images of a batch, so that no ε holds at all.
 - (l) Images were shuffled, not drawn by Poisson sampling as the ε assumes (not repeated).
 - (m) Accuracies are of training images; dropout, epochs and step size differ with and without DP-SGD. Fairly, only the
-  step size does: clipped and noisy steps of the common size would not be done in as many epochs.
+  step size does, as published.
 - (n) Greek and Latin stand among the attacker's images and among those it is scored on.
 - (o) Reconstructions were judged by eye on 16 pictures, without a floor.
 
