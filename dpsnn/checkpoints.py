@@ -8,7 +8,6 @@ import dataclasses
 import glob
 import hashlib
 import inspect
-import os
 import pickle
 import tempfile
 import warnings
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dpsnn.atomic import staged
 from dpsnn.attacks import (
     DecoderAttack,
     FeatureInversion,
@@ -256,12 +256,8 @@ def save(
     content = dict(
         dpsnn=kind, format=FORMAT, arguments=arguments, record=record, state_dict=weights
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with staged(path) as temporary:
         torch.save(content, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read(path: Path, kind: str) -> Stored:

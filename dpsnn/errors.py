@@ -1,6 +1,8 @@
 """The one exception that means "bad input": it is shown as a single line, never as a traceback."""
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -25,3 +27,33 @@ def one_of(value: str, allowed: Collection[str], kind: str) -> None:
     """Raise UsageError unless `value` is among `allowed`."""
     if value not in allowed:
         raise UsageError(f"unknown {kind} {value!r}; choose from {sorted(allowed)}")
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
+    """Whatever a library raises over the content of a file becomes one line that names the file.
+
+    Libraries document few of the exceptions that damaged files provoke in them (zlib.error, struct.error,
+    RecursionError, IndexError and many more were seen), hence all of them are taken.
+
+    Args:
+        path: The file.
+        what: What it should have been: `a PNG or JPEG picture`.
+        remedy: What to do: `fetch it again`.
+
+    Raises:
+        UsageError: For every exception in the block; one that is a UsageError already passes as it is.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no {path}; {remedy}") from error
+    except PermissionError as error:
+        raise UsageError(f"{path} may not be read; change its permissions") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"{path} is a folder, not {what}; {remedy}") from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(f"{path} is damaged or not {what} ({reason}); {remedy}") from error

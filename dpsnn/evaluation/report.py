@@ -1,7 +1,6 @@
 """Figures, in one style: labelled, colour-blind safe, readable in black and white."""
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import matplotlib
 import torch
 from PIL import Image, ImageChops
 
+from dpsnn.atomic import staged
 from dpsnn.checkpoints import ensure_writable
 from dpsnn.errors import UsageError
 from dpsnn.tensors import Images, Labels
@@ -44,14 +44,13 @@ def save_figure(figure: Figure, path: Path) -> Path:
         stack.callback(plt.close, figure)
         check_suffix(path)
         ensure_writable(path.parent)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-        stack.callback(temporary.unlink, missing_ok=True)
+        temporary = stack.enter_context(staged(path))
         # Without the date two runs give the same bytes.
         metadata = {"Software": None} if path.suffix == ".png" else {}
-        figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata=metadata)
+        kind = path.suffix.removeprefix(".")
+        figure.savefig(temporary, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
         if path.suffix == ".png":
             _drop_colours(temporary)
-        os.replace(temporary, path)
     return path
 
 

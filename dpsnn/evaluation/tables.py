@@ -2,12 +2,12 @@
 
 import csv
 import math
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
+from dpsnn.atomic import staged
 from dpsnn.checkpoints import ensure_writable
 from dpsnn.errors import UsageError
 
@@ -116,12 +116,8 @@ def write_text(path: Path, text: str) -> Path:
         UsageError: If the folder cannot be written.
     """
     ensure_writable(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with staged(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -138,15 +134,10 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 def _replace(path: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> None:
     """Write under a temporary name, then rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with staged(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def as_text(rows: Sequence[Row], columns: Mapping[str, str]) -> str:

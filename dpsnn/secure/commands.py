@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from dpsnn import checkpoints
+from dpsnn.atomic import staged
 from dpsnn.batches import to_unit
 from dpsnn.checkpoints import CLASSIFIER
 from dpsnn.data import DATASETS
@@ -224,18 +225,13 @@ def _from_file(path: Path, shape: tuple[int, ...]) -> Images:
 
 
 def _write(path: Path, scores: np.ndarray, labels: list[int] | None) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            names = [f"Score{number}" for number in range(scores.shape[1])]
-            writer.writerow(["Image", "Predicted", *(["Actual"] if labels else []), *names])
-            for position, row in enumerate(scores):
-                actual = [labels[position]] if labels else []
-                writer.writerow([position, row.argmax(), *actual, *(f"{v:.6g}" for v in row)])
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with staged(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        names = [f"Score{number}" for number in range(scores.shape[1])]
+        writer.writerow(["Image", "Predicted", *(["Actual"] if labels else []), *names])
+        for position, row in enumerate(scores):
+            actual = [labels[position]] if labels else []
+            writer.writerow([position, row.argmax(), *actual, *(f"{v:.6g}" for v in row)])
 
 
 # ---------------------------------------------------------------- the command line

@@ -1,0 +1,65 @@
+"""Files are whole or not there: written under a temporary name beside their place, then renamed."""
+
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+_HOST = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
+"""Folders may be shared by machines, and the number of a process says nothing on another one."""
+
+_TEMPORARY = re.compile(r"\.(?:(?P<host>\w+)-)?(?P<process>\d+)\.tmp\Z")
+
+
+@contextlib.contextmanager
+def staged(path: Path, mode: int = 0o666) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its place at the end of the block; it is removed if the block fails.
+
+    What processes that are gone have left behind for the same file is cleared away first.
+
+    Args:
+        path: The file to write; an older one stays whole until the new one is.
+        mode: Permissions of the new file, less the umask; 0o600 for secrets.
+    """
+    clear_stale(path.parent, path.name)
+    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode))
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def clear_stale(folder: Path, name: str = "") -> list[Path]:
+    """Remove temporary files of `staged` whose process, of this machine, is gone.
+
+    Args:
+        folder: Where to look; it need not exist.
+        name: Only what was to become this file; by default everything.
+
+    Returns:
+        What was removed.
+    """
+    cleared = []
+    for path in list(folder.glob(".*.tmp")) if folder.is_dir() else []:
+        found = _TEMPORARY.search(path.name)
+        if found is None:
+            continue
+        mine = not name or path.name[: found.start()] in (f".{name}", name)
+        if mine and found["host"] in (None, _HOST) and not _is_alive(int(found["process"])):
+            path.unlink(missing_ok=True)
+            cleared.append(path)
+    return cleared
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
