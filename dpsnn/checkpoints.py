@@ -33,6 +33,7 @@ from dpsnn.defences import Defence, GaussianNoise, LaplaceNoise, NoPeek
 from dpsnn.defences.dp_sgd import DPSGD
 from dpsnn.defences.suppression import Suppression
 from dpsnn.errors import UsageError, choose
+from dpsnn.folders import Folders
 from dpsnn.networks import NETWORKS
 from dpsnn.networks.decoder import DECODERS
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
@@ -156,11 +157,11 @@ def attacker_name(spec: AttackerSpec) -> str:
 
 
 def classifiers_dir(models_dir: str | Path) -> Path:
-    return Path(models_dir) / "classifiers"
+    return Folders(models_dir=str(models_dir)).classifiers
 
 
 def attackers_dir(models_dir: str | Path) -> Path:
-    return Path(models_dir) / "attackers"
+    return Folders(models_dir=str(models_dir)).attackers
 
 
 def devices_dir(models_dir: str | Path) -> Path:

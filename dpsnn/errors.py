@@ -1,4 +1,4 @@
-"""The one exception that means "bad input": it is shown as a single line, never as a traceback."""
+"""The exceptions that are shown as a single line, never as a traceback: bad input, and work that failed."""
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
@@ -10,6 +10,10 @@ T = TypeVar("T")
 
 class UsageError(ValueError):
     """What was wrong, what is allowed and what to do, in one line; the command line exits with 2."""
+
+
+class WorkFailed(RuntimeError):
+    """Part of what was rightly asked for did not come about, in one line; the command line exits with 1."""
 
 
 def choose(registry: Mapping[str, T], name: str, kind: str) -> T:

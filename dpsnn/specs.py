@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dpsnn.errors import UsageError, one_of
-from dpsnn.tensors import Number
+from dpsnn.numbers import Number
 
 PRECISIONS = ("auto", "32", "bf16")
 ATTACKS = ("decoder", "inversion", "sign")

@@ -6,8 +6,18 @@ Leakage is measured on `Smashed`, what really crosses the wire, never on `Activa
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-Number = float | int
-"""A real number. Callers write 2 where 2.0 is meant, and the checker of types under pytest is strict about it."""
+from dpsnn.numbers import Number
+
+__all__ = [
+    "Activation",
+    "Batch",
+    "Images",
+    "Labels",
+    "Logits",
+    "Number",
+    "Pixels",
+    "Smashed",
+]
 
 Images = Float[Tensor, "n c h w"]
 """Pictures with values in [0, 1]."""

@@ -1,7 +1,6 @@
 """One way to train a LightningModule: seeded, repeatable, resumable, best epoch kept."""
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from dpsnn.batches import derived_seed
 from dpsnn.errors import UsageError
+from dpsnn.memory import keep_memory
 
 FULL, HALF = "32-true", "bf16-mixed"
 
@@ -36,27 +36,6 @@ def resolve_precision(name: str) -> str:
     # Without these instructions bf16 is emulated, several times slower than float32.
     able = torch.cpu.get_capabilities()
     return HALF if able.get("avx512_bf16") or able.get("amx_bf16") else FULL
-
-
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-"""Parameters of glibc's mallopt(3), from malloc.h."""
-
-
-def keep_memory() -> bool:
-    """Let this process keep the memory of freed tensors for the next ones instead of handing it back to the system.
-
-    glibc maps every large tensor anew, so that each step of a training on the CPU meets the same page faults again:
-    two fifths of the time of a step on 105×105 images. Of no effect with other C libraries.
-
-    Returns:
-        Whether the C library took the settings.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
-    return all(mallopt(name, value) == 1 for name, value in settings.items())
 
 
 class Diverged(UsageError):

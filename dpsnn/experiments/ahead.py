@@ -21,9 +21,9 @@ from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.run import finished_classifier, is_finished, merge, run
 from dpsnn.experiments.train import Folders, train_classifier
+from dpsnn.memory import keep_memory
 from dpsnn.orphans import end_with
 from dpsnn.specs import ClassifierSpec
-from dpsnn.training import keep_memory
 
 
 def threads_of(jobs: int) -> int:

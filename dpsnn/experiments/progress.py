@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from dpsnn.tensors import Number
+from dpsnn.errors import WorkFailed
+from dpsnn.numbers import Number
 
 
-class GroupFailed(RuntimeError):
-    """Members of a group failed; all others are done. The command line exits with 1."""
+class GroupFailed(WorkFailed):
+    """Members of a group failed; all others are done."""
 
 
 def note(text: str) -> None:

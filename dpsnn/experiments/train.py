@@ -5,7 +5,7 @@ import glob
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from dpsnn.evaluation.measure import device
 from dpsnn.evaluation.report import reconstruction_figure
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.tracking import finish, make_loggers
-from dpsnn.specs import AttackerSpec, ClassifierSpec, option, plain
+from dpsnn.folders import Folders
+from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 from dpsnn.tensors import Activation, Images
 from dpsnn.training import Diverged, Fitted, fit, seeded
 
@@ -34,24 +35,6 @@ TRIAL_RATES = {
     "deconv": (3e-4, 1e-3, 3e-3),
 }
 """Step sizes that an attacker tries. Deep linear decoders have no normalisation and leave the rails at 1e-2."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Folders:
-    """Where a run reads and writes."""
-
-    data_dir: str = option("data", "where data sets lie or are downloaded to")
-    models_dir: str = option("models", "where checkpoints are kept")
-    results_dir: str = option("results", "where tables, figures and logs are written")
-    wandb: bool = option(False, "log to Weights & Biases as well (offline without an account)")
-
-    @property
-    def classifiers(self) -> Path:
-        return checkpoints.classifiers_dir(self.models_dir)
-
-    @property
-    def attackers(self) -> Path:
-        return checkpoints.attackers_dir(self.models_dir)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ def main() -> None:
     options = parser.parse_args()
     end_with(options.parent)
     from dpsnn.federated.client import app
-    from dpsnn.training import keep_memory
+    from dpsnn.memory import keep_memory
 
     keep_memory()
     serve(app, options.superlink, {"settings": options.settings, "partition": options.partition})

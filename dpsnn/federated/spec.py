@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dpsnn.errors import UsageError, one_of
+from dpsnn.numbers import Number
 from dpsnn.specs import ClassifierSpec, option, plain
-from dpsnn.tensors import Number
 
 MODES = ("secure", "plain")
 """How updates are averaged: by SecAgg+, or in the open."""

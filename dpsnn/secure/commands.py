@@ -1,4 +1,4 @@
-"""The commands `dpsnn secure …`: one for each role, and one that starts all three workers on this machine.
+"""What the commands `dpsnn secure …` do: one for each role, and one that starts all three workers on this machine.
 
 What needs the extra is imported when a command runs, so that all others work without it.
 """
@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,8 +28,6 @@ from dpsnn.errors import UsageError
 from dpsnn.secure import config, require
 from dpsnn.secure.messages import ClusterFailed
 from dpsnn.tensors import Images
-
-FolderOptions = Callable[[argparse.ArgumentParser, Sequence[str]], None]
 
 
 def note(text: str) -> None:
@@ -234,95 +232,7 @@ def _write(path: Path, scores: np.ndarray, labels: list[int] | None) -> None:
             writer.writerow([position, row.argmax(), *actual, *(f"{v:.6g}" for v in row)])
 
 
-# ---------------------------------------------------------------- the command line
-
-
 def _count(value: int, least: int, name: str) -> int:
     if not least <= value <= 2**31 - 1:
         raise UsageError(f"{name} is {value}; it must be a whole number, {least} or greater")
     return value
-
-
-def add_commands(parser: argparse.ArgumentParser, folders: FolderOptions) -> None:
-    """The commands below `dpsnn secure`.
-
-    Args:
-        parser: Of `dpsnn secure`, which without a command is the group of experiments.
-        folders: Adds the named options of folders to a parser.
-    """
-    commands = parser.add_subparsers(metavar="COMMAND", title="the roles")
-
-    def command(name: str, action: Callable[[argparse.Namespace], Path | None], text: str) -> Any:
-        made = commands.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
-        )
-        made.set_defaults(action=action)
-        made.add_argument(
-            "--config",
-            default="",
-            metavar="FILE",
-            help="cluster.toml [three workers on this machine, ports 4000 to 4002]",
-        )
-        return made
-
-    limit: dict[str, Any] = dict(type=int, default=0, metavar="N")
-    limit["help"] = "stop by itself after so many requests [never]"
-    model: dict[str, Any] = dict(default="", metavar="NAME", help="the classifier to share")
-    split: dict[str, Any] = dict(action="store_true")
-    split["help"] = (
-        "share the server half; write the client half, which clients run on their device"
-    )
-
-    made = command("worker", worker, "be one of the three workers")
-    made.add_argument("--rank", type=int, required=True, metavar="RANK", help="which: 0, 1 or 2")
-    made.add_argument("--num_requests", **limit)
-
-    made = command("serve", serve, "run three workers on this machine")
-    made.add_argument("--num_requests", **limit)
-    made.add_argument("--model", **model)
-    made.add_argument("--split", **split)
-    folders(made, ["models_dir"])
-
-    made = command("share", share, "share the weights of a classifier among the workers")
-    made.add_argument("--model", **model | {"required": True})
-    made.add_argument("--split", **split)
-    folders(made, ["models_dir"])
-
-    made = command("query", query, "classify images that no worker sees")
-    made.add_argument(
-        "--images",
-        required=True,
-        metavar="IMAGES",
-        help="a data set (its test images), an array (.npy) or a picture",
-    )
-    made.add_argument("--count", type=int, default=3, metavar="N", help="images [%(default)s]")
-    made.add_argument(
-        "--batch_size",
-        type=int,
-        default=1,
-        metavar="SIZE",
-        help="images of a request [%(default)s]",
-    )
-    made.add_argument(
-        "--device",
-        default="",
-        metavar="FILE",
-        help="the client half, of a model shared with --split",
-    )
-    made.add_argument(
-        "--client", default="client", metavar="NAME", help="certificate to use [%(default)s]"
-    )
-    made.add_argument(
-        "--output",
-        default="results/secure/scores.csv",
-        metavar="FILE",
-        help="table to write [%(default)s]",
-    )
-    folders(made, ["data_dir"])
-
-    made = command("keys", keys, "make certificates of all parties that have none")
-    made.add_argument(
-        "--client", default="client", metavar="NAME", help="client to make one for [%(default)s]"
-    )
-    command("status", status, "what the workers have done and hold")
-    command("stop", stop, "end a running cluster")

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dpsnn.errors import WorkFailed
 from dpsnn.secure.config import Seconds
 
 VERSION = 1
@@ -45,7 +46,7 @@ class Refused(Exception):
     """A well-formed request that is not granted; the text says why, to the other end too."""
 
 
-class ClusterFailed(RuntimeError):
+class ClusterFailed(WorkFailed):
     """The cluster cannot be reached, broke off or did not answer; nothing partial was returned. Exit code 1."""
 
 

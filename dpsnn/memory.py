@@ -1,0 +1,23 @@
+"""How this process treats the memory of freed tensors."""
+
+import ctypes
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+"""Parameters of glibc's mallopt(3), from malloc.h."""
+
+
+def keep_memory() -> bool:
+    """Let this process keep the memory of freed tensors for the next ones instead of handing it back to the system.
+
+    glibc maps every large tensor anew, so that each step of a training on the CPU meets the same page faults again:
+    two fifths of the time of a step on 105×105 images. Of no effect with other C libraries.
+
+    Returns:
+        Whether the C library took the settings.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
+    return all(mallopt(name, value) == 1 for name, value in settings.items())
