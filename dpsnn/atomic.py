@@ -1,15 +1,23 @@
-"""Files are whole or not there: written under a temporary name beside their place, then renamed."""
+"""Files are whole or not there: written under a temporary name beside their place, then renamed.
+
+Whatever is temporary carries the machine and the process in its name, so that what a killed one left can be cleared.
+"""
 
 import contextlib
 import os
 import re
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from dpsnn import signals
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
 """Folders may be shared by machines, and the number of a process says nothing on another one."""
 
+_SCRATCH = re.compile(r"(?P<host>\w+)-(?P<process>\d+)-\w+")
 _TEMPORARY = re.compile(r"\.(?:(?P<host>\w+)-)?(?P<process>\d+)\.tmp\Z")
 
 
@@ -51,6 +59,37 @@ def clear_stale(folder: Path, name: str = "") -> list[Path]:
         mine = not name or path.name[: found.start()] in (f".{name}", name)
         if mine and found["host"] in (None, _HOST) and not _is_alive(int(found["process"])):
             path.unlink(missing_ok=True)
+            cleared.append(path)
+    return cleared
+
+
+@contextlib.contextmanager
+def scratch(name: str, where: str | Path | None = None) -> Iterator[Path]:
+    """A folder for the time of the block, removed with all that it holds; those that dead processes left go first.
+
+    Args:
+        name: With which its name begins.
+        where: The folder that it lies in; by default the system's for temporary files.
+    """
+    place = Path(where or tempfile.gettempdir())
+    clear_scratch(name, place)
+    with signals.held():
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-{_HOST}-{os.getpid()}-", dir=place))
+    try:
+        yield folder
+    finally:
+        with signals.held():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_scratch(name: str, where: str | Path | None = None) -> list[Path]:
+    """Remove folders of `scratch` of that name whose process, of this machine, is gone; what they were is returned."""
+    place = Path(where or tempfile.gettempdir())
+    cleared = []
+    for path in place.glob(f"{name}-*") if place.is_dir() else []:
+        found = _SCRATCH.fullmatch(path.name.removeprefix(f"{name}-"))
+        if found and found["host"] == _HOST and not _is_alive(int(found["process"])):
+            shutil.rmtree(path, ignore_errors=True)
             cleared.append(path)
     return cleared
 

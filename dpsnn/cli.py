@@ -1,12 +1,14 @@
 """The `dpsnn` command; the files in scripts/ are doors to its subcommands."""
 
+from dpsnn import signals
+
+if __name__ == "__main__":
+    signals.watch()  # before anything is imported that takes time
+
 import argparse
-import contextlib
 import importlib
-import signal
 import sys
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +21,7 @@ from dpsnn.memory import keep_memory
 from dpsnn.options import add_options, check_choices
 from dpsnn.secure.options import add_commands
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.tidy import tidy
 
 GROUP_OPTIONS = (
     "dataset",
@@ -50,6 +53,12 @@ FEDERATED_OPTIONS = (
     "sgd_momentum",
 )
 """What a client may choose for its own training; a budget or a schedule would need the whole training in one place."""
+
+FOLDERS = ("models_dir", "results_dir", "data_dir")
+"""In which commands write."""
+
+GOES_ON = "; call again to go on from the last finished epoch"
+"""What an interrupted training says of itself."""
 
 PROTOCOL_OPTIONS = ("dataset", "seed", "precision")
 """What the published protocol leaves open."""
@@ -100,6 +109,7 @@ def _group_parser(
         "--dry_run", action="store_true", help="print the commands, one a line, and do nothing"
     )
     parser.set_defaults(max_epochs_given=False, results_dir=results, models_dir=models, jobs=1)
+    parser.set_defaults(resume=GOES_ON)
 
 
 def _folder_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -160,14 +170,16 @@ def make_parser() -> Parser:
             description=f"{text[0].upper()}{text[1:]}.",
             allow_abbrev=False,
         )
-        made.set_defaults(action=f"dpsnn.commands:{action}")
+        made.set_defaults(action=f"dpsnn.commands:{action}", resume="")
         return made
 
     made = command("train_model", "train_model", "train one split classifier with its defences")
     add_options(made, ClassifierSpec)
     add_options(made, Folders)
+    made.set_defaults(resume=GOES_ON)
     made = command("train_attacker", "train_attacker", "train one attacker of a classifier")
     add_options(made, AttackerSpec)
+    made.set_defaults(resume=GOES_ON)
     made.add_argument(
         "--dataset", default="", metavar="DATASET", help="check that the model was trained on it"
     )
@@ -331,20 +343,6 @@ def normalise(words: Sequence[str]) -> list[str]:
     return result
 
 
-@contextlib.contextmanager
-def _interrupted_by(number: signal.Signals) -> Iterator[None]:
-    """Who ends a command by this signal, as job schedulers do, has everything kept and tidied up as by Ctrl-C."""
-
-    def interrupt(signal_number: int, frame: types.FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-
-
 def _action(name: str) -> Callable[[argparse.Namespace], Path | None]:
     """The function `module:name`; its module, which may bring torch, is imported now and not before."""
     module, _, function = name.partition(":")
@@ -363,12 +361,16 @@ def main(words: Sequence[str] | None = None) -> int:
         0 done, 1 if members of a group or a cluster failed, 2 bad input (one line on standard error says what), 130
         interrupted, by Ctrl-C or SIGTERM.
     """
+    options = argparse.Namespace(resume="")
     try:
         options = make_parser().parse_args(normalise(sys.argv[1:] if words is None else words))
         check_choices(options)
-        with _interrupted_by(signal.SIGTERM):
-            keep_memory()
-            path = _action(options.action)(options)
+        action = _action(options.action)
+        keep_memory()
+        with signals.interruptible():
+            if not getattr(options, "dry_run", False):
+                tidy(**{name: getattr(options, name, "") for name in FOLDERS})
+            path = action(options)
     except SystemExit as stop:
         return int(stop.code or 0)
     except UsageError as error:
@@ -382,19 +384,20 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"dpsnn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "dpsnn: interrupted; call again to go on from the last finished epoch", file=sys.stderr
-        )
-        return 130
+        print(f"dpsnn: interrupted{options.resume}", file=sys.stderr)
+        return signals.INTERRUPTED
     if path is not None:
         print(path)
     return 0
 
 
-def script(name: str) -> NoReturn:
-    """What the files in scripts/ call."""
-    raise SystemExit(main([name, *sys.argv[1:]]))
+def run(*words: str) -> NoReturn:
+    """Be, as a process, the command `words`, followed by what the command line says."""
+    signals.watch()
+    code = main([*words, *sys.argv[1:]])
+    signals.unwatch()
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run()

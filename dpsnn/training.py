@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
+from dpsnn import signals
 from dpsnn.batches import derived_seed
 from dpsnn.errors import UsageError
 from dpsnn.memory import keep_memory
@@ -97,6 +98,16 @@ class _SeedEpochs(Callback):
         torch.manual_seed(derived_seed(self.seed, 2, trainer.current_epoch))
 
 
+class _Interruptible(Callback):
+    """Ask before every batch whether a signal got lost in a library."""
+
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        signals.check()
+
+    def on_validation_batch_start(self, *arguments: Any) -> None:
+        signals.check()
+
+
 class _SaveProgress(Callback):
     """After every epoch write all that is needed to go on, to a temporary name first."""
 
@@ -174,7 +185,8 @@ def fit(
     extra = [_SaveProgress(progress_file)] if progress_file else []
     _quieten()
     # Trainers and their modules refer to each other: those of earlier trainings, with their data, would pile up.
-    gc.collect()
+    with signals.held():
+        gc.collect()
     start = time.monotonic()
     # Everything on standard error: standard output carries results only.
     with contextlib.redirect_stdout(sys.stderr):
@@ -187,7 +199,14 @@ def fit(
             accelerator="cuda" if torch.cuda.is_available() else "cpu",
             devices=1,
             logger=list(loggers),
-            callbacks=[best, _SeedEpochs(seed), *callbacks, *extra, *_progress_bar()],
+            callbacks=[
+                _Interruptible(),
+                best,
+                _SeedEpochs(seed),
+                *callbacks,
+                *extra,
+                *_progress_bar(),
+            ],
             enable_checkpointing=False,
             enable_progress_bar=sys.stderr.isatty(),
             enable_model_summary=False,

@@ -1,6 +1,6 @@
 """Write the scores of attackers' reconstructions to a table; --help shows the options."""
 
-from dpsnn.cli import script
+from dpsnn.start import run
 
 if __name__ == "__main__":
-    script("evaluate_attackers")
+    run("evaluate_attackers")

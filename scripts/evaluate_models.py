@@ -1,6 +1,6 @@
 """Write accuracy and leakage of classifiers to a table; --help shows the options."""
 
-from dpsnn.cli import script
+from dpsnn.start import run
 
 if __name__ == "__main__":
-    script("evaluate_models")
+    run("evaluate_models")

@@ -1,6 +1,6 @@
 """Set the published figures beside ours in docs/reproduction.md; --help shows the options."""
 
-from dpsnn.cli import script
+from dpsnn.start import run
 
 if __name__ == "__main__":
-    script("ledger")
+    run("ledger")

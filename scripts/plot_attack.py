@@ -1,6 +1,6 @@
 """Draw originals above an attacker's reconstructions; --help shows the options."""
 
-from dpsnn.cli import script
+from dpsnn.start import run
 
 if __name__ == "__main__":
-    script("plot_attack")
+    run("plot_attack")

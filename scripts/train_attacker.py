@@ -1,6 +1,6 @@
 """Train one attacker of a classifier; --help shows the options."""
 
-from dpsnn.cli import script
+from dpsnn.start import run
 
 if __name__ == "__main__":
-    script("train_attacker")
+    run("train_attacker")

@@ -1,6 +1,6 @@
 """Train one split classifier with its defences; --help shows the options."""
 
-from dpsnn.cli import script
+from dpsnn.start import run
 
 if __name__ == "__main__":
-    script("train_model")
+    run("train_model")

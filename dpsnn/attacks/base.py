@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dpsnn.batches import to_unit
 from dpsnn.errors import UsageError
+from dpsnn.signals import check
 from dpsnn.tensors import Activation, Images, Number, Pixels, Smashed
 
 BLOCK = 100
@@ -88,7 +89,12 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
         console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
     ) as bar:
         task = bar.add_task(title, total=total)
-        yield lambda: bar.advance(task)
+
+        def advance() -> None:
+            check()
+            bar.advance(task)
+
+        yield advance
 
 
 class Attack(Protocol):

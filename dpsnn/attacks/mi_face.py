@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dpsnn.errors import UsageError
 from dpsnn.networks.faces import smooth
+from dpsnn.signals import check
 from dpsnn.tensors import Labels, Logits, Number
 
 Classify = Callable[[Tensor], Tensor]
@@ -132,6 +133,7 @@ class MIFace:
         # Rows that go on: where they stand, and which they are.
         images, rows = best.clone(), torch.arange(count, device=device)
         for step in range(self.iterations + 1):
+            check()
             gradient, cost, probability = self.gradient(model, images, targets[rows], logits)
             better = cost < best_cost[rows]
             if len(rows) == count and better.all():

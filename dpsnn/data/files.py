@@ -3,7 +3,6 @@
 import gzip
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dpsnn.atomic import scratch
 from dpsnn.errors import UsageError
 
 MIRROR = "DPSNN_DATA_MIRROR"
@@ -61,9 +61,9 @@ def find_or_download(
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         # Only whole files get their names, also when interrupted.
-        with tempfile.TemporaryDirectory(prefix=".download.", dir=data_dir) as folder:
-            download(Path(folder))
-            for path in find(Path(folder), names) or []:
+        with scratch(".download", data_dir) as folder:
+            download(folder)
+            for path in find(folder, names) or []:
                 target = data_dir / path.relative_to(folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, target)

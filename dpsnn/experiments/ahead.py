@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from dpsnn import checkpoints
+from dpsnn import checkpoints, signals
 from dpsnn.data import DATASETS
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import note
@@ -88,7 +88,8 @@ def ahead(
     pool = ProcessPoolExecutor(jobs, spawn, _begin, (threads_of(jobs), os.getpid()))
 
     def start(member: Experiment) -> "Future[str]":
-        return pool.submit(_make, member, judge, folders, group)
+        with signals.blocked():
+            return pool.submit(_make, member, judge, folders, group)
 
     done = 0
     try:

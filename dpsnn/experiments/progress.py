@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
+from dpsnn import signals
 from dpsnn.errors import WorkFailed
 from dpsnn.numbers import Number
 
@@ -66,11 +67,13 @@ class Progress:
             f"[{self.group}: {self.done} of {self.total} done, {left} left, {self.remaining()}"
             f"{f', {len(self.failed)} failed' if self.failed else ''}] {kind} {name}"
         )
+        signals.check()
         start = time.monotonic()
         self.left[kind] -= 1
         try:
             path = action()
         except Exception as error:  # whatever it is, the other members do not depend on it
+            signals.check()
             self.failed[name] = " ".join(str(error).split()) or type(error).__name__
             note(f"  failed: {self.failed[name]}")
             return None
@@ -86,10 +89,12 @@ class Progress:
 
     def check(self, name: str, action: Callable[[], object]) -> None:
         """Do something that belongs to a member and is too short to count; a failure is noted like a member's."""
+        signals.check()
         start = time.monotonic()
         try:
             action()
         except Exception as error:
+            signals.check()
             self.failed[name] = " ".join(str(error).split()) or type(error).__name__
             note(f"  failed: {self.failed[name]}")
         self.checking += time.monotonic() - start

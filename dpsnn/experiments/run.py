@@ -24,7 +24,8 @@ from dpsnn.evaluation.report import (
 )
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import GroupFailed, Progress, note
-from dpsnn.experiments.train import Folders, complete, train_attacker, train_classifier
+from dpsnn.experiments.train import complete, finished, train_attacker, train_classifier
+from dpsnn.folders import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 
 # ---------------------------------------------------------------- evaluation
@@ -244,7 +245,7 @@ def reachable(experiments: Iterable[Experiment], folders: Folders) -> list[Exper
 def finished_classifier(spec: ClassifierSpec, folders: Folders) -> Path | None:
     """Its checkpoint, if it is there; raises UsageError where its name is taken by other arguments."""
     name = checkpoints.classifier_name(spec)
-    return checkpoints.already(folders.classifiers, name, CLASSIFIER, plain(spec))
+    return finished(folders.classifiers, name, CLASSIFIER, plain(spec))
 
 
 def is_finished(spec: AttackerSpec, folders: Folders) -> bool:

@@ -7,7 +7,6 @@ device, with noise on what leaves it, its server on secret shares.
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from scipy import stats
 from torch import nn
 
 from dpsnn import checkpoints
+from dpsnn.atomic import scratch
 from dpsnn.batches import to_unit
 from dpsnn.data import DATASETS
 from dpsnn.errors import choose
@@ -142,8 +142,8 @@ def measure(path: Path, spec: ClassifierSpec, folders: Folders) -> tuple[dict[st
     whole = nn.Sequential(network.client, network.server).eval()
     cluster = local_cluster(PORT)
     with (
-        tempfile.TemporaryDirectory(prefix="dpsnn-secure-") as folder,
-        LocalCluster(cluster, Path(folder), requests) as running,
+        scratch("dpsnn-secure") as folder,
+        LocalCluster(cluster, folder, requests) as running,
     ):
         start = time.monotonic()
         given = _share(path, split, folders, running.config)

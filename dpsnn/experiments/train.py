@@ -13,7 +13,7 @@ import pytorch_lightning
 import torch
 from filelock import FileLock
 
-from dpsnn import checkpoints
+from dpsnn import checkpoints, signals
 from dpsnn.attacks import Knowledge
 from dpsnn.batches import to_unit
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER, Stored
@@ -49,6 +49,18 @@ def _alone(folder: Path, name: str, arguments: dict[str, Any]) -> Iterator[Path]
         yield progress
 
 
+def finished(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Path | None:
+    """The finished checkpoint of these arguments, if there is one; progress that a killed process left beside it goes.
+
+    Raises:
+        UsageError: If the name is taken by other arguments.
+    """
+    done = checkpoints.already(folder, name, kind, arguments)
+    if done:
+        checkpoints.progress_path(folder, name, arguments).unlink(missing_ok=True)
+    return done
+
+
 def _record(fitted: Fitted, **more: Any) -> dict[str, Any]:
     return {
         "epoch": fitted.epoch,
@@ -70,14 +82,14 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
     """
     name = checkpoints.classifier_name(spec)
     data_type = choose(DATASETS, spec.dataset, "dataset")
-    if done := checkpoints.already(folders.classifiers, name, CLASSIFIER, plain(spec)):
+    if done := finished(folders.classifiers, name, CLASSIFIER, plain(spec)):
         return done
     data = data_type(folders.data_dir, spec.batch_size, spec.seed)
     data.setup()
     checkpoints.ensure_writable(folders.classifiers, Path(folders.results_dir))
     with _alone(folders.classifiers, name, plain(spec)) as progress:
         # Another process may have trained it while this one waited.
-        if done := checkpoints.already(folders.classifiers, name, CLASSIFIER, plain(spec)):
+        if done := finished(folders.classifiers, name, CLASSIFIER, plain(spec)):
             return done
         classifier = checkpoints.build_classifier(spec)
         private = checkpoints.private_training(spec)
@@ -111,8 +123,9 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
         record = _record(fitted, data_source=data.source, **(private.spent() if private else {}))
         if silencer:
             record["sparsity"] = silencer.achieved()
-        checkpoints.save(path, CLASSIFIER, plain(spec), record, classifier.state_dict())
-        progress.unlink(missing_ok=True)
+        with signals.held():
+            checkpoints.save(path, CLASSIFIER, plain(spec), record, classifier.state_dict())
+            progress.unlink(missing_ok=True)
     finish(loggers, {"checkpoint": path.name, "best_val_accuracy": fitted.value}, {})
     return path
 
@@ -260,11 +273,11 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
     surrogate, data = _surrogate(spec, target_spec.dataset, folders.data_dir)
     name = checkpoints.attacker_name(spec)
     arguments = checkpoints.attacker_arguments(spec, target_stored)
-    if done := checkpoints.already(folders.attackers, name, ATTACKER, arguments):
+    if done := finished(folders.attackers, name, ATTACKER, arguments):
         return done
     checkpoints.ensure_writable(folders.attackers, Path(folders.results_dir))
     with _alone(folders.attackers, name, arguments) as progress:
-        if done := checkpoints.already(folders.attackers, name, ATTACKER, arguments):
+        if done := finished(folders.attackers, name, ATTACKER, arguments):
             return done
         path = folders.attackers / f"{name}.ckpt"
         if twin := _twin(spec, target_spec, target_stored, folders):
@@ -307,8 +320,9 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
             learning_rate=rate,
             mean_image=to_unit(surrogate).mean(0),
         )
-        checkpoints.save(path, ATTACKER, arguments, record, attack.state_dict())
-        progress.unlink(missing_ok=True)
+        with signals.held():
+            checkpoints.save(path, ATTACKER, arguments, record, attack.state_dict())
+            progress.unlink(missing_ok=True)
     pictures = {}
     if folders.wandb:
         with torch.no_grad(), seeded(spec.seed, 12):

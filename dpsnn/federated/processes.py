@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dpsnn import signals
 from dpsnn.errors import UsageError
 from dpsnn.federated.spec import Settings
 
@@ -161,7 +162,7 @@ class Processes:
     def _start(self, name: str, command: list[str]) -> None:
         # A session of its own: Ctrl-C reaches this process alone, which then ends the others in order, and the
         # SuperExec's ServerApp with it.
-        with open(self.logs / f"{name}.log", "wb") as log:
+        with open(self.logs / f"{name}.log", "wb") as log, signals.held():
             self.running[name] = subprocess.Popen(
                 command,
                 env=self.environment,

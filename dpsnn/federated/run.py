@@ -4,7 +4,6 @@ import importlib.util
 import json
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dpsnn import checkpoints
+from dpsnn.atomic import scratch
 from dpsnn.checkpoints import CLASSIFIER
 from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError, choose
@@ -100,13 +100,13 @@ def federated(
     both = set(modes) >= set(MODES)
     rows: dict[str, list[dict[str, Any]]] = {}
     for mode in modes:
-        with tempfile.TemporaryDirectory(prefix="dpsnn_federated_") as folder:
+        with scratch("dpsnn-federated") as folder:
             settings = Settings(
                 classifier=spec,
                 federated=federated,
                 mode=mode,
                 data_dir=str(Path(folders.data_dir).absolute()),
-                folder=folder,
+                folder=str(folder),
                 audit=both and mode == "secure",
             )
             name = name_of(settings)

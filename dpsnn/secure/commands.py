@@ -8,7 +8,6 @@ import csv
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from dpsnn import checkpoints
-from dpsnn.atomic import staged
+from dpsnn.atomic import scratch, staged
 from dpsnn.batches import to_unit
 from dpsnn.checkpoints import CLASSIFIER
 from dpsnn.data import DATASETS
@@ -60,8 +59,8 @@ def serve(options: argparse.Namespace) -> None:
         )
     number = _count(options.num_requests, 0, "num_requests")
     with (
-        tempfile.TemporaryDirectory(prefix="dpsnn-secure-") as folder,
-        LocalCluster(cluster, Path(folder), number) as running,
+        scratch("dpsnn-secure") as folder,
+        LocalCluster(cluster, folder, number) as running,
     ):
         ports = ", ".join(str(address.port) for address in cluster.workers)
         limit = f" for {number} requests" if number else ""

@@ -20,7 +20,7 @@ def add_commands(parser: argparse.ArgumentParser, folders: FolderOptions) -> Non
         made = commands.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
         )
-        made.set_defaults(action=f"dpsnn.secure.commands:{name}")
+        made.set_defaults(action=f"dpsnn.secure.commands:{name}", resume="")
         made.add_argument(
             "--config",
             default="",
