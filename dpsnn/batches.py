@@ -70,6 +70,16 @@ class TensorBatches:
                 yield tuple(to_unit(t[rows]) for t in self.tensors)
 
 
+def poisson_lots(examples: int, batch_size: int) -> tuple[float, int]:
+    """How Poisson sampling draws lots of `batch_size` examples on average.
+
+    Returns:
+        The rate at which each example takes part in a lot, and lots of an epoch: as many as there are batches without
+        sampling, so that an epoch may show a little more than every example on average.
+    """
+    return batch_size / examples, -(-examples // batch_size)
+
+
 class PoissonBatches:
     """Iterate over lots in which every row takes part by itself with the same probability; a lot may be empty.
 
@@ -90,11 +100,11 @@ class PoissonBatches:
         self.population = len(tensors[0])
         if batch_size > self.population:
             raise ValueError(f"lots of {batch_size} from {self.population} rows")
-        self.sample_rate = batch_size / self.population
+        self.sample_rate, self._lots = poisson_lots(self.population, batch_size)
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self._all)
+        return self._lots
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         generator = torch.Generator().manual_seed(self.seed)

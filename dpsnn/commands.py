@@ -18,6 +18,7 @@ from dpsnn.evaluation.summary import write_summaries
 from dpsnn.experiments import run, train
 from dpsnn.experiments.ahead import ahead
 from dpsnn.experiments.demo import demo, demo_experiments
+from dpsnn.experiments.epsilon import costs, noises, steps_of
 from dpsnn.experiments.faces import SEEDS, faces, faces_experiments, judges
 from dpsnn.experiments.figures import FIGURES, SUPPRESS_FIGURES, draw, figure_path
 from dpsnn.experiments.groups import GROUPS, Experiment
@@ -34,7 +35,6 @@ from dpsnn.experiments.tracking import summarise
 from dpsnn.federated.run import commands, federated
 from dpsnn.federated.spec import MODES, FederatedSpec
 from dpsnn.folders import Folders
-from dpsnn.metrics import dp_sgd_epsilon, dp_sgd_noise_multiplier
 from dpsnn.options import CHOICES, spec_from
 from dpsnn.specs import ACCOUNTANTS, AttackerSpec, ClassifierSpec
 
@@ -250,34 +250,26 @@ def epsilon(options: argparse.Namespace) -> None:
     known, wanted = options.noise_multiplier, options.target_epsilon
     if (known is None) == (wanted is None):
         raise UsageError("name either --noise_multiplier or --target_epsilon")
-    for name in ("noise_multiplier", "target_epsilon", "epochs"):
+    for name in ("noise_multiplier", "target_epsilon"):
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UsageError(f"{name} is {value}; it must be a finite number, greater than 0")
-    if not 1 <= options.batch_size <= options.examples:
-        raise UsageError(
-            f"batch_size is {options.batch_size}; it must be from 1 to the {options.examples} examples"
-        )
+    rate, steps = steps_of(options.examples, options.batch_size, options.epochs)
     if not 0 < options.delta < 1 / options.examples:
         raise UsageError(
             f"delta is {options.delta}; it must be above 0 and below 1 / {options.examples} examples"
         )
-    rate = options.batch_size / options.examples
-    steps = max(1, int(options.epochs / rate))
     print(
         f"{steps:,} steps, each example drawn with probability {rate:.4g}, delta {options.delta:g}"
     )
     accountants = [*ACCOUNTANTS, *(["classic"] if options.classic else [])]
-    for accountant in accountants:
-        if known is not None:
-            cost = dp_sgd_epsilon([(known, rate, steps)], options.delta, accountant)
-            print(f"{accountant:8} epsilon {cost:.4g}")
-        else:
-            try:
-                noise = dp_sgd_noise_multiplier(wanted, rate, steps, options.delta, accountant)
-            except ValueError as error:
-                raise UsageError(f"{error}; train for fewer epochs or allow more") from error
-            print(f"{accountant:8} noise multiplier {noise:.4g}")
+    lines = (
+        costs(known, rate, steps, options.delta, accountants)
+        if known is not None
+        else noises(wanted, rate, steps, options.delta, accountants)
+    )
+    for line in lines:
+        print(line, flush=True)
 
 
 def run_federated(options: argparse.Namespace) -> Path | None:

@@ -30,7 +30,7 @@ from dpsnn.metrics import (
     shuffled,
     signed_root,
     ssim,
-    transmission_epsilon,
+    transmission_guarantee,
 )
 
 module = sys.modules[package_function.__module__]
@@ -261,6 +261,8 @@ def test_gaussian_epsilon_spends_exactly_delta(std: float) -> None:
 
 
 def test_either_noise_alone_suffices() -> None:
-    assert transmission_epsilon(1.0, 0.0, 500, 1.0) == laplace_epsilon(1.0, 500, 1.0)
-    assert transmission_epsilon(0.0, 2.0, 500, 1.0) == gaussian_epsilon(2.0, 500, 1.0)
-    assert transmission_epsilon(0.0, 0.0, 500, 1.0) == math.inf
+    laplace, gaussian = laplace_epsilon(1.0, 500, 1.0), gaussian_epsilon(2.0, 500, 1.0)
+    assert transmission_guarantee(1.0, 0.0, 500, 1.0) == (laplace, None)
+    assert transmission_guarantee(0.0, 2.0, 500, 1.0) == (gaussian, 1e-5)
+    assert transmission_guarantee(1.0, 2.0, 500, 1.0) == (gaussian, 1e-5)
+    assert transmission_guarantee(0.0, 0.0, 500, 1.0) == (math.inf, None)

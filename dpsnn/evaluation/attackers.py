@@ -35,7 +35,7 @@ from dpsnn.metrics import (
     relative_l2,
     shuffled,
     ssim,
-    transmission_epsilon,
+    transmission_guarantee,
 )
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.tensors import Activation, Images, Labels
@@ -312,6 +312,13 @@ def attacker_row(
         _KNOWN_ACTIVATIONS.clear()
         _KNOWN_ACTIVATIONS[client] = encode(attacked.target, images)
     guesses, classes = overheard(attacked, _KNOWN_ACTIVATIONS[client])
+    epsilon, delta = transmission_guarantee(
+        attacked.noise_scale,
+        target_spec.gaussian_std,
+        network.cut_shape.numel(),
+        network.bound,
+        spec.queries,
+    )
     return {
         "Model": spec.model,
         "Attacker": attacked.stored.stem,
@@ -335,14 +342,8 @@ def attacker_row(
         "GaussianStd": target_spec.gaussian_std,
         "NopeekWeight": target_spec.nopeek_weight,
         "SuppressSparsity": target_spec.suppress_sparsity or None,
-        # Basic composition: every transmission of an image costs as much again.
-        "Epsilon": spec.queries
-        * transmission_epsilon(
-            attacked.noise_scale,
-            target_spec.gaussian_std,
-            network.cut_shape.numel(),
-            network.bound,
-        ),
+        "Epsilon": epsilon,
+        "EpsilonDelta": delta,
         "DPEpsilon": attacked.target_stored.record.get("dp_epsilon"),
         "DPNoiseMultiplier": target_spec.dp_noise_multiplier or None,
         "Dataset": dataset,

@@ -11,7 +11,7 @@ from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError
 from dpsnn.evaluation.measure import block_size, dcorr_blocks, device, mean, standard_error
-from dpsnn.metrics import majority_share, transmission_epsilon
+from dpsnn.metrics import majority_share, transmission_guarantee
 from dpsnn.training import seeded
 
 
@@ -68,6 +68,9 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
     (train, train_dcorr, train_floor), (val, val_dcorr, val_floor), (test, _, _) = results.values()
     network = classifier.network
     labels = data.tensors("validation")[1]
+    epsilon, delta = transmission_guarantee(
+        spec.noise_scale, spec.gaussian_std, network.cut_shape.numel(), network.bound
+    )
     return {
         "Model": stored.stem,
         "MeanTrainAcc": mean(train),
@@ -89,9 +92,8 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
         "NopeekWeight": spec.nopeek_weight,
         "NopeekExponent": spec.nopeek_exponent if spec.nopeek_weight else None,
         "NopeekClean": spec.nopeek_clean or None,
-        "Epsilon": transmission_epsilon(
-            spec.noise_scale, spec.gaussian_std, network.cut_shape.numel(), network.bound
-        ),
+        "Epsilon": epsilon,
+        "EpsilonDelta": delta,
         "DPEpsilon": stored.record.get("dp_epsilon"),
         "DPDelta": spec.dp_delta if spec.private else None,
         "DPNoiseMultiplier": stored.record.get("dp_noise_multiplier"),

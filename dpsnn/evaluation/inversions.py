@@ -12,13 +12,14 @@ from scipy.stats import norm
 from torch import Tensor
 
 from dpsnn.attacks.mi_face import Centred, Inversion, MIFace
-from dpsnn.batches import to_unit
+from dpsnn.batches import poisson_lots, to_unit
 from dpsnn.checkpoints import Stored, load_classifier
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.evaluation.measure import device, mean
 from dpsnn.evaluation.summary import LEVEL, interval
 from dpsnn.metrics import dp_sgd_epsilon, mse, shuffled, ssim
+from dpsnn.metrics.privacy import Unaccounted
 from dpsnn.networks.faces import unstrided
 from dpsnn.specs import ACCOUNTANTS, ClassifierSpec
 from dpsnn.tensors import Images, Labels, Number
@@ -216,12 +217,19 @@ def _scores(target: Target, guesses: Images, judge: SplitClassifier) -> Scores:
 
 
 @lru_cache
-def accounted(noise_multiplier: float, rate: float, steps: int, delta: float) -> dict[str, float]:
-    """ε of a training by every accountant."""
-    return {
-        f"DPEpsilon_{name}": dp_sgd_epsilon([(noise_multiplier, rate, steps)], delta, name)
-        for name in (*ACCOUNTANTS, "classic")
-    }
+def accounted(
+    noise_multiplier: float, rate: float, steps: int, delta: float
+) -> dict[str, float | None]:
+    """ε of a training by every accountant; None where one has no value that holds."""
+    found: dict[str, float | None] = {}
+    for name in (*ACCOUNTANTS, "classic"):
+        try:
+            epsilon = dp_sgd_epsilon([(noise_multiplier, rate, steps)], delta, name)
+        except Unaccounted:
+            found[f"DPEpsilon_{name}"] = None
+        else:
+            found[f"DPEpsilon_{name}"] = epsilon
+    return found
 
 
 def inversion_row(
@@ -254,9 +262,9 @@ def inversion_row(
             row[f"{column}CI"] = interval(values.tolist())
     row |= {f"{column}Raw": mean(values) for column, values in raw.items()}
     row |= references(target, judged)
-    epsilons = {}
+    epsilons: Mapping[str, float | None] = {}
     if target.spec.private:
-        rate = target.spec.batch_size / len(target.labels)
+        rate, _ = poisson_lots(len(target.labels), target.spec.batch_size)
         epsilons = accounted(
             record["dp_noise_multiplier"], rate, record["dp_steps"], target.spec.dp_delta
         )

@@ -19,6 +19,7 @@ MODEL_SETTINGS = (
     "NopeekExponent",
     "NopeekClean",
     "Epsilon",
+    "EpsilonDelta",
     "DPNoiseMultiplier",
     "DPMaxGradNorm",
     "SuppressSparsity",
@@ -52,6 +53,7 @@ ATTACKER_SETTINGS = (
     "DataPct",
     "Queries",
     "Epsilon",
+    "EpsilonDelta",
     "MaxEpochs",
     "Precision",
 )

@@ -159,6 +159,13 @@ def as_text(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
     return "\n".join(align(line) for line in lines)
 
 
+def shown_epsilon(epsilon: float) -> str:
+    """ε for people: ∞, thousands with commas, and below 10 three figures, lest a small one look like none."""
+    if math.isinf(epsilon):
+        return "∞"
+    return f"{epsilon:,.0f}" if epsilon >= 10 else f"{epsilon:.3g}"
+
+
 def _short(value: object) -> str:
     if isinstance(value, float) and not math.isinf(value) and not math.isnan(value):
         return f"{value:.4g}" if abs(value) < 1 else f"{value:.1f}"

@@ -1,13 +1,12 @@
 """The table and the picture of the README, from the rows and checkpoints of the group `headline`."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from dpsnn.evaluation.plots import ACCURACY, LEAKAGE, WIRE, Measure, estimate
-from dpsnn.evaluation.tables import write_text
+from dpsnn.evaluation.tables import shown_epsilon, write_text
 from dpsnn.experiments.figures import Results, describe
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.run import plot_attacks
@@ -53,7 +52,6 @@ def markdown(experiments: Sequence[Experiment], results: Results) -> str:
             if attacks.empty:
                 continue
             shown.append(attacks)
-            epsilon = attacks.Epsilon.iloc[0]
             lines.append(
                 (
                     describe(noise, weight),
@@ -62,7 +60,7 @@ def markdown(experiments: Sequence[Experiment], results: Results) -> str:
                     plus_minus(classifiers, ACCURACY, 2),
                     plus_minus(classifiers, WIRE, 3),
                     *(plus_minus(attacks, m, digits) for m, digits in zip(LEAKAGE, (4, 3, 1))),
-                    "∞" if epsilon == math.inf else f"{epsilon:,.0f}",
+                    shown_epsilon(attacks.Epsilon.iloc[0]),
                 )
             )
     attacks, classifiers = pd.concat(shown), results.models

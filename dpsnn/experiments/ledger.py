@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 
 from dpsnn.evaluation.tables import markdown as table
-from dpsnn.evaluation.tables import write_text
+from dpsnn.evaluation.tables import shown_epsilon, write_text
 from dpsnn.experiments import ledger_faces, ledger_omniglot, ledger_suppress
 from dpsnn.experiments.comparison import Line, Row, Training, best, controls, gather, number
 from dpsnn.experiments.published import CLEAN_CONTROL_NOISE, CONTROL, PUBLISHED
@@ -174,7 +174,7 @@ def _epsilon(row: Row | None) -> str:
     value = number(row, "Epsilon")
     if value is None:
         return NOT_RUN if row is None else NOTHING
-    return "∞" if value == float("inf") else f"{value:,.0f}"
+    return shown_epsilon(value)
 
 
 def _range(values: Iterable[float | None], digits: int) -> str:

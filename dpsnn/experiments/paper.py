@@ -7,6 +7,7 @@ import pandas as pd
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.plots import ACCURACY, LEAKAGE, WIRE, Measure
 from dpsnn.evaluation.tables import markdown as table
+from dpsnn.evaluation.tables import shown_epsilon
 from dpsnn.experiments.figures import describe
 from dpsnn.experiments.headline import plus_minus
 from dpsnn.experiments.results import Missing, Results
@@ -58,7 +59,7 @@ def defences(results: Results) -> str:
         models = results.classifiers(NoiseScale=noise, NopeekWeight=weight)
         own = attacks[(attacks.TrainNoiseScale == noise) & (attacks.NopeekWeight == weight)]
         accuracies = [plus_minus(models, ACCURACY, 2), plus_minus(models, WIRE, 3)]
-        epsilon = f"{models.Epsilon.iloc[0]:,.0f}" if noise else "∞"
+        epsilon = shown_epsilon(models.Epsilon.iloc[0])
         lines.append([describe(noise, weight), *accuracies, *_attackers(own, *kinds), epsilon])
     if not lines or attacks.empty:
         raise Missing("the tables have no attackers of the paper's classifiers")

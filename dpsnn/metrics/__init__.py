@@ -13,7 +13,7 @@ from dpsnn.metrics.privacy import (
     dp_sgd_steps,
     gaussian_epsilon,
     laplace_epsilon,
-    transmission_epsilon,
+    transmission_guarantee,
 )
 from dpsnn.metrics.reconstruction import mse, psnr, relative_l2, ssim
 
@@ -34,5 +34,5 @@ __all__ = [
     "shuffled",
     "signed_root",
     "ssim",
-    "transmission_epsilon",
+    "transmission_guarantee",
 ]

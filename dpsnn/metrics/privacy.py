@@ -1,21 +1,36 @@
-"""What a mechanism guarantees: ε of one transmission with noise on the wire, and ε of a training with DP-SGD.
+"""What a mechanism guarantees: ε of transmissions with noise on the wire, and ε of a training with DP-SGD.
 
-The first is local differential privacy of an input that is sent. Sent k times, it costs k·ε (basic composition).
-Nothing is guaranteed where the client's output is unbounded. The second protects the examples of the training set, and
-nobody else.
+The first is local differential privacy of an input that is sent. Nothing is guaranteed where the client's output is
+unbounded. The second protects the examples of the training set, and nobody else.
 """
 
 import math
-import warnings
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import log_ndtr
+from scipy.special import erfcx, ndtri_exp
 
+from dpsnn.errors import UsageError
+from dpsnn.metrics.accountants import (
+    History,
+    NotComputable,
+    classic_epsilon,
+    gdp_ratio,
+    least_epsilon,
+    prv_epsilon,
+    rdp_epsilon,
+)
 from dpsnn.tensors import Number
+
+TRANSMISSION_DELTA = 1e-5
+"""δ at which ε of Gaussian noise on the wire is given."""
+
+
+def _check_delta(delta: Number) -> None:
+    if not 0 < delta < 1:
+        raise ValueError(f"delta is {delta}; it must lie between 0 and 1")
 
 
 def laplace_epsilon(scale: Number, dimension: int, bound: Number | None) -> float:
@@ -32,130 +47,157 @@ def laplace_epsilon(scale: Number, dimension: int, bound: Number | None) -> floa
     Returns:
         ε, infinite without noise or bound.
     """
-    if scale == 0 or bound is None:
+    return _ratio(None if bound is None else 2 * bound * dimension, scale)
+
+
+def _ratio(sensitivity: Number | None, noise: Number) -> float:
+    """Sensitivity over noise; infinite without either, or beyond the largest number, but 0 where nothing can differ."""
+    if sensitivity == 0:
+        return 0.0
+    if sensitivity is None or noise == 0:
         return math.inf
-    return 2 * bound * dimension / scale
+    with np.errstate(over="ignore"):
+        return float(np.float64(sensitivity) / noise)
 
 
 def gaussian_epsilon(
-    std: Number, dimension: int, bound: Number | None, delta: Number = 1e-5
+    std: Number,
+    dimension: int,
+    bound: Number | None,
+    delta: Number = TRANSMISSION_DELTA,
+    queries: int = 1,
 ) -> float:
-    """ε at `delta` of adding N(0, std²) to each of `dimension` values in [-bound, bound].
+    """ε at `delta` of adding N(0, std²) to each of `dimension` values in [-bound, bound], sent `queries` times.
 
     The exact curve of Balle & Wang 2018 (arXiv 1805.06530), Theorem 8, with L2 sensitivity 2·bound·√dimension; the
-    classic √(2 ln(1.25/δ)) formula is invalid above ε = 1.
+    classic √(2 ln(1.25/δ)) formula is invalid above ε = 1. Whoever hears k transmissions of one input loses nothing by
+    averaging them, which divides the standard deviation by √k.
 
     Returns:
         ε, infinite without noise or bound.
     """
-    if std == 0 or bound is None:
-        return math.inf
-    return _gaussian_curve(2 * bound * math.sqrt(dimension) / std, delta)
+    sensitivity = None if bound is None else 2 * bound * math.sqrt(dimension * queries)
+    return _gaussian_curve(_ratio(sensitivity, std), delta)
 
 
-def _gaussian_curve(ratio: float, delta: Number) -> float:
-    """ε of a Gaussian mechanism with `ratio` = L2 sensitivity / standard deviation, exactly."""
+def _gaussian_curve(ratio: Number, delta: Number) -> float:
+    """ε of a Gaussian mechanism with `ratio` = L2 sensitivity / standard deviation, exactly.
 
-    def excess(epsilon: float) -> float:
-        # log of Φ(r/2 - ε/r) - e^ε Φ(-r/2 - ε/r), minus log δ; logarithms because e^ε overflows.
-        first = log_ndtr(ratio / 2 - epsilon / ratio)
-        second = epsilon + log_ndtr(-ratio / 2 - epsilon / ratio)
-        return float(first + math.log(-math.expm1(min(second - first, -1e-16))) - math.log(delta))
+    With r the ratio and ε = r x + r² / 2, Balle & Wang's Φ(r/2 - ε/r) - e^ε Φ(-r/2 - ε/r) is φ(x) (m(x) - m(x + r)),
+    where m = Φ(-x) / φ(x) is Mills' ratio: nothing overflows, and little cancels.
 
-    if excess(0.0) <= 0:
+    Args:
+        ratio: 0 or more.
+        delta: δ in (0, 1).
+    """
+    _check_delta(delta)
+    if ratio == 0 or math.isinf(ratio):
+        return float(ratio)
+    # δ(x) < Φ(-x) above, and below x = -10 even δ(0.999...) lies.
+    low, high = max(-ratio / 2, -10.0), float(-ndtri_exp(math.log(delta)))
+    if low >= high or _log_delta(low, ratio) <= math.log(delta):
         return 0.0
-    upper = ratio**2 / 2 + ratio * 10 + 1
-    return float(brentq(excess, 0.0, upper, xtol=1e-9 * upper, maxiter=500))
+    x = brentq(lambda x: _log_delta(x, ratio) - math.log(delta), low, high, xtol=1e-14)
+    return max(0.0, ratio * (x + ratio / 2))
 
 
-def transmission_epsilon(
-    noise_scale: Number, gaussian_std: Number, dimension: int, bound: Number | None
-) -> float:
-    """ε of one transmission with either noise or both (each alone suffices, so the smaller holds)."""
-    return min(
-        laplace_epsilon(noise_scale, dimension, bound),
-        gaussian_epsilon(gaussian_std, dimension, bound),
-    )
+def _log_delta(x: float, ratio: Number) -> float:
+    """ln(φ(x) (m(x) - m(x + ratio))); a short step from x to x + ratio is integrated: -m'(s) = 1 - s m(s)."""
+    if ratio < 0.5:
+        nodes, weights = np.polynomial.legendre.leggauss(16)
+        at = x + ratio * (nodes + 1) / 2
+        difference = ratio / 2 * float(weights @ (1 - at * _mills(at)))
+    else:
+        difference = float(_mills(x) - _mills(x + ratio))
+    return -(x**2) / 2 - math.log(2 * math.pi) / 2 + math.log(difference)
+
+
+def _mills(x: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(math.sqrt(math.pi / 2) * erfcx(np.asarray(x) / math.sqrt(2)))
+
+
+def transmission_guarantee(
+    noise_scale: Number,
+    gaussian_std: Number,
+    dimension: int,
+    bound: Number | None,
+    queries: int = 1,
+    delta: Number = TRANSMISSION_DELTA,
+) -> tuple[float, float | None]:
+    """ε and δ of sending one input `queries` times with either noise or both.
+
+    Each alone suffices, so the smaller ε holds: of Laplace noise k·ε without any δ (basic composition, attained), of
+    Gaussian noise that of the exact curve at `delta`.
+
+    Returns:
+        ε, infinite where nothing is guaranteed, and δ: None where the guarantee is pure, or none.
+    """
+    pure = queries * laplace_epsilon(noise_scale, dimension, bound)
+    approximate = gaussian_epsilon(gaussian_std, dimension, bound, delta, queries)
+    return (approximate, float(delta)) if approximate < pure else (pure, None)
 
 
 # ---------------------------------------------------------------- DP-SGD
 
-History = Sequence[tuple[float, float, int]]
-"""Parts of a training: noise multiplier, rate at which each example is drawn, steps."""
 
-CLASSIC_ORDERS = (1.25, 1.5, 1.75, 2, 2.25, 2.5, 3, 3.5, 4, 4.5, *range(5, 64), 128, 256, 512)
-"""Rényi orders of TensorFlow Privacy's old command, with which many published values were made."""
+class Unaccounted(UsageError):
+    """An accountant has no ε for a training that holds; `reason` says why, and what ε is at least."""
+
+    def __init__(self, accountant: str, reason: str, least: float) -> None:
+        self.reason = f"cannot be computed ({reason})"
+        if least:
+            self.reason += f", it is at least {least:.4g}"
+        super().__init__(
+            f"epsilon by {accountant} {self.reason}; choose another accountant or more noise"
+        )
 
 
 def dp_sgd_epsilon(history: History, delta: Number, accountant: str = "rdp") -> float:
-    """ε at `delta` of DP-SGD with Poisson sampling, by one of opacus' accountants.
+    """ε at `delta` of DP-SGD with Poisson sampling.
 
     Neighbours differ by the presence of one example. Where every example takes part in every step (rate 1) the whole is
     a single Gaussian mechanism, whose ε is exact under any accountant's name.
 
     Args:
-        history: What was done; steps may be 0.
+        history: What was done: noise multiplier, rate at which each example was drawn, steps, which may be 0.
         delta: δ in (0, 1).
-        accountant: One of `dpsnn.specs.ACCOUNTANTS`, or `classic`: Rényi orders and conversion
-            (ε = RDP - ln δ / (α - 1), Mironov 2017) as in many older publications; looser than `rdp`.
+        accountant: `rdp` and `prv` are upper bounds, prv the tighter; `gdp` is approximate and can be too low;
+            `classic` counts as many older publications did, and is looser than `rdp`.
 
     Returns:
         ε; infinite without noise.
 
     Raises:
-        ValueError: For `gdp` if the parts differ in noise or rate.
+        Unaccounted: If the accountant has no value that holds.
+        ValueError: If an argument is out of range; for `gdp` if the parts differ in noise or rate.
     """
-    history = [part for part in history if part[2] > 0]
+    _check_delta(delta)
+    for noise, rate, steps in history:
+        if not (noise >= 0 and 0 <= rate <= 1 and steps >= 0):
+            raise ValueError(f"no training has noise {noise}, rate {rate} and {steps} steps")
+    # What draws nothing reveals nothing.
+    history = [part for part in history if part[1] > 0 and part[2] > 0]
     if not history:
         return 0.0
     if min(noise for noise, _, _ in history) == 0:
         return math.inf
+    try:
+        found = _accounted(history, delta, accountant)
+        if not found < math.inf:
+            raise NotComputable("it is beyond the largest number")
+    except NotComputable as error:
+        raise Unaccounted(accountant, str(error), least_epsilon(history, delta)) from error
+    return found
+
+
+def _accounted(history: History, delta: Number, accountant: str) -> float:
     if accountant == "classic":
-        return _classic_epsilon(history, delta)
+        return classic_epsilon(history, delta)
     if all(rate == 1 for _, rate, _ in history):
-        return _gaussian_curve(math.sqrt(sum(n / noise**2 for noise, _, n in history)), delta)
-    if accountant == "gdp" and len(set(part[:2] for part in history)) > 1:
-        raise ValueError("gdp cannot add up parts of different noise or rate; use rdp or prv")
-    # Importing opacus takes seconds, which only those should wait who train privately.
-    from opacus.accountants import RDPAccountant, create_accountant
-    from opacus.accountants.analysis.rdp import get_privacy_spent
-
-    with warnings.catch_warnings():
-        # That gdp is approximate stands above; an order at the edge of rdp's range makes ε too large at worst.
-        warnings.simplefilter("ignore")
-        if accountant == "rdp":
-            orders = tuple(RDPAccountant.DEFAULT_ALPHAS)
-            return float(
-                get_privacy_spent(orders=orders, rdp=_rdp(history, orders), delta=delta)[0]
-            )
-        made = create_accountant(accountant)
-        made.history = list(history)
-        try:
-            return float(made.get_epsilon(delta))
-        except ValueError:
-            # gdp looks for ε between 0 and 500 only.
-            if accountant == "gdp":
-                return math.inf
-            raise
-
-
-def _classic_epsilon(history: History, delta: Number) -> float:
-    orders = np.asarray(CLASSIC_ORDERS)
-    return float(np.min(_rdp(history, CLASSIC_ORDERS) - math.log(delta) / (orders - 1)))
-
-
-def _rdp(history: History, orders: tuple[Number, ...]) -> NDArray[np.float64]:
-    """Rényi DP of a training at each order: that of its steps adds up (Mironov 2017)."""
-    parts = [steps * _rdp_of_step(noise, rate, orders) for noise, rate, steps in history]
-    return np.sum(parts, axis=0)
-
-
-@lru_cache(maxsize=64)
-def _rdp_of_step(noise: float, rate: float, orders: tuple[Number, ...]) -> NDArray[np.float64]:
-    # Half a second; a training asks again after every epoch, and a search for the number of steps thirty times.
-    from opacus.accountants.analysis.rdp import compute_rdp
-
-    return np.asarray(compute_rdp(q=rate, noise_multiplier=noise, steps=1, orders=orders))
+        return _gaussian_curve(math.sqrt(sum(n / noise / noise for noise, _, n in history)), delta)
+    if accountant == "gdp":
+        return _gaussian_curve(gdp_ratio(history), delta)
+    return {"rdp": rdp_epsilon, "prv": prv_epsilon}[accountant](history, delta)
 
 
 @lru_cache
@@ -164,19 +206,30 @@ def dp_sgd_noise_multiplier(
 ) -> float:
     """The least noise multiplier (within one per thousand) with which a training stays below `target_epsilon`.
 
+    Noise for which the accountant has no value does not count as enough.
+
     Raises:
         ValueError: If even 10,000 times the clip norm is not enough.
     """
+    refused = ""
 
     def within(noise: float) -> bool:
-        return dp_sgd_epsilon([(noise, rate, steps)], delta, accountant) <= target_epsilon
+        nonlocal refused
+        try:
+            return dp_sgd_epsilon([(noise, rate, steps)], delta, accountant) <= target_epsilon
+        except Unaccounted as error:
+            refused = f"; at that noise it {error.reason}"
+            return False
 
-    # The accountants struggle with hardly any noise; it would not protect anyhow.
     low, high = 0.1, 1.0
     while not within(high):
         low, high = high, high * 2
         if high > 10_000:
-            raise ValueError(f"no noise multiplier below 10,000 reaches epsilon {target_epsilon}")
+            raise ValueError(
+                f"no noise multiplier below 10,000 reaches epsilon {target_epsilon}{refused}"
+            )
+    while low < 1 and within(low):
+        low, high = low / 2, low
     while high / low > 1.001:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if within(middle) else (middle, high)
@@ -190,12 +243,14 @@ def dp_sgd_steps(
     delta: Number,
     accountant: str = "rdp",
 ) -> int:
-    """The most steps with which a training stays within `target_epsilon`; at most 2³⁰."""
+    """The most steps with which a training stays within `target_epsilon`, and can be shown to; at most 2³⁰."""
 
     def within(steps: int) -> bool:
-        return (
-            dp_sgd_epsilon([(noise_multiplier, rate, steps)], delta, accountant) <= target_epsilon
-        )
+        try:
+            spent = dp_sgd_epsilon([(noise_multiplier, rate, steps)], delta, accountant)
+        except Unaccounted:
+            return False
+        return spent <= target_epsilon
 
     if not within(1):
         return 0
