@@ -673,6 +673,16 @@ def test_bad_options_are_refused(
     assert not list((place / "models").glob("classifiers/*.ckpt"))
 
 
+def test_what_cannot_be_accounted_for_is_refused_before_it_is_trained(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "--dp_noise_multiplier 0.05 --dp_accountant prv --dp_delta 1e-4"
+    assert main([*TRAIN, *options.split()]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "epsilon by prv cannot be computed" in line and "at least" in line
+    assert not list((place / "models").glob("**/*.ckpt"))
+
+
 def test_the_epsilon_command_answers_both_questions(capsys: pytest.CaptureFixture[str]) -> None:
     words = "epsilon --examples 13180 --batch_size 32 --epochs 20".split()
     assert main([*words, "--noise_multiplier", "0.7", "--classic"]) == 0

@@ -214,6 +214,11 @@ class DPSGD(Callback):
             except ValueError as error:
                 raise UsageError(f"{error}; train for fewer epochs or allow more") from error
         self._allowed = math.inf
+        if self.target_epsilon is None and not self.coupled:
+            # What cannot be accounted for in the end is refused here rather than after an epoch.
+            dp_sgd_epsilon(
+                [(self.noise_multiplier, self._rate, steps)], self.delta, self.accountant
+            )
         if self.target_epsilon is not None:
             done = [
                 part for part in self.history if part[:2] != (self.noise_multiplier, self._rate)
