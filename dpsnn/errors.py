@@ -1,6 +1,9 @@
 """The exceptions that are shown as a single line, never as a traceback: bad input, and work that failed."""
 
 import contextlib
+import os
+import re
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -33,12 +36,30 @@ def one_of(value: str, allowed: Collection[str], kind: str) -> None:
         raise UsageError(f"unknown {kind} {value!r}; choose from {sorted(allowed)}")
 
 
+def regular(path: str | Path) -> None:
+    """Refuse what is neither a file nor a folder, before it is opened.
+
+    A pipe that nobody writes to would be waited for without end, and a device may do anything when it is read. What is
+    not there passes: whoever opens it says so.
+
+    Raises:
+        UsageError: If it is a pipe, a socket or a device, or a link to one.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UsageError(f"{path} is a pipe, a socket or a device; name a regular file")
+
+
 @contextlib.contextmanager
 def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
     """Whatever a library raises over the content of a file becomes one line that names the file.
 
     Libraries document few of the exceptions that damaged files provoke in them (zlib.error, struct.error,
-    RecursionError, IndexError and many more were seen), hence all of them are taken.
+    RecursionError, IndexError and many more were seen), hence all of them are taken. Pipes and devices are refused
+    before the block begins.
 
     Args:
         path: The file.
@@ -48,6 +69,7 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
     Raises:
         UsageError: For every exception in the block; one that is a UsageError already passes as it is.
     """
+    regular(path)
     try:
         yield
     except UsageError:
@@ -59,5 +81,7 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
     except IsADirectoryError as error:
         raise UsageError(f"{path} is a folder, not {what}; {remedy}") from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        # Pillow names the object in memory, which says nothing.
+        told = re.sub(r" <\S+ object at 0x[0-9a-f]+>", "", str(error))
+        reason = " ".join(told.split())[:200] or type(error).__name__
         raise UsageError(f"{path} is damaged or not {what} ({reason}); {remedy}") from error

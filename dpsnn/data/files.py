@@ -1,20 +1,27 @@
-"""Finding the files of a data set: the data folder, then the local mirror, then a download."""
+"""The files of a data set: where they are (the data folder, the local mirror, a download), and arrays out of them."""
 
 import gzip
+import hashlib
+import math
 import os
 import struct
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dpsnn.atomic import scratch
-from dpsnn.errors import UsageError
+from dpsnn.errors import UsageError, reading, regular
 
 MIRROR = "DPSNN_DATA_MIRROR"
+
+AGAIN = "fetch it again"
+
+MOST_VALUES = 2**28
+"""Of a file that is not said to have a certain shape."""
 
 
 def roots(data_dir: Path) -> list[Path]:
@@ -34,17 +41,31 @@ def roots(data_dir: Path) -> list[Path]:
 
 
 def find(data_dir: Path, names: Sequence[str]) -> list[Path] | None:
-    """The files `names`, all from one folder, unpacked or with `.gz`; None if no folder has them all."""
+    """The files `names`, all from one folder, unpacked or with `.gz`; None if no folder has them all.
+
+    Raises:
+        UsageError: If there is a pipe or a device of such a name.
+    """
     for root in roots(data_dir):
         found = []
         for name in names:
-            path = next((p for p in (root / name, root / f"{name}.gz") if p.is_file()), None)
+            path = next((p for p in (root / name, root / f"{name}.gz") if is_file(p)), None)
             if path is None:
                 break
             found.append(path)
         else:
             return found
     return None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file, also where the folder is not to be looked into or the name is none.
+
+    Raises:
+        UsageError: If it is a pipe or a device.
+    """
+    regular(path)
+    return os.path.isfile(path)
 
 
 def find_or_download(
@@ -77,40 +98,115 @@ def find_or_download(
     )
 
 
-def read_idx(path: Path) -> Tensor:
+class Idx(NamedTuple):
+    """An IDX file of a data set, and what it must hold."""
+
+    name: str
+    """Below the data folder, unpacked."""
+    shape: tuple[int, ...]
+    digest: str = ""
+    """The `fingerprint` of its values; empty where nobody has computed it."""
+
+
+def fingerprint(*arrays: np.ndarray) -> str:
+    """SHA-256 of the bytes of arrays: of what is in a file, however the file is packed."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def unpacked(path: Path, most: int) -> bytes:
+    """The content of a file, unpacked if gzip packed it.
+
+    Args:
+        path: Packed or not, whatever its name says.
+        most: Bytes that it may hold. One more is read and nothing beyond: a few bytes may stand for gigabytes.
+
+    Returns:
+        At most `most + 1` bytes.
+    """
+    with open(path, "rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        return (gzip.GzipFile(fileobj=raw) if packed else raw).read(most + 1)
+
+
+def read_idx(path: Path, shape: tuple[int, ...] | None = None) -> Tensor:
     """Read an IDX file of bytes (LeCun's format), gzipped or not.
+
+    Args:
+        path: The file.
+        shape: That it must have; by default any of up to MOST_VALUES.
 
     Returns:
         A uint8 tensor in the shape that the file states.
 
     Raises:
-        UsageError: If the file is damaged or not IDX.
+        UsageError: If the file is damaged, not IDX, or of another shape.
     """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            content = file.read()
-        zeros, kind, rank = struct.unpack(">HBB", content[:4])
-        shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
+    most = MOST_VALUES if shape is None else math.prod(shape)
+    with reading(path, "an IDX file of bytes", AGAIN):
+        content = unpacked(path, 4 + 4 * 255 + most)
+        zeros, kind, rank = struct.unpack_from(">HBB", content)
         if zeros != 0 or kind != 8:
             raise ValueError("wrong magic number")
-        array = np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
-    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
-        raise UsageError(
-            f"{path} is damaged or not an IDX file ({error}); fetch it again"
-        ) from error
-    return torch.from_numpy(array.copy())
+        stated = struct.unpack_from(f">{rank}I", content, 4)
+        if shape is not None and stated != shape:
+            raise UsageError(f"{path} holds {by(stated)} values, where {by(shape)} belong; {AGAIN}")
+        values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
+        if len(values) != math.prod(stated):
+            more = "more" if len(values) > math.prod(stated) else "fewer"
+            raise ValueError(f"{more} bytes than the {by(stated)} that it states")
+        return torch.from_numpy(values.reshape(stated).copy())
 
 
-def read_pair(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
+def by(shape: tuple[int, ...]) -> str:
+    """`60000x28x28`, for messages."""
+    return "x".join(map(str, shape))
+
+
+def read_pair(paths: Sequence[Path], files: Sequence[Idx]) -> tuple[Tensor, Tensor]:
     """Images `(N, 1, H, W)` uint8 and labels `(N,)` int64 of two IDX files.
 
+    Args:
+        paths: Where the images and the labels are.
+        files: What the two must hold.
+
     Raises:
-        UsageError: If the two do not belong together.
+        UsageError: If they hold anything else.
     """
-    pixels, classes = read_idx(images), read_idx(labels)
-    if pixels.dim() != 3 or classes.dim() != 1 or len(pixels) != len(classes):
-        raise UsageError(
-            f"{images} holds {tuple(pixels.shape)} and {labels} {tuple(classes.shape)}: not images with"
-            " their labels; fetch both again"
-        )
-    return pixels.unsqueeze(1), classes.long()
+    images, labels = (read_idx(path, file.shape) for path, file in zip(paths, files))
+    for path, file, values in zip(paths, files, (images, labels)):
+        if file.digest and fingerprint(values.numpy()) != file.digest:
+            raise UsageError(f"{path} is damaged or holds other values than {file.name}; {AGAIN}")
+    return images.unsqueeze(1), labels.long()
+
+
+def read_array(path: Path, count: int | None = None) -> np.ndarray:
+    """The first rows of an array of numbers (`.npy`), whatever its file's size.
+
+    Nothing is unpickled, and nothing is allocated before the file is seen to hold what it states.
+
+    Raises:
+        UsageError: If the file is damaged or holds anything else.
+    """
+    with reading(path, "an array of numbers (.npy)", "save it with numpy.save"):
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"version {version} of the format")
+            first = version == (1, 0)
+            header = (
+                np.lib.format.read_array_header_1_0
+                if first
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, by_column, kind = header(file)
+            start, size = file.tell(), os.fstat(file.fileno()).st_size
+        if kind.kind not in "biuf" or not shape or min(shape) < 1:
+            raise ValueError(f"{by(shape) or 'one'} of {kind}")
+        if math.prod(shape) * kind.itemsize != size - start:
+            raise ValueError(f"{size - start} bytes for {by(shape)} of {kind}")
+        rows = np.memmap(path, kind, "r", start, shape, "F" if by_column else "C")[:count]
+        return np.array(rows, kind.newbyteorder("="), order="C")

@@ -1,9 +1,9 @@
 """Omniglot (Lake, Salakhutdinov & Tenenbaum 2015): characters of many alphabets, as drawn and at MNIST's size."""
 
-import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -12,56 +12,137 @@ from torch import Tensor
 from torchvision.datasets.utils import download_url
 
 from dpsnn.data.base import ImageDataModule, Pool, contiguous_roles
-from dpsnn.data.files import find_or_download
-from dpsnn.errors import UsageError
+from dpsnn.data.files import AGAIN, find_or_download, fingerprint
+from dpsnn.data.pictures import read_picture
+from dpsnn.errors import reading
 
 FOLDER = "omniglot-py"
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
-DRAWINGS = 7_000
+SIDE = 105
+"""Height and width of a drawing."""
+
+MOST_BYTES = 2**24
+"""Of an archive; the authors' largest has 9.5 million."""
+
+MOST_OF_A_DRAWING = 2**14
+"""Bytes; the authors' largest has 522."""
 
 
-def _files(data_dir: Path, *sets: str) -> list[Path]:
-    """The archives of these sets, from the data folder, the mirror, or the authors."""
+class Archive(NamedTuple):
+    """One of the authors' archives, and what it must hold."""
+
+    name: str
+    drawings: int
+    """How many there are."""
+    used: int
+    """How many are read."""
+    digest: str = ""
+    """The `fingerprint` of all names and of the drawings that are read; empty where nobody has computed it."""
+
+
+BACKGROUND = Archive(
+    "images_background",
+    19_280,
+    7_000,
+    "583295a529aa223af7d876738e69aee7ab234e02c46e5d5659f7708837f2347e",
+)
+EVALUATION = Archive(
+    "images_evaluation",
+    13_180,
+    13_180,
+    "3069af4fd4556837260c946463f29e781e72c02580abf3dacf473d104368d7c2",
+)
+SMALL1 = Archive(
+    "images_background_small1",
+    2_720,
+    2_720,
+    "db2d7e5fc30ce6647c47858bc6e03c23236d218118ad70a4ea47fac832bfe882",
+)
+SMALL2 = Archive(
+    "images_background_small2",
+    3_120,
+    3_120,
+    "4c3d71dea85fb906d05ff655e31dd7df03d19dcd4c53cf59bc0238435acb49f6",
+)
+
+
+def _files(data_dir: Path, archives: Sequence[Archive]) -> list[Path]:
+    """These archives, from the data folder, the mirror, or the authors."""
+    names = [f"{FOLDER}/{archive.name}.zip" for archive in archives]
 
     def download(root: Path) -> None:
-        for name in sets:
-            download_url(f"{URL}/{name}.zip", str(root / FOLDER))
+        for archive in archives:
+            download_url(f"{URL}/{archive.name}.zip", str(root / FOLDER))
 
-    return find_or_download(
-        data_dir, [f"{FOLDER}/{name}.zip" for name in sets], download, "Omniglot"
-    )
+    return find_or_download(data_dir, names, download, "Omniglot")
 
 
-def read_drawings(path: Path, count: int, size: int) -> tuple[Tensor, list[str]]:
+def read_drawings(
+    path: Path, count: int, size: int, known: Archive | None = None
+) -> tuple[Tensor, list[str]]:
     """A fixed random choice of drawings in random order, strokes bright on black, shrunk to `size` pixels by averaging.
 
     Args:
         path: An archive of `<set>/<alphabet>/<character>/<drawing>.png`.
         count: How many; as many as there are takes all.
         size: Height and width; 105 leaves them as drawn.
+        known: What the archive must hold.
 
     Returns:
         uint8 `(count, 1, size, size)` and the alphabet of each.
 
     Raises:
-        UsageError: If the file is damaged or holds fewer.
+        UsageError: If the file is damaged, holds fewer, or holds anything else than what is known of it.
     """
-    try:
+    with reading(path, "an archive of Omniglot", AGAIN):
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
         with zipfile.ZipFile(path) as archive:
-            names = sorted(name for name in archive.namelist() if name.endswith(".png"))
-            if len(names) < count:
-                raise ValueError(f"{len(names)} drawings, not {count}")
+            entries = _drawings_in(archive)
+            names = sorted(entries)
+            if len(names) < count or known and len(names) != known.drawings:
+                raise ValueError(f"{len(names)} drawings, not {known.drawings if known else count}")
             order = torch.randperm(len(names), generator=torch.Generator().manual_seed(0))
             chosen = [names[i] for i in order[:count].tolist()]
-            box = Image.Resampling.BOX
-            drawings = [
-                Image.open(io.BytesIO(archive.read(n))).convert("L").resize((size, size), box)
-                for n in chosen
-            ]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} is damaged ({error}); fetch it again") from error
-    pixels = torch.from_numpy(255 - np.stack([np.asarray(drawing) for drawing in drawings]))
-    return pixels.unsqueeze(1), [name.split("/")[1] for name in chosen]
+            drawings = np.empty((count, SIDE, SIDE), np.uint8)
+            for row, name in enumerate(chosen):
+                with archive.open(entries[name]) as file:
+                    content = file.read()
+                drawings[row] = read_picture(content, 1, f"{path}/{name}", (SIDE, SIDE))
+        if known and known.digest and known.digest != digest_of(names, drawings):
+            raise ValueError("other drawings than the authors'")
+    box = Image.Resampling.BOX
+    if size != SIDE:
+        shrunk = [np.asarray(Image.fromarray(d).resize((size, size), box)) for d in drawings]
+        drawings = np.stack(shrunk)
+    return torch.from_numpy(255 - drawings).unsqueeze(1), [name.split("/")[1] for name in chosen]
+
+
+def digest_of(names: Sequence[str], drawings: np.ndarray) -> str:
+    """The `fingerprint` of the names of all drawings and of those that are read, as drawn."""
+    return fingerprint(np.frombuffer("\n".join(names).encode(), np.uint8), drawings)
+
+
+def _drawings_in(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Entries by name, none of which unpacks to more than a drawing can have."""
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for entry in archive.infolist():
+        name = entry.filename
+        if not name.endswith(".png"):
+            continue
+        if name in entries:
+            raise ValueError(f"{name} is there twice")
+        if len(Path(name).parts) != 4 or name.count("/") != 3 or ".." in name:
+            raise ValueError(f"{name} is not <set>/<alphabet>/<character>/<drawing>.png")
+        if entry.flag_bits & 1:
+            raise ValueError(f"{name} is encrypted")
+        # The other methods allocate what the entry asks for, before anything is unpacked.
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{name} is packed by a method that Omniglot does not use")
+        if entry.file_size > MOST_OF_A_DRAWING:
+            raise ValueError(f"{name} has more than {MOST_OF_A_DRAWING:,} bytes")
+        entries[name] = entry
+    return entries
 
 
 class Omniglot28(ImageDataModule):
@@ -74,10 +155,11 @@ class Omniglot28(ImageDataModule):
     num_classes = 30
     mean = 0.0785
     std = 0.2323
+    archives: ClassVar[tuple[Archive, ...]] = (BACKGROUND,)
 
     def load(self) -> Pool:
-        (file,) = _files(self.data_dir, "images_background")
-        pixels, alphabets = read_drawings(file, DRAWINGS, 28)
+        (file,), (known,) = _files(self.data_dir, self.archives), self.archives
+        pixels, alphabets = read_drawings(file, known.used, 28, known)
         return Pool(pixels, _numbered(alphabets), "Omniglot background")
 
     def roles(self, pool: Pool) -> dict[str, range]:
@@ -99,15 +181,17 @@ class Omniglot(ImageDataModule):
     mean = 0.0842
     std = 0.2777
     judged = False
+    archives: ClassVar[tuple[Archive, ...]] = (EVALUATION, SMALL1, SMALL2)
+    """Of the target, of the attacker, and of what attacks are scored on."""
 
     SHARED: ClassVar[tuple[str, ...]] = ("Greek", "Latin")
     """Alphabets that stand in both small sets."""
 
     def load(self) -> Pool:
-        sets = ("images_evaluation", "images_background_small1", "images_background_small2")
-        files = _files(self.data_dir, *sets)
+        files = _files(self.data_dir, self.archives)
         target, surrogate, scoring = (
-            read_drawings(file, count, 105) for file, count in zip(files, (13_180, 2_720, 3_120))
+            read_drawings(file, known.used, SIDE, known)
+            for file, known in zip(files, self.archives)
         )
         own = torch.tensor([name not in self.SHARED for name in surrogate[1]])
         surrogate = surrogate[0][own], [n for n in surrogate[1] if n not in self.SHARED]

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
@@ -23,6 +22,8 @@ from dpsnn.atomic import scratch, staged
 from dpsnn.batches import to_unit
 from dpsnn.checkpoints import CLASSIFIER
 from dpsnn.data import DATASETS
+from dpsnn.data.files import read_array
+from dpsnn.data.pictures import read_picture
 from dpsnn.errors import UsageError
 from dpsnn.secure import config, require
 from dpsnn.secure.messages import ClusterFailed
@@ -194,7 +195,7 @@ def images_from(
         pixels, labels = DATASETS[source](data_dir).tensors("test")
         images, known = to_unit(pixels[:count]), labels[:count].tolist()
     else:
-        images, known = _from_file(Path(source), shape)[:count], None
+        images, known = _from_file(Path(source), shape, count), None
     if images.dim() != 4 or tuple(images.shape[1:]) != shape or not len(images):
         raise UsageError(
             f"{source} has images of shape {tuple(images.shape[1:])}; the model takes {shape}"
@@ -204,20 +205,12 @@ def images_from(
     return images, known
 
 
-def _from_file(path: Path, shape: tuple[int, ...]) -> Images:
-    try:
-        if path.suffix == ".npy":
-            # Without pickle: an array and nothing that could run.
-            return to_unit(torch.from_numpy(np.load(path, allow_pickle=False))).float()
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("L" if shape[0] == 1 else "RGB"))
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"{path} is neither a file nor a data set; choose from {sorted(DATASETS)}"
-        ) from error
-    except (OSError, ValueError, TypeError, UnidentifiedImageError) as error:
-        raise UsageError(f"cannot read {path}; give an array (.npy) or a picture") from error
-    planes = torch.from_numpy(pixels.copy())
+def _from_file(path: Path, shape: tuple[int, ...], count: int) -> Images:
+    if not path.exists():
+        raise UsageError(f"{path} is neither a file nor a data set; choose from {sorted(DATASETS)}")
+    if path.suffix == ".npy":
+        return to_unit(torch.from_numpy(read_array(path, count))).float()
+    planes = torch.from_numpy(read_picture(path, 1 if shape[0] == 1 else 3))
     return to_unit(planes.unsqueeze(0) if planes.dim() == 2 else planes.permute(2, 0, 1))[None]
 
 

@@ -1,0 +1,158 @@
+"""The one decoder of pictures: whatever their kind, they become bytes of grey or colour, or are refused by name.
+
+- 16 bits become 8 by division by 257, rounded (12 bits likewise by their own range); of 16-bit *colours* Pillow keeps the
+  upper byte.
+- 32-bit whole numbers and floating point are refused: no file says which value is white.
+- The orientation that a camera notes in EXIF is applied.
+- Palettes, CMYK (without a colour profile) and black-and-white are turned into grey or colour. An opaque alpha channel is
+  dropped; transparent pixels have no colour and are refused.
+- Files with several pictures (animations, pages) are refused; of a camera's MPO the first one is its photograph.
+"""
+
+import contextlib
+import io
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from dpsnn.errors import UsageError, reading, regular
+
+FORMATS = ("PNG", "PPM", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+"""Pillow's names of what is read; others, some of which start programs of their own, are not."""
+
+MOST_BYTES = 2**26
+"""Of a file."""
+
+MOST_PIXELS = 2**24
+"""Of a picture, 4,096×4,096; a few bytes may state a billion."""
+
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+"""Pillow's names of 8-bit pixels that it turns into grey and colour correctly."""
+
+REMEDY = "replace it or take it out"
+
+
+def read_picture(
+    source: Path | bytes, channels: int, name: str = "", size: tuple[int, int] | None = None
+) -> UInt8[np.ndarray, "..."]:
+    """Decode one picture.
+
+    Args:
+        source: A file, or the content of one.
+        channels: 1 for grey (ITU-R 601 luma of colours), 3 for red, green and blue.
+        name: What messages call it; by default the path.
+        size: `(H, W)` that it must have, if any.
+
+    Returns:
+        `(H, W)` for grey or `(H, W, 3)` for colour.
+
+    Raises:
+        UsageError: If it is damaged, too large, or of a kind that has no right value as 8 bits; the line names it.
+    """
+    name = f"picture {name or source}"
+    with reading(name, f"a picture ({', '.join(FORMATS)})", REMEDY), _quietly(name):
+        content = source if isinstance(source, bytes) else _content(source, name)
+        if not content:
+            raise UsageError(f"{name} is empty; {REMEDY}")
+        if content.startswith(b"\x89PNG"):
+            _check_png(content)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            _check_header(picture, name, size)
+            kind, depth = picture.format, _depth(picture)
+            picture.load()
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _as_bytes(picture, kind, depth, channels, name)
+
+
+@contextlib.contextmanager
+def _quietly(name: str) -> Iterator[None]:
+    """Pillow's own bounds, without its warnings: ours are narrower."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Image.DecompressionBombError as error:
+            raise _too_large(name) from error
+
+
+def _too_large(name: str) -> UsageError:
+    side = math.isqrt(MOST_PIXELS)
+    return UsageError(f"{name} has more pixels than {side}x{side}; scale it down or take it out")
+
+
+def _content(path: Path, name: str) -> bytes:
+    regular(path)
+    with open(path, "rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise UsageError(f"{name} has more than {MOST_BYTES:,} bytes; {REMEDY}")
+    return content
+
+
+def _check_png(content: bytes) -> None:
+    """Pillow does not look at the checksums of pixels, and would decode damaged ones."""
+    position, kind = 8, b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", content, position)
+        end = position + 8 + length
+        if zlib.crc32(content[position + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
+            raise ValueError("a checksum is wrong")
+        position = end + 4
+
+
+def _check_header(picture: Image.Image, name: str, size: tuple[int, int] | None) -> None:
+    """What is known before any pixel is decoded."""
+    width, height = picture.size
+    if size and (height, width) != size:
+        raise UsageError(
+            f"{name} is {height}x{width} (height x width), not {size[0]}x{size[1]}; {REMEDY}"
+        )
+    if width * height > MOST_PIXELS:
+        raise _too_large(name)
+    if picture.format != "MPO" and getattr(picture, "is_animated", False):
+        raise UsageError(f"{name} holds several pictures; save the one that is meant")
+
+
+def _depth(picture: Image.Image) -> tuple[int, bool]:
+    """Largest value of 16-bit grey, and whether it is black rather than white."""
+    if picture.format != "TIFF":
+        return 65535, False
+    tags = getattr(picture, "tag_v2")
+    bits, interpretation = tags.get(258, (16,))[0], tags.get(262, 1)
+    return 2**bits - 1, interpretation == 0
+
+
+def _as_bytes(
+    picture: Image.Image, kind: str | None, depth: tuple[int, bool], channels: int, name: str
+) -> np.ndarray:
+    key = picture.info.get("transparency")
+    # The 16 bits of a PNG or PGM have the mode of 32 in some versions of Pillow.
+    if picture.mode.startswith("I;16") or picture.mode == "I" and kind in ("PNG", "PPM"):
+        values, (largest, inverted) = np.asarray(picture).astype(np.int64), depth
+        if key is not None and (values == key).any():
+            raise _transparent(name)
+        grey = (values * 255 + largest // 2) // largest
+        picture = Image.fromarray((255 - grey if inverted else grey).astype(np.uint8))
+    elif picture.mode not in MODES:
+        raise UsageError(
+            f"{name} has values of mode {picture.mode}, whose black and white no file states; save it with 8 or 16 bits"
+        )
+    elif picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        if picture.getchannel("A").getextrema() != (255, 255):
+            raise _transparent(name)
+    return cast(np.ndarray, np.array(picture.convert("L" if channels == 1 else "RGB")))
+
+
+def _transparent(name: str) -> UsageError:
+    return UsageError(
+        f"{name} has transparent pixels, which have no colour; save it without transparency"
+    )
