@@ -1,5 +1,6 @@
 """Omniglot (Lake, Salakhutdinov & Tenenbaum 2015): characters of many alphabets, as drawn and at MNIST's size."""
 
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,15 @@ from torchvision.datasets.utils import download_url
 
 from dpsnn.data.base import ImageDataModule, Pool, contiguous_roles
 from dpsnn.data.files import AGAIN, find_or_download, fingerprint
-from dpsnn.data.pictures import read_picture
+from dpsnn.data.pictures import decoded, quietly
 from dpsnn.errors import reading
 
 FOLDER = "omniglot-py"
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 SIDE = 105
 """Height and width of a drawing."""
+
+PATH = re.compile(r"\w+/[^/]+/\w+/\w+\.png")
 
 MOST_BYTES = 2**24
 """Of an archive; the authors' largest has 9.5 million."""
@@ -94,7 +97,7 @@ def read_drawings(
     Raises:
         UsageError: If the file is damaged, holds fewer, or holds anything else than what is known of it.
     """
-    with reading(path, "an archive of Omniglot", AGAIN):
+    with reading(path, "an archive of Omniglot", AGAIN), quietly():
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES:,} bytes")
         with zipfile.ZipFile(path) as archive:
@@ -106,9 +109,8 @@ def read_drawings(
             chosen = [names[i] for i in order[:count].tolist()]
             drawings = np.empty((count, SIDE, SIDE), np.uint8)
             for row, name in enumerate(chosen):
-                with archive.open(entries[name]) as file:
-                    content = file.read()
-                drawings[row] = read_picture(content, 1, f"{path}/{name}", (SIDE, SIDE))
+                content = archive.read(entries[name])
+                drawings[row] = decoded(content, 1, f"{path}/{name}", (SIDE, SIDE))
         if known and known.digest and known.digest != digest_of(names, drawings):
             raise ValueError("other drawings than the authors'")
     box = Image.Resampling.BOX
@@ -132,7 +134,7 @@ def _drawings_in(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             continue
         if name in entries:
             raise ValueError(f"{name} is there twice")
-        if len(Path(name).parts) != 4 or name.count("/") != 3 or ".." in name:
+        if not PATH.fullmatch(name):
             raise ValueError(f"{name} is not <set>/<alphabet>/<character>/<drawing>.png")
         if entry.flag_bits & 1:
             raise ValueError(f"{name} is encrypted")

@@ -17,7 +17,6 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -58,29 +57,38 @@ def read_picture(
         UsageError: If it is damaged, too large, or of a kind that has no right value as 8 bits; the line names it.
     """
     name = f"picture {name or source}"
-    with reading(name, f"a picture ({', '.join(FORMATS)})", REMEDY), _quietly(name):
+    with reading(name, f"a picture ({', '.join(FORMATS)})", REMEDY), quietly():
         content = source if isinstance(source, bytes) else _content(source, name)
         if not content:
             raise UsageError(f"{name} is empty; {REMEDY}")
-        if content.startswith(b"\x89PNG"):
-            _check_png(content)
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            _check_header(picture, name, size)
-            kind, depth = picture.format, _depth(picture)
-            picture.load()
-            ImageOps.exif_transpose(picture, in_place=True)
-            return _as_bytes(picture, kind, depth, channels, name)
+        try:
+            return decoded(content, channels, name, size)
+        except Image.DecompressionBombError as error:
+            raise _too_large(name) from error
 
 
 @contextlib.contextmanager
-def _quietly(name: str) -> Iterator[None]:
-    """Pillow's own bounds, without its warnings: ours are narrower."""
+def quietly() -> Iterator[None]:
+    """Without Pillow's warnings: what they are about is refused."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            yield
-        except Image.DecompressionBombError as error:
-            raise _too_large(name) from error
+        yield
+
+
+def decoded(
+    content: bytes, channels: int, name: str, size: tuple[int, int] | None = None
+) -> UInt8[np.ndarray, "..."]:
+    """As `read_picture`, for many in a row: the caller handles what Pillow raises and warns of."""
+    if content.startswith(b"\x89PNG"):
+        _check_png(content)
+    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        _check_header(picture, name, size)
+        kind, depth = picture.format, _depth(picture)
+        picture.load()
+        # Reading EXIF takes longer than decoding a small picture.
+        if picture.info:
+            ImageOps.exif_transpose(picture, in_place=True)
+        return _as_bytes(picture, kind, depth, channels, name)
 
 
 def _too_large(name: str) -> UsageError:
@@ -149,7 +157,7 @@ def _as_bytes(
         picture = picture.convert("RGBA")
         if picture.getchannel("A").getextrema() != (255, 255):
             raise _transparent(name)
-    return cast(np.ndarray, np.array(picture.convert("L" if channels == 1 else "RGB")))
+    return np.asarray(picture.convert("L" if channels == 1 else "RGB"))
 
 
 def _transparent(name: str) -> UsageError:
