@@ -20,12 +20,14 @@ import torch
 import torchvision
 
 from dpsnn import checkpoints, cli
-from dpsnn.data import DATASETS
-from dpsnn.data.mnist import FILES
+from dpsnn.data import DATASETS, MNIST
+from dpsnn.data.files import Idx
 from dpsnn.networks import NETWORKS
 
 FileMaker = Callable[..., Path]
 Refused = Callable[..., str]
+
+FILES = tuple(file.name for file in MNIST.files)
 
 # Training that gets through by mistake must not take long.
 SHORT = "--max_epochs 1 --precision 32"
@@ -353,8 +355,10 @@ def test_damaged_progress_is_refused(place: Path, refused: Refused) -> None:
 
 
 @pytest.fixture
-def idx_folder(tmp_path: Path) -> Path:
-    """A mirror with MNIST's file names, ten blank images each."""
+def idx_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A mirror with MNIST's file names, ten blank images each, which for once are what MNIST holds."""
+    ten = tuple(Idx(file.name, (10, *file.shape[1:])) for file in MNIST.files)
+    monkeypatch.setattr(MNIST, "files", ten)
     images = struct.pack(">4I", 0x803, 10, 28, 28) + np.zeros(7840, np.uint8).tobytes()
     labels = struct.pack(">2I", 0x801, 10) + bytes(10)
     for name in FILES:
@@ -445,7 +449,7 @@ def test_a_damaged_file_in_the_mirror(
     "swap, part",
     [
         ((), "20 images are too few"),
-        ((FILES[0], FILES[1]), "not images with their labels"),
+        ((FILES[0], FILES[1]), "holds 10x28x28 values, where 10 belong"),
     ],
 )
 def test_whole_files_of_something_else(

@@ -107,6 +107,7 @@ def test_archives_and_folders_give_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Faces, "image_shape", SIZE)
+    monkeypatch.setattr(Faces, "known", None)
     places = {name: tmp_path / name for name in ("unpacked", "packed", "plain", "direct")}
     write_people(places["unpacked"] / "att_faces", 3, 5)
     write_people(places["direct"], 3, 5)

@@ -91,12 +91,13 @@ class ImageDataModule(pl.LightningDataModule):
                 f"{pool.source} has images of shape {shape} with labels {labels.min()} to {labels.max()}, not"
                 f" {self.image_shape} with 0 to {self.num_classes - 1}; fetch its files again"
             )
-        if len(labels) != len(pool.pixels) or (
-            self.num_classes > 1 and labels.min() == labels.max()
-        ):
+        if len(labels) != len(pool.pixels):
             raise UsageError(
-                f"{pool.source} has {len(pool.pixels)} images, and of its {len(labels)} labels every one is {labels[0]};"
-                " fetch its files again"
+                f"{pool.source} has {len(pool.pixels)} images, and {len(labels)} labels; fetch its files again"
+            )
+        if labels.min() == labels.max() and self.num_classes > 1:
+            raise UsageError(
+                f"{pool.source}: of its {len(labels)} labels every one is {labels[0]}; fetch its files again"
             )
         return pool
 

@@ -146,11 +146,6 @@ def decode(pictures: Iterable[Picture], source: str) -> tuple[Tensor, Tensor, li
         )
     number = {person: label for label, person in enumerate(people)}
     labels = torch.tensor([number[picture.person] for picture in found])
-    for person, count in zip(people, labels.bincount().tolist()):
-        if count < LEAST:
-            raise UsageError(
-                f"{source} has {count} pictures of {person}; add some, or take the folder out: {LEAST} are the least"
-            )
     first = read_picture(found[0].source, 1, found[0].name)
     if len(found) * first.size > MOST_PIXELS:
         raise UsageError(
@@ -166,6 +161,11 @@ def decode(pictures: Iterable[Picture], source: str) -> tuple[Tensor, Tensor, li
                 f" {by(first.shape)}; all must have one size: scale it or take it out"
             )
         decoded[row] = grey
+    for person, count in zip(people, labels.bincount().tolist()):
+        if count < LEAST:
+            raise UsageError(
+                f"{source} has {count} pictures of {person}; add some, or take the folder out: {LEAST} are the least"
+            )
     return torch.from_numpy(decoded).unsqueeze(1), labels, people
 
 

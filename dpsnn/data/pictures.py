@@ -47,7 +47,7 @@ def read_picture(
     Args:
         source: A file, or the content of one.
         channels: 1 for grey (ITU-R 601 luma of colours), 3 for red, green and blue.
-        name: What messages call it; by default the path.
+        name: What messages call a content; a file goes by its path.
         size: `(H, W)` that it must have, if any.
 
     Returns:
@@ -56,7 +56,7 @@ def read_picture(
     Raises:
         UsageError: If it is damaged, too large, or of a kind that has no right value as 8 bits; the line names it.
     """
-    name = f"picture {name or source}"
+    name = f"picture {source if isinstance(source, Path) else name}"
     with reading(name, f"a picture ({', '.join(FORMATS)})", REMEDY), quietly():
         content = source if isinstance(source, bytes) else _content(source, name)
         if not content:
