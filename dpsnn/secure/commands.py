@@ -210,7 +210,7 @@ def _from_file(path: Path, shape: tuple[int, ...], count: int) -> Images:
         raise UsageError(f"{path} is neither a file nor a data set; choose from {sorted(DATASETS)}")
     if path.suffix == ".npy":
         return to_unit(torch.from_numpy(read_array(path, count))).float()
-    planes = torch.from_numpy(read_picture(path, 1 if shape[0] == 1 else 3))
+    planes = torch.from_numpy(read_picture(path, 1 if shape[0] == 1 else 3).copy())
     return to_unit(planes.unsqueeze(0) if planes.dim() == 2 else planes.permute(2, 0, 1))[None]
 
 
