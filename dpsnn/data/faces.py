@@ -1,6 +1,7 @@
 """Faces of people, a class folder each: the AT&T (ORL) archive (Samaria & Harter 1994), or anybody's own folder."""
 
 import io
+import os
 import re
 import sys
 import tarfile
@@ -67,16 +68,18 @@ def natural(text: str) -> tuple[list[tuple[int, str]], str]:
 
 def class_folders(folder: Path) -> list[Path]:
     """Folders that directly hold pictures; hidden ones are not looked into."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return []
     with reading(folder, "a folder of people", "name another one"):
         places = [place for place in folder.iterdir() if not place.name.startswith(".")]
-        return [place for place in places if place.is_dir() and _pictures_in(place)]
+        return [place for place in places if os.path.isdir(place) and _pictures_in(place)]
 
 
 def _pictures_in(folder: Path) -> list[Path]:
     with reading(folder, "a folder of pictures", "take it out"):
-        return [path for path in folder.iterdir() if _is_picture(path.name) and not path.is_dir()]
+        return [
+            path for path in folder.iterdir() if _is_picture(path.name) and not os.path.isdir(path)
+        ]
 
 
 def _is_picture(name: str) -> bool:

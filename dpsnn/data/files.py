@@ -32,7 +32,7 @@ def roots(data_dir: Path) -> list[Path]:
     """
     places = [data_dir]
     if mirror := os.environ.get(MIRROR):
-        if not Path(mirror).is_dir():
+        if not os.path.isdir(mirror):
             raise UsageError(
                 f"{MIRROR} is {mirror!r}, which is not a folder; correct it or unset it"
             )
