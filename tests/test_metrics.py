@@ -58,6 +58,87 @@ def test_both_estimators_equal_dcor(shape: tuple[int, int, int], exponent: float
     assert ours == pytest.approx(corrected, abs=1e-8)
 
 
+BOTH = [
+    (distance_correlation, "distance_correlation"),
+    (bias_corrected_distance_correlation, "u_distance_correlation_sqr"),
+]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("function", "theirs"), BOTH)
+def test_what_is_not_finite_gives_no_number(
+    function: Callable[..., torch.Tensor], theirs: str, bad: float
+) -> None:
+    x, y = (t.float() for t in pair(20, 3, 2))
+    y[7, 1] = bad
+    assert math.isnan(dcor_value(theirs, x.numpy(), y.numpy(), 1.0))
+    constant = torch.ones(20, 4)
+    for first, second in ((x, y), (y, x), (y, y), (constant, y)):
+        assert math.isnan(function(first, second).item())
+        assert math.isnan(signed_root(function(first, second)).item())
+    metric = DistanceCorrelation(bias_corrected="u_" in theirs)
+    metric.update(x, y)
+    assert math.isnan(metric.compute().item())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("n", "factor"), [(40, 1e4), (500, 1e5), (8, 1e4)])
+@pytest.mark.parametrize("alone", [True, False])
+def test_one_far_sample_does_not_drown_the_others(
+    n: int, factor: float, alone: bool, seed: int
+) -> None:
+    x, y = (t.float() for t in pair(n, 3, 2, seed))
+    x[0] *= factor
+    if not alone:
+        y[0] *= factor
+    for function, theirs in BOTH:
+        expected = dcor_value(theirs, x.double().numpy(), y.double().numpy(), 1.0)
+        assert function(x, y).item() == pytest.approx(expected, abs=1e-4)
+        wide = function(x.double(), y.double()).item()
+        assert wide == pytest.approx(expected, abs=1e-5)
+    assert bias_corrected_distance_correlation(x, y).item() == pytest.approx(wide, abs=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("exponent", [1.0, 2.0])
+@pytest.mark.parametrize("factor", [1e-42, 1e-25, 1e-12, 1e12, 1e19, 1e37])
+@pytest.mark.parametrize(("function", "theirs"), BOTH)
+def test_no_scale_is_too_small_or_too_large(
+    function: Callable[..., torch.Tensor],
+    theirs: str,
+    factor: float,
+    exponent: float,
+    dtype: torch.dtype,
+) -> None:
+    x, y = (t.to(dtype) for t in pair(40, 3, 2))
+    expected = dcor_value(theirs, x.double().numpy(), y.double().numpy(), exponent)
+    # Subnormal numbers of float32 have few digits.
+    close = 2e-3 if dtype == torch.float32 and factor < 1e-38 else 2e-6
+    for value in (function(x * factor, y, exponent), function(x, y * factor, exponent)):
+        assert value.item() == pytest.approx(expected, abs=close)
+    assert function(x * factor, -x).item() == pytest.approx(1, abs=close)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.3, -1e30, 1e-30, 1 / 3])
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_constant_has_no_correlation(
+    constant: float, exponent: float, dtype: torch.dtype
+) -> None:
+    x, _ = (t.to(dtype) for t in pair(17, 5, 1))
+    y = torch.full((17, 3), constant, dtype=dtype)
+    for first, second in ((x, y), (y, x), (y, y)):
+        assert bias_corrected_distance_correlation(first, second, exponent).item() == 0
+        assert distance_correlation(first, second, exponent).item() < 2e-6
+
+
+def test_samples_at_equal_distances_vary_in_nothing() -> None:
+    x, _ = pair(12, 5, 1)
+    for y in (torch.eye(12), torch.eye(12)[:, :1]):  # a simplex; all but one the same
+        assert bias_corrected_distance_correlation(x, y).item() == 0
+        assert dcor_value(BOTH[1][1], x.numpy(), y.double().numpy(), 1.0) == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("function", [distance_correlation, bias_corrected_distance_correlation])
 def test_gradients_equal_finite_differences(

@@ -6,7 +6,8 @@ a_i. and totals a..,
     biased      dCov² = Σ a_ij b_ij / n² - 2 Σ a_i. b_i. / n³ + a.. b.. / n⁴
     corrected   dCov² = (Σ a_ij b_ij - 2/(n-2) Σ a_i. b_i. + a.. b.. / ((n-1)(n-2))) / (n (n-3))
 
-so rows are taken in blocks and memory grows with n, not n². Sums are kept in float64, where cancellation is harmless.
+so rows are taken in blocks and memory grows with n, not n². Sums are kept in float64, where cancellation is harmless
+but for the corrected one of extreme outliers, which hence has a second way (`_centred_products`).
 """
 
 import math
@@ -34,14 +35,26 @@ class _Sums(NamedTuple):
     bb: Tensor
 
 
+def _near_one(samples: Tensor) -> Tensor:
+    """Divide by the power of two next to the largest value: exact, and squares neither overflow nor vanish."""
+    largest = samples.detach().abs().amax()
+    power = largest / (2 * torch.frexp(largest).mantissa)
+    return samples / torch.where(largest > 0, power, 1.0)
+
+
 def _prepare(samples: Tensor) -> Tensor:
-    """Flatten, move the origin to the mean (distances do not mind, rounding does) and set the scale to 1."""
+    """Flatten, move the origin to the mean (distances do not mind, rounding does) and set the scale to 1.
+
+    Samples that are all the same become 0; where a value is not finite, NaN comes out.
+    """
     flat = samples.flatten(1)
-    flat = flat if flat.dtype == torch.float64 else flat.float()
-    flat = flat - flat.mean(0, keepdim=True)
+    flat = _near_one(flat if flat.dtype == torch.float64 else flat.float())
+    flat = _near_one(flat - flat.mean(0, keepdim=True))
+    if (flat == flat[:1]).all():
+        # The mean of equal values is off by rounding, which must not be blown up.
+        return flat * 0
     # Distance correlation ignores scale, and `eps` should too. No gradient: R does not change along it.
-    scale = flat.detach().pow(2).sum(1).mean().sqrt()
-    return flat / scale if scale > 0 else flat
+    return flat / flat.detach().pow(2).sum(1).mean().sqrt()
 
 
 class _Distances:
@@ -149,10 +162,6 @@ class _DistanceSums(torch.autograd.Function):
         return by_x, by_y, None
 
 
-def _sums(x: Tensor, y: Tensor, exponent: Number) -> _Sums:
-    return _Sums(*_DistanceSums.apply(_prepare(x), _prepare(y), exponent))
-
-
 def _check(x: Tensor, y: Tensor, exponent: Number, least: int) -> None:
     if len(x) != len(y):
         raise ValueError(f"x has {len(x)} samples and y {len(y)}; they must be the same samples")
@@ -182,7 +191,7 @@ def distance_correlation(
             finite where samples are constant.
 
     Returns:
-        A scalar in [0, 1]; about 0 when `x` or `y` is constant. Independent high-dimensional samples do *not* give 0
+        A scalar in [0, 1]; about 0 when `x` or `y` is constant, not a number when one of their values is not. Independent high-dimensional samples do *not* give 0
         unless N is large: compare at equal N, beside the value on shuffled pairs.
 
     Raises:
@@ -190,7 +199,7 @@ def distance_correlation(
     """
     _check(x, y, exponent, least=2)
     with torch.autocast(x.device.type, enabled=False):
-        sums, n = _sums(x, y, exponent), len(x)
+        sums, n = _Sums(*_DistanceSums.apply(_prepare(x), _prepare(y), exponent)), len(x)
 
     def covariance(products: Tensor, p: Tensor, q: Tensor) -> Tensor:
         return products / n**2 - 2 * (p * q).sum() / n**3 + p.sum() * q.sum() / n**4
@@ -211,24 +220,59 @@ def bias_corrected_distance_correlation(
     about half of them. Arguments as in `distance_correlation`.
 
     Returns:
-        A scalar in [-1, 1]; 0 when `x` or `y` is constant.
+        A scalar in [-1, 1]; 0 when `x` or `y` is constant or all distances in it are the same, not a number when one
+        of their values is not.
 
     Raises:
         ValueError: If there are fewer than four samples, for which it is undefined.
     """
     _check(x, y, exponent, least=4)
     with torch.autocast(x.device.type, enabled=False):
-        sums, n = _sums(x, y, exponent), len(x)
+        # In float64: centring takes nearly everything off where one sample lies far away from all others.
+        products, x_squared, y_squared = _centred_products(
+            _prepare(x.double()), _prepare(y.double()), exponent
+        )
+    scale = x_squared * y_squared
+    constant = scale == 0
+    squared = torch.where(constant, 0.0, products / torch.where(constant, 1.0, scale).sqrt())
+    return squared.to(torch.promote_types(x.dtype, torch.float32))
 
-    def covariance(products: Tensor, p: Tensor, q: Tensor) -> Tensor:
-        centred = products - 2 / (n - 2) * (p * q).sum() + p.sum() * q.sum() / ((n - 1) * (n - 2))
-        return centred / (n * (n - 3))
 
-    variance_x = covariance(sums.aa, sums.rows_a, sums.rows_a)
-    variance_y = covariance(sums.bb, sums.rows_b, sums.rows_b)
-    scale, tiny = variance_x * variance_y, 1e-20
-    squared = covariance(sums.ab, sums.rows_a, sums.rows_b) / scale.clamp(min=tiny).sqrt()
-    return torch.where(scale > tiny, squared, 0.0).to(torch.promote_types(x.dtype, torch.float32))
+RESOLVED = 1e-8
+"""Share of the squares of distances above which what centring leaves of them survives the sums' cancellation."""
+
+ROUNDING = 1e-26
+"""Share below which it is rounding however it is computed: distances vary by less than 1e-13 of themselves."""
+
+
+def _centred_products(x: Tensor, y: Tensor, exponent: Number) -> tuple[Tensor, Tensor, Tensor]:
+    """Σ A_ij B_ij, Σ A_ij² and Σ B_ij² of the U-centred distances; those that are only rounding are 0."""
+    sums, n = _Sums(*_DistanceSums.apply(x, y, exponent)), len(x)
+
+    def centred(products: Tensor, p: Tensor, q: Tensor) -> Tensor:
+        return products - 2 / (n - 2) * (p * q).sum() + p.sum() * q.sum() / ((n - 1) * (n - 2))
+
+    x_squared = centred(sums.aa, sums.rows_a, sums.rows_a)
+    y_squared = centred(sums.bb, sums.rows_b, sums.rows_b)
+    if not (x_squared < RESOLVED * sums.aa or y_squared < RESOLVED * sums.bb):
+        return centred(sums.ab, sums.rows_a, sums.rows_b), x_squared, y_squared
+    # As in the paper, with matrices: it takes memory that grows with n², but such samples are rare.
+    a, b = _u_centred(x, exponent), _u_centred(y, exponent)
+    x_squared, y_squared = (a * a).sum(), (b * b).sum()
+    return (
+        (a * b).sum(),
+        torch.where(x_squared > ROUNDING * sums.aa, x_squared, 0.0),
+        torch.where(y_squared > ROUNDING * sums.bb, y_squared, 0.0),
+    )
+
+
+def _u_centred(samples: Tensor, exponent: Number) -> Tensor:
+    """A_ij of Székely & Rizzo (2013): distances less their means over rows and columns, for n - 2 of n samples."""
+    n = len(samples)
+    a = torch.cdist(samples, samples, compute_mode="donot_use_mm_for_euclid_dist") ** exponent
+    rows = a.sum(1)
+    centred = a - (rows + rows.unsqueeze(1)) / (n - 2) + rows.sum() / ((n - 1) * (n - 2))
+    return centred.fill_diagonal_(0)
 
 
 def signed_root(squared: Tensor) -> Tensor:
