@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dpsnn.defences import Defence, DefenceList
+from dpsnn.metrics import correct
 from dpsnn.networks import SplitNetwork
 from dpsnn.tensors import Activation, Batch, Images, Logits, Number, Smashed
 
@@ -66,7 +67,7 @@ class SplitClassifier(pl.LightningModule):
     def _evaluate(self, stage: str, batch: Batch) -> None:
         images, labels = batch
         logits = self(images)
-        accuracy = (logits.argmax(1) == labels).float().mean()
+        accuracy = correct(logits, labels).mean()
         loss = F.cross_entropy(logits, labels)
         self._log(stage, task_loss=loss, accuracy=accuracy, size=len(images))
 

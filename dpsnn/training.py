@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import sys
@@ -43,6 +44,16 @@ class Diverged(UsageError):
     """Training left the finite numbers."""
 
 
+def not_finite(module: torch.nn.Module) -> str:
+    """The name of the first parameter or buffer that holds infinity or NaN; empty if none does.
+
+    What is monitored does not tell: accuracy is a number whatever the weights are.
+    """
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    bad = (name for name, tensor in tensors if not bool(tensor.detach().isfinite().all()))
+    return next(bad, "")
+
+
 class KeepBest(Callback):
     """Remember the weights of the epoch in which a validation quantity was best; survive interruption with them.
 
@@ -51,6 +62,9 @@ class KeepBest(Callback):
         mode: `max` or `min`; `last` keeps the last epoch, whatever the value.
         patience: Epochs without improvement after which training stops; None never stops it.
         first_epoch: Epoch, from 0, before which none is a candidate.
+
+    Raises:
+        Diverged: In the first epoch after which a weight, a buffer or the quantity is not finite.
     """
 
     def __init__(
@@ -67,10 +81,12 @@ class KeepBest(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         value = trainer.callback_metrics[self.monitor].item()
-        if not value == value:
+        # Also after a good epoch: whether weights of a training that broke are any good is not for the luck of when.
+        broken = not_finite(pl_module) or ("" if math.isfinite(value) else self.monitor)
+        if broken:
             raise Diverged(
-                f"{self.monitor} is not a number in epoch {trainer.current_epoch}: training diverged;"
-                " lower --learning_rate"
+                f"training diverged: {broken} is not finite after epoch {trainer.current_epoch + 1}; lower"
+                " --learning_rate, or the noise"
             )
         if trainer.current_epoch < self.first_epoch:
             return
@@ -175,7 +191,8 @@ def fit(
         title: A line shown above the progress bar.
 
     Raises:
-        UsageError: If training diverged or `progress_file` is damaged.
+        Diverged: If training left the finite numbers in any epoch; no progress is kept, for it would do so again.
+        UsageError: If `progress_file` is damaged.
         KeyboardInterrupt: If interrupted; the progress up to the last finished epoch is kept.
     """
     keep_memory()
@@ -216,7 +233,12 @@ def fit(
         )
         if getattr(module, "channels_last", True):
             module.to(memory_format=torch.channels_last)
-        _run(trainer, module, datamodule, resume)
+        try:
+            _run(trainer, module, datamodule, resume)
+        except Diverged:
+            if progress_file:
+                progress_file.unlink(missing_ok=True)
+            raise
     if best.epoch < 0:
         raise UsageError(
             f"training ended before epoch {first_epoch + 1}, the first that could be kept; let it go on for longer"

@@ -93,7 +93,7 @@ def test_one_far_sample_does_not_drown_the_others(
         y[0] *= factor
     for function, theirs in BOTH:
         expected = dcor_value(theirs, x.double().numpy(), y.double().numpy(), 1.0)
-        assert function(x, y).item() == pytest.approx(expected, abs=1e-4)
+        assert function(x, y).item() == pytest.approx(expected, abs=5e-4)
         wide = function(x.double(), y.double()).item()
         assert wide == pytest.approx(expected, abs=1e-5)
     assert bias_corrected_distance_correlation(x, y).item() == pytest.approx(wide, abs=1e-7)

@@ -61,25 +61,32 @@ class WhiteBox(Knowledge):
 
 
 class NotFinite(UsageError):
-    """An attack's objective left the finite numbers."""
+    """An attack left the finite numbers."""
 
 
-def check_finite(values: Tensor, step: int) -> None:
+def check_finite(
+    values: Tensor,
+    step: int | None = None,
+    what: str = "objective",
+    cause: str = "the smashed tensor may hold such values already, else lower --learning_rate",
+) -> None:
     """Stop an attack that can only waste time from here on.
 
     Args:
-        values: Objective of each image, `(N,)`.
-        step: Steps done.
+        values: Of each image, `(N, ...)`.
+        step: Steps done, if the attack takes any.
+        what: What they are.
+        cause: Where such values come from, in words.
 
     Raises:
         NotFinite: With the first image concerned.
     """
-    if not values.isfinite().all():
-        first = int((~values.isfinite()).nonzero()[0])
-        raise NotFinite(
-            f"the objective of image {first} is {values[first].item()} after {step} steps; the smashed tensor may hold"
-            " such values already, else lower --learning_rate"
-        )
+    finite = values.isfinite()
+    if not finite.all():
+        place = (~finite).nonzero()[0].tolist()
+        found = values[tuple(place)].item()
+        when = "" if step is None else f" after {step} steps"
+        raise NotFinite(f"the {what} of image {place[0]} is {found}{when}; {cause}")
 
 
 @contextlib.contextmanager

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpsnn.attacks.base import Knowledge
+from dpsnn.attacks.base import Knowledge, check_finite
 from dpsnn.batches import TensorBatches, derived_seed
+from dpsnn.errors import UsageError
 from dpsnn.networks.decoder import Decoder
 from dpsnn.tensors import Activation, Images, Smashed
 
@@ -77,14 +78,26 @@ class DecoderAttack(pl.LightningModule):
 
     @torch.no_grad()
     def reconstruct(self, smashed: Smashed) -> Images:
-        """Pictures in [0, 1]; clipping an unbounded decoder there can only bring it closer to the truth."""
-        return self(smashed).clamp(0, 1)
+        """Pictures in [0, 1]; clipping an unbounded decoder there can only bring it closer to the truth.
+
+        Raises:
+            NotFinite: If the decoder gives infinity or NaN, of which clipping would make white or nothing.
+        """
+        pictures = self(smashed)
+        cause = "the smashed tensor may hold such values, else train the attacker again"
+        check_finite(pictures, what="reconstruction", cause=cause)
+        return pictures.clamp(0, 1)
 
     @torch.no_grad()
     def setup(self, stage: str) -> None:
         assert self.knowledge is not None, "an attack is trained on a Knowledge"
         device = self.trainer.strategy.root_device
         pixels = self.knowledge.surrogate.to(device)
+        if len(pixels) < 2:
+            raise UsageError(
+                f"an attacker with {len(pixels)} images of its own cannot learn; it needs 2 or more, one of them to"
+                " choose its best epoch by"
+            )
         activations = self.knowledge.activations.to(device)
         generator = torch.Generator().manual_seed(derived_seed(self.seed, 0))
         order = torch.randperm(len(pixels), generator=generator)

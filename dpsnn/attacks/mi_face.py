@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dpsnn.attacks.base import check_finite
 from dpsnn.errors import UsageError
 from dpsnn.networks.faces import smooth
 from dpsnn.signals import check
@@ -108,6 +109,7 @@ class MIFace:
 
         Raises:
             UsageError: If the model gives no value for one of the classes.
+            NotFinite: If the cost of a picture, or its gradient, is no finite number.
         """
         modules = list(model.modules()) if isinstance(model, nn.Module) else []
         modes = [module.training for module in modules]
@@ -135,6 +137,8 @@ class MIFace:
         for step in range(self.iterations + 1):
             check()
             gradient, cost, probability = self.gradient(model, images, targets[rows], logits)
+            for what, values in (("cost", cost), ("gradient", gradient)):
+                check_finite(values, step, what, "the model gives such values; mend or replace it")
             better = cost < best_cost[rows]
             if len(rows) == count and better.all():
                 # The usual case needs no copies: every iterate is a tensor of its own.

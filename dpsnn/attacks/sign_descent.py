@@ -51,7 +51,7 @@ def sign_descent(
     """x ← clip(x - step_size·sign ∇loss, 0, 1); images do not touch one another, so a batch gives what single ones do.
 
     Raises:
-        NotFinite: If the loss of an image is no finite number.
+        NotFinite: If the loss of an image, or its gradient, is no finite number.
     """
     images = start.clone()
     for step in range(steps):
@@ -59,6 +59,7 @@ def sign_descent(
         loss = published_loss(client(images), wanted, images, weights)
         check_finite(loss, step)
         (gradient,) = torch.autograd.grad(loss.sum(), images)
+        check_finite(gradient, step, "gradient")  # the sign of NaN is 0
         images = (images.detach() - step_size * gradient.sign()).clamp(0, 1)
         advance()
     return images

@@ -27,8 +27,16 @@ from dpsnn.checkpoints import (
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError
-from dpsnn.evaluation.measure import block_size, dcorr_blocks, device, mean, standard_error
+from dpsnn.evaluation.measure import (
+    block_size,
+    dcorr_blocks,
+    device,
+    mean,
+    require_finite,
+    standard_error,
+)
 from dpsnn.metrics import (
+    correct,
     majority_share,
     mse,
     psnr,
@@ -131,19 +139,27 @@ def overheard(attacked: Attacked, activations: Activation) -> tuple[Images, Labe
     Args:
         attacked: Attacker and target.
         activations: What the client gave for the images.
+
+    Raises:
+        UsageError: If one of them gives values that are not finite.
     """
     guesses, classes = [], []
     server = attacked.target.network.server
     with seeded(attacked.spec.seed, 11):
         if isinstance(attacked.attack, Inversion):
             heard = _transmissions(attacked, activations)
-            seen = torch.cat([server(block).argmax(1) for block in heard.mean(0).split(BLOCK)])
-            return attacked.attack.infer(heard).cpu(), seen.cpu()
+            logits = torch.cat([server(block) for block in heard.mean(0).split(BLOCK)])
+            require_finite(logits, f"{attacked.spec.model}: what the server answers")
+            return attacked.attack.infer(heard).cpu(), logits.argmax(1).cpu()
         for activation in activations.to(device()).split(BLOCK):
             smashed = averaged(attacked.target.defences, activation, attacked.spec.queries)
             guesses.append(attacked.attack.reconstruct(smashed).cpu())
-            classes.append(server(smashed).argmax(1).cpu())
-    return torch.cat(guesses), torch.cat(classes)
+            logits = server(smashed)
+            require_finite(logits, f"{attacked.spec.model}: what the server answers")
+            classes.append(logits.argmax(1).cpu())
+    images = torch.cat(guesses)
+    require_finite(images, f"{attacked.stored.stem}: a reconstruction")
+    return images, torch.cat(classes)
 
 
 def load_judge(path: Path, dataset: str) -> tuple[SplitClassifier, Stored]:
@@ -169,11 +185,16 @@ def load_judge(path: Path, dataset: str) -> tuple[SplitClassifier, Stored]:
 def judge(
     validator: SplitClassifier, images: Images, labels: Labels
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Per image: recognised as its true class (0 or 100), and the validator's probability of that class in percent."""
+    """Per image: recognised as its true class (0 or 100), and the validator's probability of that class in percent.
+
+    Raises:
+        UsageError: If the validator gives values that are not finite.
+    """
     validator.to(device())
     logits = torch.cat([validator(block).cpu() for block in images.to(device()).split(BLOCK)])
+    require_finite(logits, "what the validator answers")
     probability = logits.softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
-    return 100.0 * (logits.argmax(1) == labels), 100.0 * probability
+    return 100.0 * correct(logits, labels), 100.0 * probability
 
 
 def score(
@@ -193,7 +214,9 @@ def score(
         validator: The judge; its columns stay empty without one.
 
     Returns:
-        Column → value; accuracies and confidences in percent, PSNR in dB. Distance correlation is bias-corrected.
+        Column → value; accuracies and confidences in percent, PSNR in dB. Distance correlation is bias-corrected. Of
+        few or tiny images some measures are undefined, and None or NaN here: distance correlation of fewer than 4,
+        shuffled pairs and standard errors of one, SSIM of sides below 6 pixels.
     """
     return {
         **_measured(reconstructions, images, labels, validator),
@@ -212,9 +235,7 @@ def _measured(
     squared, similarity = mse(reconstructions, images), ssim(reconstructions, images)
     distance, wide = relative_l2(reconstructions, images), ssim(reconstructions, images, 2.0)
     right, confidence = judge(validator, reconstructions, labels) if validator else (None, None)
-    # The same reconstructions beside other images: what is right by chance.
-    others = shuffled(images)
-    chance = judge(validator, reconstructions, shuffled(labels)) if validator else (None, None)
+    chance = _by_chance(reconstructions, images, labels, validator) if len(images) > 1 else {}
     return {
         "MeanValDCorr": mean(values),
         "SEValDCorr": standard_error(values),
@@ -231,15 +252,38 @@ def _measured(
         "SERelativeL2": standard_error(distance),
         "ValConfidence": None if confidence is None else mean(confidence),
         "SEValConfidence": None if confidence is None else standard_error(confidence),
-        "RelativeL2Shuffled": mean(relative_l2(reconstructions, others)),
-        "SSIMShuffled": mean(ssim(reconstructions, others)),
-        "SSIM2Shuffled": mean(ssim(reconstructions, others, 2.0)),
-        "ValAccuracyShuffled": None if chance[0] is None else mean(chance[0]),
-        "ValConfidenceShuffled": None if chance[1] is None else mean(chance[1]),
+        **{name: chance.get(name) for name in SHUFFLED},
         "Images": len(images),
         "DCorrFloor": mean(floors),
-        "DCorrN": block_size(len(images)),
+        "DCorrN": block_size(len(images)) if len(values) else None,
     }
+
+
+SHUFFLED = (
+    "RelativeL2Shuffled",
+    "SSIMShuffled",
+    "SSIM2Shuffled",
+    "ValAccuracyShuffled",
+    "ValConfidenceShuffled",
+)
+
+
+def _by_chance(
+    reconstructions: Images, images: Images, labels: Labels, validator: SplitClassifier | None
+) -> dict[str, float | None]:
+    """The same reconstructions beside other images."""
+    others = shuffled(images)
+    right, confidence = (
+        judge(validator, reconstructions, shuffled(labels)) if validator else (None, None)
+    )
+    values = (
+        mean(relative_l2(reconstructions, others)),
+        mean(ssim(reconstructions, others)),
+        mean(ssim(reconstructions, others, 2.0)),
+        None if right is None else mean(right),
+        None if confidence is None else mean(confidence),
+    )
+    return dict(zip(SHUFFLED, values))
 
 
 def _references(

@@ -10,29 +10,44 @@ from dpsnn.checkpoints import load_classifier
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError
-from dpsnn.evaluation.measure import block_size, dcorr_blocks, device, mean, standard_error
-from dpsnn.metrics import majority_share, transmission_guarantee
+from dpsnn.evaluation.measure import (
+    block_size,
+    dcorr_blocks,
+    device,
+    mean,
+    require_finite,
+    standard_error,
+)
+from dpsnn.metrics import correct, majority_share, transmission_guarantee
 from dpsnn.training import seeded
 
 
 @torch.inference_mode()
 def _pass(
-    classifier: SplitClassifier, data: ImageDataModule, role: str
+    classifier: SplitClassifier, data: ImageDataModule, role: str, name: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For every image of a role whether it is classified rightly (0 or 100), and the blocks of distance correlation."""
+    """For every image of a role whether it is classified rightly (0 or 100), and the blocks of distance correlation.
+
+    There are none of the test images, nor of too few images.
+    """
     pixels, labels = data.tensors(role, device())
     size = block_size(len(labels))
-    right, values, floors = [], [], []
+    right, values, floors = [], [torch.empty(0)], [torch.empty(0)]
     for start in range(0, len(labels), size):
         images = pixels[start : start + size].float() / 255
         smashed = torch.cat([classifier.transmit(part) for part in images.split(BLOCK)])
-        predicted = classifier.network.server(smashed).argmax(1)
-        right.append(100.0 * (predicted == labels[start : start + size]))
+        logits = classifier.network.server(smashed).float()
+        for tensor, what in (
+            (smashed, "what the client sends"),
+            (logits, "what the server answers"),
+        ):
+            require_finite(tensor, f"{name}: {what}")
+        right.append(100.0 * correct(logits, labels[start : start + size]))
         if len(images) == size and role != "test":
             value, floor = dcorr_blocks(images, smashed, size)
-            values.append(value)
-            floors.append(floor)
-    return torch.cat(right), torch.cat(values or [right[0]]), torch.cat(floors or [right[0]])
+            values.append(value.cpu())
+            floors.append(floor.cpu())
+    return torch.cat(right), torch.cat(values), torch.cat(floors)
 
 
 def _silent_share(network: nn.Module) -> float:
@@ -64,7 +79,7 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
     results = {}
     with seeded(spec.seed, 10):
         for role in ("train", "validation", "test"):
-            results[role] = _pass(classifier, data, role)
+            results[role] = _pass(classifier, data, role, stored.stem)
     (train, train_dcorr, train_floor), (val, val_dcorr, val_floor), (test, _, _) = results.values()
     network = classifier.network
     labels = data.tensors("validation")[1]
@@ -86,7 +101,7 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
         "AccFloor": majority_share(labels),
         "TrainDCorrFloor": mean(train_floor),
         "ValDCorrFloor": mean(val_floor),
-        "DCorrN": block_size(len(labels)),
+        "DCorrN": block_size(len(labels)) if len(val_dcorr) else None,
         "NoiseScale": spec.noise_scale,
         "GaussianStd": spec.gaussian_std,
         "NopeekWeight": spec.nopeek_weight,

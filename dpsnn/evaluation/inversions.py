@@ -16,9 +16,9 @@ from dpsnn.batches import poisson_lots, to_unit
 from dpsnn.checkpoints import Stored, load_classifier
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
-from dpsnn.evaluation.measure import device, mean
+from dpsnn.evaluation.measure import device, mean, require_finite
 from dpsnn.evaluation.summary import LEVEL, interval
-from dpsnn.metrics import dp_sgd_epsilon, mse, shuffled, ssim
+from dpsnn.metrics import correct, dp_sgd_epsilon, mse, shuffled, ssim
 from dpsnn.metrics.privacy import Unaccounted
 from dpsnn.networks.faces import unstrided
 from dpsnn.specs import ACCOUNTANTS, ClassifierSpec
@@ -70,8 +70,13 @@ def identified(judge: SplitClassifier, guesses: Images, people: Labels) -> Score
     """What a judge makes of the guesses: Confidence (in percent) and Rank (1 is first) of the right person, Top1, Top5.
 
     Of equal scores the right person's counts as the lowest, so that a judge who cannot tell names nobody.
+
+    Raises:
+        UsageError: If the judge gives values that are not finite.
     """
     logits = torch.cat([judge(block.to(device())).cpu() for block in guesses.split(100)])
+    # A comparison with NaN is false, and a rank of 0 would be among the first five.
+    require_finite(logits, "what the judge answers")
     own = logits.gather(1, people.unsqueeze(1))
     rank = (logits >= own).sum(1).float()
     return {
@@ -84,6 +89,8 @@ def identified(judge: SplitClassifier, guesses: Images, people: Labels) -> Score
 
 def wilson(share: Number, count: int) -> tuple[float, float]:
     """95 % interval of a share in percent of `count` independent cases (Wilson 1927); it stays within 0 and 100."""
+    if math.isnan(share):
+        return math.nan, math.nan  # max and min below would make 0 and 100 of it
     z = float(norm.ppf(0.5 + LEVEL / 2))
     p, weight = share / 100, z**2 / count
     centre = (p + weight / 2) / (1 + weight)
@@ -313,8 +320,9 @@ def inversion_row(
 
 @torch.inference_mode()
 def _right(judge: SplitClassifier, images: Images, labels: Labels) -> Tensor:
-    answers = torch.cat([judge(block.to(device())).argmax(1).cpu() for block in images.split(100)])
-    return 100.0 * (answers == labels)
+    logits = torch.cat([judge(block.to(device())).cpu() for block in images.split(100)])
+    require_finite(logits, "what the judge answers")
+    return 100.0 * correct(logits, labels)
 
 
 def shares_images(data: ImageDataModule, others: ImageDataModule) -> bool:

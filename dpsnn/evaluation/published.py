@@ -14,8 +14,9 @@ from dpsnn.attacks import DecoderAttack
 from dpsnn.attacks.base import BLOCK
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
+from dpsnn.errors import UsageError
 from dpsnn.evaluation.attackers import judge, load_attacked, load_judge
-from dpsnn.evaluation.measure import device, mean, standard_error
+from dpsnn.evaluation.measure import device, mean, require_finite, standard_error
 from dpsnn.metrics import distance_correlation, majority_share, mse, shuffled
 from dpsnn.tensors import Activation, Images
 from dpsnn.training import seeded
@@ -65,10 +66,10 @@ def batch_dcorr(
         Values in [0, 1] and their floors, one of each per batch.
 
     Raises:
-        ValueError: If there is not a single full batch.
+        UsageError: If there is not a single full batch.
     """
     if len(x) < size:
-        raise ValueError(f"{len(x)} samples make no batch of {size}")
+        raise UsageError(f"{len(x)} samples make no batch of {size}; give more images")
     values, floors = [], []
     for start in range(0, len(x) - size + 1, size):
         a, b = x[start : start + size], y[start : start + size]
@@ -138,6 +139,7 @@ def published_row(
     images = data.tensors("scoring", device())[0].float() / 255
     labels = data.tensors("scoring")[1]
     guesses = torch.cat([attacked.attack(block) for block in _encode(target, images).split(BLOCK)])
+    require_finite(guesses, f"{attacked.stored.stem}: a reconstruction")
     squared = mse(guesses, images)
     floor = attacked.stored.record["mean_image"].to(device()).expand_as(images)
     right, _ = judge(validator, guesses, labels)

@@ -162,8 +162,12 @@ def leakage(targets: Sequence[Target]) -> list[list[str]]:
 
 def closest(target: Target) -> Row | None:
     """Of the attackers of the fair target the one with the smallest error."""
-    rows = [row for (protocol, _), row in target.attackers.items() if protocol == "fair"]
-    return min(rows, key=lambda row: number(row, "MSE") or math.inf, default=None)
+    errors = [
+        (error, row)
+        for (protocol, _), row in target.attackers.items()
+        if protocol == "fair" and (error := number(row, "MSE")) is not None
+    ]
+    return min(errors, key=lambda entry: entry[0], default=(math.nan, None))[1]
 
 
 def reasons(target: Target, plain: Target) -> list[str]:
@@ -190,10 +194,11 @@ def reasons(target: Target, plain: Target) -> list[str]:
     here, there = closest(target), closest(plain)
     mse, undefended = number(here, "MSE"), number(there, "MSE")
     if noise and mse is not None and undefended is not None:
-        floor = number(here, "MSEFloor") or math.nan
+        floor = number(here, "MSEFloor")
+        guessing = "" if floor is None else f", {floor:.4f} by guessing"
         said.append(
-            f"An image at inference, by the decoder that comes closest: MSE {mse:.4f}, {undefended:.4f} without DP-SGD,"
-            f" {floor:.4f} by guessing."
+            f"An image at inference, by the decoder that comes closest: MSE {mse:.4f}, {undefended:.4f} without DP-SGD"
+            f"{guessing}."
         )
     return said
 

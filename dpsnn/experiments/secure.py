@@ -25,7 +25,7 @@ from dpsnn import checkpoints
 from dpsnn.atomic import scratch
 from dpsnn.batches import to_unit
 from dpsnn.data import DATASETS
-from dpsnn.errors import choose
+from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.report import one_per_class, reconstruction_figure, save_figure
 from dpsnn.experiments.progress import note
@@ -166,7 +166,9 @@ def measure(path: Path, spec: ClassifierSpec, folders: Folders) -> tuple[dict[st
         stopped = running.wait()
     encrypted = np.concatenate([scores for scores, _ in batches])
     first = np.concatenate([scores for scores, _ in alone])
-    error = max(float(np.abs(encrypted - plain).max()), float(np.abs(first - plain[:SINGLE]).max()))
+    if not np.isfinite(plain).all():
+        raise UsageError(f"{stored.stem} answers with values that are not finite; train it again")
+    error = float(np.max([np.abs(encrypted - plain).max(), np.abs(first - plain[:SINGLE]).max()]))
     truth, guessed, wanted = labels.numpy(), encrypted.argmax(1), plain.argmax(1)
     parts = shares.split(values[:1])
     full = [seconds for scores, seconds in batches if len(scores) == BATCH]

@@ -181,11 +181,15 @@ def complete(spec: AttackerSpec, folders: Folders) -> AttackerSpec:
 
 
 def tuned_learning_rate(spec: AttackerSpec, target: SplitClassifier, knowledge: Knowledge) -> float:
-    """The one of its decoder's TRIAL_RATES that serves best, on own validation images, in a short training."""
+    """The one of its decoder's TRIAL_RATES that serves best, on own validation images, in a short training.
+
+    Raises:
+        Diverged: If training leaves the finite numbers with each of them.
+    """
     results = {}
     for rate in TRIAL_RATES[spec.decoder]:
         trial = replace(spec, learning_rate=rate, max_epochs=max(1, spec.max_epochs // 20))
-        try:
+        with contextlib.suppress(Diverged):
             fitted = fit(
                 checkpoints.build_attack(trial, target, knowledge),
                 monitor="val/mse",
@@ -196,8 +200,11 @@ def tuned_learning_rate(spec: AttackerSpec, target: SplitClassifier, knowledge: 
                 title=f"  trying learning rate {rate:g}",
             )
             results[rate] = fitted.value
-        except Diverged:
-            results[rate] = math.inf
+    if not results:
+        raise Diverged(
+            f"training the attacker diverged with each of the step sizes {TRIAL_RATES[spec.decoder]}; name a lower one"
+            " with --learning_rate"
+        )
     return min(results, key=lambda rate: results[rate])
 
 

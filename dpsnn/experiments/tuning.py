@@ -13,6 +13,7 @@ from dpsnn.data import DATASETS
 from dpsnn.evaluation import tables
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.train import Folders
+from dpsnn.metrics import correct
 from dpsnn.specs import ClassifierSpec
 from dpsnn.tensors import Number
 from dpsnn.training import Diverged, fit
@@ -35,12 +36,16 @@ def tuning_table(results_dir: str | Path) -> Path:
 
 
 def trial(spec: ClassifierSpec, folders: Folders) -> dict[str, object]:
-    """Train once and say how well validation images are classified after the last epoch; no checkpoint is kept."""
+    """Train once and say how well validation images are classified after the last epoch; no checkpoint is kept.
+
+    Where training diverges, there is nothing to say.
+    """
     data = DATASETS[spec.dataset](folders.data_dir, spec.batch_size, spec.seed)
     classifier = checkpoints.build_classifier(spec)
     private = checkpoints.private_training(spec)
     data.poisson = private is not None
-    accuracy, loss = 0.0, math.inf
+    accuracy: float | None = None
+    loss: float | None = None
     try:
         fit(
             classifier,
@@ -55,7 +60,7 @@ def trial(spec: ClassifierSpec, folders: Folders) -> dict[str, object]:
         pixels, labels = data.tensors("validation")
         with torch.inference_mode():
             logits = classifier(pixels.float() / 255)
-        accuracy = 100 * (logits.argmax(1) == labels).double().mean().item()
+        accuracy = 100 * correct(logits, labels).double().mean().item()
         loss = F.cross_entropy(logits, labels).item()
     except Diverged:
         pass
@@ -94,6 +99,9 @@ def tuned(
         dataset: Whose images to try on.
         rates: Step sizes to try; the same for all that are to be compared.
         folders: Where the table and data are.
+
+    Raises:
+        Diverged: If training leaves the finite numbers with each of them.
     """
     table = tuning_table(folders.results_dir)
     results = {}
@@ -110,5 +118,11 @@ def tuned(
             row = next(
                 r for r in tables.read(table, KEY) if all(r[name] == key[name] for name in KEY)
             )
-        results[float(rate)] = (float(row["ValAcc"]), -float(row["ValLoss"]))
+        # An infinite loss stood for a trial that diverged.
+        if row["ValLoss"] and math.isfinite(loss := float(row["ValLoss"])):
+            results[float(rate)] = (float(row["ValAcc"]), -loss)
+    if not results:
+        raise Diverged(
+            f"training diverged with each of the step sizes {list(rates)}; name lower ones"
+        )
     return replace(spec, learning_rate=max(results, key=lambda rate: results[rate]))

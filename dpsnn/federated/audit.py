@@ -39,8 +39,9 @@ def audit(folder: Path, current: int, images: dict[int, int], clients: int) -> A
         path.unlink()
         exact += update * (images[i] / total)
         own = float(np.abs(update).max(initial=0))
-        largest = max(largest, own)
-        widest = max(widest, own * images[i] / sum(images.values()))
+        # Not `max`, which may lose NaN.
+        largest = float(np.maximum(largest, own))
+        widest = float(np.maximum(widest, own * images[i] / sum(images.values())))
     share = total / sum(images.values())
     bound = error_bound(len(there), share, largest, clients) if widest <= CLIP else float("nan")
     return Audit(float(np.abs(average - exact).max(initial=0)), bound, largest)

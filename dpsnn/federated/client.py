@@ -25,6 +25,7 @@ from dpsnn.federated.local import OwnImages, Weights, get_weights, set_weights, 
 from dpsnn.federated.partition import partition
 from dpsnn.federated.secure import secure_mod
 from dpsnn.federated.spec import Settings
+from dpsnn.training import Diverged
 
 STATE = "dpsnn_dp_sgd"
 """Record of the client's own state in which DP-SGD keeps what it has spent; it never leaves the client."""
@@ -60,6 +61,11 @@ class TrainingClient(NumPyClient):
         set_weights(classifier, start)
         train_locally(classifier, images, federated.local_epochs, derived_seed(seed, 1), private)
         update = get_weights(classifier) - start
+        if not np.isfinite(update).all():
+            # Quantisation would clip it to an ordinary value.
+            raise Diverged(
+                "training diverged on a client: its update is not finite; lower --learning_rate"
+            )
         self._keep(update, len(rows), current, private)
         # In double precision, for Flower's quantisation keeps the precision that it is given.
         wide = np.float64 if settings.mode == "secure" else np.float32

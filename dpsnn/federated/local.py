@@ -11,8 +11,8 @@ from torch import Tensor
 from dpsnn.batches import PoissonBatches, TensorBatches, derived_seed
 from dpsnn.classifier import SplitClassifier
 from dpsnn.defences.dp_sgd import DPSGD
-from dpsnn.errors import UsageError
 from dpsnn.tensors import Labels, Pixels
+from dpsnn.training import Diverged, not_finite
 
 Weights = NDArray[np.floating[Any]]
 """All weights of a model, or what a training changed in them, as one vector."""
@@ -52,7 +52,8 @@ def train_locally(
         private: Trains by DP-SGD and goes on counting from earlier rounds.
 
     Raises:
-        UsageError: If training left the finite numbers, or DP-SGD refuses the set-up.
+        Diverged: If training left the finite numbers.
+        UsageError: If DP-SGD refuses the set-up.
     """
     torch.manual_seed(seed)
     trainer = pl.Trainer(
@@ -68,8 +69,10 @@ def train_locally(
         reload_dataloaders_every_n_epochs=1,
     )
     trainer.fit(classifier, datamodule=images)
-    if not all(bool(t.isfinite().all()) for t in _averaged(classifier).values()):
-        raise UsageError("training diverged on a client; lower --learning_rate")
+    if broken := not_finite(classifier):
+        raise Diverged(
+            f"training diverged on a client: {broken} is not finite; lower --learning_rate, or the noise"
+        )
 
 
 def _averaged(classifier: SplitClassifier) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from dpsnn.federated.audit import Audit, audit
 from dpsnn.federated.partition import partition
 from dpsnn.federated.processes import Processes, process_commands, run_command
 from dpsnn.federated.spec import MODES, FederatedSpec, Settings, arguments
+from dpsnn.metrics import correct
 from dpsnn.specs import ClassifierSpec
 
 KEY = ("Model", "Round")
@@ -167,8 +168,8 @@ def _train(
     classifier.load_state_dict(weights)
     classifier.eval()
     with torch.no_grad():
-        right = [classifier(x).argmax(1) == y for x, y in data.batches("test")]
-    rows[-1]["TestAcc"] = 100 * torch.cat(right).float().mean().item()
+        right = [correct(classifier(x), y) for x, y in data.batches("test")]
+    rows[-1]["TestAcc"] = 100 * torch.cat(right).mean().item()
     record = {
         "epoch": federated.rounds - 1,
         "best": rows[-1]["ValAcc"] / 100,

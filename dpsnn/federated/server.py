@@ -31,7 +31,9 @@ from dpsnn.federated.grid import PatientGrid
 from dpsnn.federated.local import Weights, get_weights, set_weights
 from dpsnn.federated.secure import SurvivingWorkflow
 from dpsnn.federated.spec import Settings
+from dpsnn.metrics import correct
 from dpsnn.orphans import end_with
+from dpsnn.training import Diverged
 
 
 class TooFew(RuntimeError):
@@ -79,21 +81,36 @@ class AddAverage(FedAvg):
     def evaluate(
         self, server_round: int, parameters: Parameters
     ) -> tuple[float, dict[str, Scalar]] | None:
-        """After each round; Flower goes on with the old weights where there is no average, this stops."""
+        """After each round; Flower goes on with the old weights where there is no average, this stops.
+
+        Raises:
+            TooFew: If there is none.
+            Diverged: If it is not finite: of a client that did not look at its own update.
+        """
         if server_round:
             if self.update is None:
                 raise TooFew(f"round {server_round} gave no average: too few clients were left")
+            if not np.isfinite(self.weights).all():
+                raise Diverged(
+                    f"the average of round {server_round} is not finite; lower --learning_rate"
+                )
             set_weights(self.classifier, self.weights)
             self.on_round(server_round, self)
         return None
 
 
 def accuracy(classifier: SplitClassifier, batches: TensorBatches) -> float:
-    """Share of images named rightly, in percent, as the model is used: with its noise."""
+    """Share of images named rightly, in percent, as the model is used: with its noise.
+
+    Raises:
+        Diverged: If the model gives values that are not finite.
+    """
     classifier.eval()
     with torch.no_grad():
-        right = [classifier(images).argmax(1) == labels for images, labels in batches]
-    return 100 * torch.cat(right).float().mean().item()
+        right = torch.cat([correct(classifier(images), labels) for images, labels in batches])
+    if not bool(right.isfinite().all()):
+        raise Diverged("the averaged model gives values that are not finite; lower --learning_rate")
+    return 100 * right.mean().item()
 
 
 class Journal:

@@ -1,5 +1,6 @@
 """Pure functions first, torchmetrics Metrics over them second; every metric has a floor."""
 
+from dpsnn.metrics.accuracy import correct
 from dpsnn.metrics.distance_correlation import (
     DistanceCorrelation,
     bias_corrected_distance_correlation,
@@ -20,6 +21,7 @@ from dpsnn.metrics.reconstruction import mse, psnr, relative_l2, ssim
 __all__ = [
     "DistanceCorrelation",
     "bias_corrected_distance_correlation",
+    "correct",
     "distance_correlation",
     "dp_sgd_epsilon",
     "dp_sgd_noise_multiplier",

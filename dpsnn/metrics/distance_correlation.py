@@ -191,8 +191,9 @@ def distance_correlation(
             finite where samples are constant.
 
     Returns:
-        A scalar in [0, 1]; about 0 when `x` or `y` is constant, not a number when one of their values is not. Independent high-dimensional samples do *not* give 0
-        unless N is large: compare at equal N, beside the value on shuffled pairs.
+        A scalar in [0, 1]; about 0 when `x` or `y` is constant, not a number when one of their values is not.
+        Independent high-dimensional samples do *not* give 0 unless N is large: compare at equal N, beside the value on
+        shuffled pairs.
 
     Raises:
         ValueError: If there are fewer than two samples, for which it is undefined.

@@ -20,8 +20,14 @@ def majority_share(labels: Labels) -> float:
 
 
 def shuffled(samples: Tensor, seed: int = 0) -> Tensor:
-    """The rows in another order, each away from its own place: independent pairs of the same distributions."""
+    """The rows in another order, each away from its own place: independent pairs of the same distributions.
+
+    Raises:
+        ValueError: If there is only one, which has no other place.
+    """
     n = len(samples)
+    if n < 2:
+        raise ValueError(f"{n} samples have no other order; give 2 or more")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     # Rotating along one random cycle leaves no row at home.
     target = torch.empty_like(order)
