@@ -249,11 +249,12 @@ def save(
     """Write a checkpoint under a temporary name, then rename; an existing file is never replaced.
 
     Raises:
-        UsageError: If the file exists.
+        UsageError: If the file exists, or a weight is not finite.
     """
     if path.exists():
         raise UsageError(f"{path} exists; move it away first: checkpoints are never overwritten")
     ensure_writable(path.parent)
+    _require_finite(Stored(path, arguments, record, weights))
     content = dict(
         dpsnn=kind, format=FORMAT, arguments=arguments, record=record, state_dict=weights
     )
@@ -265,7 +266,7 @@ def read(path: Path, kind: str) -> Stored:
     """Read a checkpoint of the given kind without running anything that it may contain.
 
     Raises:
-        UsageError: If it is missing, damaged, not plain tensors and values, or of another kind.
+        UsageError: If it is missing, damaged, not plain tensors and values, not finite, or of another kind.
     """
     try:
         with warnings.catch_warnings():
@@ -297,7 +298,18 @@ def read(path: Path, kind: str) -> Stored:
         raise UsageError(
             f"{path} is damaged: parts are missing or of the wrong type; train it again"
         )
+    _require_finite(stored)
     return stored
+
+
+def _require_finite(stored: Stored) -> None:
+    """A broken model sends the same for every image, hence would seem to leak nothing."""
+    tensors = {**stored.record, **stored.weights}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and not bool(tensor.isfinite().all()):
+            raise UsageError(
+                f"{stored.path} has values in {name} that are not finite; train it again"
+            )
 
 
 NEEDED = {

@@ -1,17 +1,19 @@
 """The learned attack: wins where everything leaks, gains nothing where nothing does, and sees only its own."""
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
 import torch
 
-from dpsnn.attacks import DecoderAttack, Knowledge
+from dpsnn.attacks import DecoderAttack, Knowledge, NotFinite
 from dpsnn.attacks.decoder import OWN_VALIDATION, averaged
 from dpsnn.data import Digits
 from dpsnn.defences import LaplaceNoise
+from dpsnn.errors import UsageError
 from dpsnn.metrics import mean_image, mse
-from dpsnn.networks.decoder import DECODERS
+from dpsnn.networks.decoder import DECODERS, Decoder
 from dpsnn.training import fit
 
 
@@ -138,3 +140,26 @@ def test_knowledge_holds_no_more_than_the_threat_model_grants() -> None:
     assert names == {"client", "defend", "surrogate", "threat_model"}
     with pytest.raises(dataclasses.FrozenInstanceError):
         Knowledge(identity, identity, torch.zeros(1, 1, 2, 2, dtype=torch.uint8)).surrogate = None  # type: ignore
+
+
+def test_one_image_of_its_own_is_too_few_to_learn_from() -> None:
+    one = Digits().tensors("surrogate")[0][:1]
+    with pytest.raises(UsageError, match="attacker with 1 images of its own.*needs 2 or more"):
+        attack(Knowledge(identity, torch.nn.Identity(), one), 784)
+    two = Digits().tensors("surrogate")[0][:2]
+    made = attack(Knowledge(identity, torch.nn.Identity(), two), 784, epochs=1)
+    assert made.reconstruct(identity(images("scoring"))[:3]).shape == (3, 1, 28, 28)
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_a_decoder_that_gives_no_numbers_is_not_clipped_to_pictures(bad: float) -> None:
+    class Broken(Decoder):
+        def forward(self, smashed: torch.Tensor) -> torch.Tensor:
+            return torch.where(smashed > 0, bad, smashed).view(-1, 1, 2, 2)
+
+    made = DecoderAttack(Broken(bounded=True))
+    smashed = torch.zeros(3, 4)
+    assert made.reconstruct(smashed).tolist() == torch.zeros(3, 1, 2, 2).tolist()
+    smashed[1, 2] = 1
+    with pytest.raises(NotFinite, match=f"reconstruction of image 1 is {bad}; "):
+        made.reconstruct(smashed)

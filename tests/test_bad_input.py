@@ -192,6 +192,44 @@ def test_dashes_in_values_stay(refused: Refused) -> None:
     refused("train_attacker --model my-own-model", "'my-own-model'")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--learning_rate 1e30",
+        "--network lenet5 --sgd_momentum 0 --learning_rate 1000",
+        "--noise_scale 1e38",
+        "--gaussian_std 1e38",
+        "--suppress_sparsity 0.5 --learning_rate 1e30",
+        "--dp_noise_multiplier 1 --learning_rate 1e38",
+        "--validator --learning_rate 1e30",
+    ],
+)
+def test_a_training_that_diverges_ends_in_one_line_and_saves_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str], options: str
+) -> None:
+    words = f"train_model --dataset digits {SHORT} --batch_size 256 {options}"
+    assert cli.main(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (said,) = [line for line in err.splitlines() if not line.startswith("training classifier")]
+    assert "training diverged: network." in said and "lower --learning_rate" in said
+    assert "is not finite after epoch 1" in said
+    left = [path.name for path in Path("models").rglob("*") if path.is_file()]
+    assert [name for name in left if not name.endswith(".lock")] == []
+
+
+@pytest.mark.parametrize("decoder", ["conv", "linear"])
+def test_an_attacker_that_diverges_ends_in_one_line_and_saves_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str], classifier_file: FileMaker, decoder: str
+) -> None:
+    model = classifier_file(place / "models").name
+    words = f"train_attacker {SHORT} --model {model} --decoder {decoder} --learning_rate 1e30"
+    assert cli.main(words.split()) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "training diverged: decoder." in said and "lower --learning_rate" in said
+    assert list(Path("models/attackers").rglob("*.ckpt*")) == []
+
+
 # ---------------------------------------------------------------- models
 
 
@@ -559,3 +597,60 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
     assert [command for command in subcommands() if command not in out] == []
+
+
+# ---------------------------------------------------------------- not a number
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "command", ["evaluate_models", "train_attacker --model {}", "evaluate_models --model {}"]
+)
+def test_a_classifier_with_weights_that_are_not_finite_is_refused_by_name(
+    place: Path,
+    refused: Refused,
+    classifier_file: FileMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    bad: float,
+    command: str,
+) -> None:
+    path = spoiled(classifier_file(place / "models"), checkpoints.CLASSIFIER, bad, monkeypatch)
+    refused(command.format(path.name), path.name, "network.client", "not finite", "train it again")
+
+
+@pytest.mark.parametrize("what", ["decoder", "mean_image"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_attacker_with_values_that_are_not_finite_is_refused_by_name(
+    place: Path,
+    refused: Refused,
+    classifier_file: FileMaker,
+    attacker_file: FileMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    bad: float,
+) -> None:
+    classifier_file(place / "models", validator=True)
+    path = attacker_file(place / "models", classifier_file(place / "models"))
+    spoiled(path, checkpoints.ATTACKER, bad, monkeypatch, record=what == "mean_image")
+    refused("evaluate_attackers", path.name, what, "not finite", "train it again")
+
+
+def spoiled(
+    path: Path,
+    kind: str,
+    bad: float,
+    monkeypatch: pytest.MonkeyPatch,
+    record: bool = False,
+) -> Path:
+    """Write a checkpoint anew with one value that is not finite, which saving refuses by itself."""
+    stored = checkpoints.read(path, kind)
+    tensors = [stored.record["mean_image"]] if record else list(stored.weights.values())
+    tensors[0].view(-1)[-1] = bad
+    path.unlink()
+    with pytest.raises(ValueError, match="not finite"):
+        checkpoints.save(path, kind, stored.arguments, stored.record, stored.weights)
+    assert not path.exists()
+    with monkeypatch.context() as unwatched:
+        unwatched.setattr(checkpoints, "_require_finite", lambda stored: None)
+        checkpoints.save(path, kind, stored.arguments, stored.record, stored.weights)
+    return path

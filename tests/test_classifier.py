@@ -1,5 +1,6 @@
 """The split classifier: one door out of the client, repeatable training, the best epoch kept."""
 
+import math
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -17,7 +18,7 @@ from dpsnn.experiments.train import Folders, train_classifier
 from dpsnn.metrics import distance_correlation
 from dpsnn.networks import titcombe
 from dpsnn.specs import ClassifierSpec
-from dpsnn.training import KeepBest, fit, resolve_precision, seeded
+from dpsnn.training import Diverged, KeepBest, fit, resolve_precision, seeded
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,73 @@ def test_keep_best_restores_the_weights_of_that_epoch() -> None:
     again = KeepBest("v", "min")
     again.load_state_dict(best.state_dict())
     assert (again.epoch, again.value) == (1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("place", "bad"), [("weight", math.nan), ("weight", -math.inf), ("buffer", math.inf)]
+)
+@pytest.mark.parametrize("value", [0.9, math.inf, math.nan])
+def test_keep_best_stops_at_weights_that_are_not_finite_whatever_is_monitored(
+    place: str, bad: float, value: float
+) -> None:
+    module = pl.LightningModule()
+    module.weight = torch.nn.Parameter(torch.zeros(2))
+    module.register_buffer("buffer", torch.zeros(2))
+    module.register_buffer("count", torch.tensor(3))
+    trainer = Mock(spec=pl.Trainer, should_stop=False, current_epoch=0)
+    best = KeepBest("v", "max")
+    trainer.callback_metrics = {"v": torch.tensor(0.5)}
+    best.on_validation_end(trainer, module)
+    trainer.current_epoch = 4
+    trainer.callback_metrics = {"v": torch.tensor(value)}
+    if not math.isfinite(value):
+        with pytest.raises(Diverged, match="v is not finite after epoch 5; lower --learning_rate"):
+            best.on_validation_end(trainer, module)
+    getattr(module, place).data[1] = bad
+    with pytest.raises(Diverged, match=f"{place} is not finite after epoch 5"):
+        best.on_validation_end(trainer, module)
+    assert (best.epoch, best.value) == (0, 0.5)
+
+
+def test_a_training_that_diverges_after_a_good_epoch_is_refused_and_keeps_no_progress(
+    tmp_path: Path,
+) -> None:
+    class Explode(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                assert progress.exists(), "the first epoch was good"
+                trainer.optimizers[0].param_groups[0]["lr"] = 1e30
+
+    progress = tmp_path / "progress.ckpt"
+    with pytest.raises(Diverged, match="not finite after epoch 2"):
+        fit(
+            make(constant_rate=True),
+            Digits(batch_size=256),
+            monitor="val/accuracy",
+            mode="max",
+            max_epochs=3,
+            seed=0,
+            precision="32",
+            progress_file=progress,
+            callbacks=[Explode()],
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_logits_that_are_not_finite_have_no_accuracy(
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    images, labels = batch
+    classifier = make()
+    logged: dict[str, torch.Tensor] = {}
+    classifier.log_dict = lambda values, **_: logged.update(values)  # type: ignore[method-assign]
+    classifier.validation_step(batch, 0)
+    with torch.no_grad():
+        right = (classifier(images).argmax(1) == labels).float().mean()
+    assert torch.equal(logged["val/accuracy"], right)
+    torch.nn.init.constant_(classifier.network.server[-1].bias, math.inf)  # type: ignore[index]
+    classifier.validation_step(batch, 0)
+    assert logged["val/accuracy"].isnan()
 
 
 def test_precisions_are_what_they_say() -> None:

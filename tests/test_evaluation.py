@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_faces import write_people
 
 from dpsnn import checkpoints
 from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
-from dpsnn.data import Digits
+from dpsnn.data import DATASETS, Digits
+from dpsnn.data.faces import own_faces
+from dpsnn.errors import UsageError
 from dpsnn.evaluation.attackers import encode, judge, load_attacked, overheard, score
 from dpsnn.evaluation.classifiers import classifier_row
 from dpsnn.evaluation.measure import block_size, dcorr_blocks, standard_error
 from dpsnn.evaluation.report import one_per_class, reconstruction_figure, save_figure
-from dpsnn.evaluation.tables import as_text
+from dpsnn.evaluation.tables import as_text, cell
 from dpsnn.metrics import mean_image, mse
 from dpsnn.networks import SplitNetwork
 
@@ -230,3 +233,87 @@ def test_text_tables_are_aligned() -> None:
         "x          12.3",
         "longer  0.01235",
     ]
+
+
+# ---------------------------------------------------------------- few images, tiny ones, and no numbers
+
+OF_PAIRS = {"RelativeL2Shuffled", "SSIMShuffled", "SSIM2Shuffled"}
+JUDGED = {
+    "ValAccuracy",
+    "SEValAccuracy",
+    "ValConfidence",
+    "SEValConfidence",
+    "ValAccuracyShuffled",
+    "ValConfidenceShuffled",
+    "ValConfidenceFloor",
+    "ValAccuracyFloor",
+    "ValAccuracyCeiling",
+    "ValConfidenceCeiling",
+}
+
+
+@pytest.mark.parametrize("side", [5, 6])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8])
+def test_what_few_or_tiny_images_leave_undefined_is_empty_and_the_rest_finite(
+    count: int, side: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(count, 1, side, side, generator=generator)
+    guesses = (images + 0.1 * torch.rand(images.shape, generator=generator)).clamp(0, 1)
+    row = score(guesses, images, torch.arange(count) % 2, torch.full_like(images, 0.5))
+    empty = {name for name, value in row.items() if cell(value) == ""}
+    expected = set(JUDGED)
+    if count < 4:
+        expected |= {"MeanValDCorr", "DCorrFloor", "DCorrN"}
+    if count < 8:
+        expected |= {"SEValDCorr"}  # of one block
+    if count < 2:
+        expected |= {"SEMSE", "SESSIM", "SESSIM2", "SERelativeL2", *OF_PAIRS}
+    if side < 6:
+        expected |= {name for name in row if "SSIM" in name}
+    assert empty == expected
+    assert all(math.isfinite(float(cell(row[name]))) for name in row.keys() - empty)
+    assert row["MSE"] == pytest.approx(((guesses - images) ** 2).mean().item())
+
+
+def test_too_few_images_for_a_correlation_have_none(
+    place: Path, monkeypatch: pytest.MonkeyPatch, classifier_file: Callable[..., Path]
+) -> None:
+    write_people(place / "people", people=2, pictures=4)
+    monkeypatch.setitem(DATASETS, "people", own_faces("people"))
+    path = classifier_file(
+        place / "models", dataset="people", network="softmax_regression", batch_size=2
+    )
+    assert len(DATASETS["people"]("data").tensors("validation")[1]) < 4
+    assert main(["evaluate_models", "--model", path.name]) == 0
+    (row,) = table(place, "model_performances.csv")
+    for name in ("MeanValDCorr", "SEValDCorr", "ValDCorrFloor", "DCorrN"):
+        assert row[name] == "", name
+    assert 0 <= float(row["MeanValAcc"]) <= 100
+    assert -1 <= float(row["MeanTrainDCorr"]) <= 1 and row["SETrainDCorr"] == ""
+
+
+def test_no_value_of_a_table_is_made_of_what_is_not_finite(
+    tmp_path: Path, classifier_file: Callable[..., Path]
+) -> None:
+    # Finite weights, but so large that the answers are not.
+    path = classifier_file(tmp_path)
+    stored = checkpoints.read(path, checkpoints.CLASSIFIER)
+    path.unlink()
+    weights = {
+        k: v * 1e38 if v.is_floating_point() and "server" in k else v
+        for k, v in stored.weights.items()
+    }
+    checkpoints.save(path, checkpoints.CLASSIFIER, stored.arguments, stored.record, weights)
+    with pytest.raises(UsageError, match=f"{stored.stem}.*not finite"):
+        classifier_row(path, "data")
+
+
+def test_a_judge_that_gives_no_numbers_judges_nothing() -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(images), 2), math.nan)
+
+    network = SplitNetwork(torch.nn.Identity(), Broken(), (1, 2, 2), 2)
+    with pytest.raises(UsageError, match="validator answers holds values that are not finite"):
+        judge(SplitClassifier(network), torch.zeros(4, 1, 2, 2), torch.zeros(4, dtype=torch.long))

@@ -1,5 +1,6 @@
 """The study of faces: its targets and their privacy, the scores of what is rebuilt, the whole in small."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
 from dpsnn.data import DATASETS, FacesAll, FacesOthers, FacesTuning
 from dpsnn.data.faces import Faces, own_faces
+from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.inversions import (
     accounted,
@@ -30,10 +32,11 @@ from dpsnn.experiments.faces import (
 )
 from dpsnn.experiments.ledger_faces import section
 from dpsnn.experiments.train import Folders
-from dpsnn.experiments.tuning import tuned, tuning_table
+from dpsnn.experiments.tuning import KEY, tuned, tuning_table
 from dpsnn.metrics import dp_sgd_epsilon, mse, ssim
 from dpsnn.networks import NETWORKS, SplitNetwork
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.training import Diverged
 
 # ---------------------------------------------------------------- targets
 
@@ -305,6 +308,29 @@ def test_step_sizes_are_chosen_by_training_pictures_and_not_tried_twice(
     assert tuned(spec, "faces_tuning", rates, folders) == chosen
     assert "trying" not in capsys.readouterr().err
     assert not Path("models").exists(), "trials leave no checkpoint"
+
+
+def test_step_sizes_that_diverge_are_not_chosen(small: Path) -> None:
+    folders = Folders(results_dir="results", models_dir="models")
+    spec = ClassifierSpec(
+        dataset="faces", network="softmax_regression", max_epochs=2, batch_size=20, sgd_momentum=0.9
+    )
+    assert tuned(spec, "faces_tuning", (1e38, 1e-6), folders).learning_rate == 1e-6
+    row = next(r for r in tables.read(tuning_table("results")) if float(r["LearningRate"]) > 1)
+    assert row["ValAcc"] == row["ValLoss"] == ""
+    with pytest.raises(Diverged, match="each of the step sizes .1e.38."):
+        tuned(spec, "faces_tuning", (1e38,), folders)
+    # So it was written before.
+    tables.upsert(tuning_table("results"), [{**row, "ValAcc": "0", "ValLoss": "inf"}], KEY)
+    with pytest.raises(Diverged):
+        tuned(spec, "faces_tuning", (1e38,), folders)
+
+
+def test_a_judge_that_gives_no_numbers_ranks_nobody() -> None:
+    guesses = torch.zeros(1, 1, 11, 11)
+    with pytest.raises(UsageError, match="judge answers holds values that are not finite"):
+        identified(named(torch.full((1, 7), torch.nan)), guesses, torch.tensor([0]))
+    assert all(map(math.isnan, wilson(math.nan, 20)))
 
 
 def test_a_dry_run_names_the_judge_and_the_targets(

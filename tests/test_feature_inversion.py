@@ -301,6 +301,15 @@ def test_values_that_are_not_finite_stop_it_with_the_reason(attack: Any) -> None
         descend(explode, torch.full((2, 1, 4, 4), 0.5), 5, 0.1)
 
 
+def test_a_sign_of_nothing_stops_the_published_one_too() -> None:
+    def rooted(x: Tensor) -> Tensor:
+        return (x.flatten(1) - x.flatten(1)).abs().sqrt()  # always 0, with a slope of 0/0
+
+    start = torch.full((2, 1, 4, 4), 0.5)
+    with pytest.raises(NotFinite, match="gradient of image 0 is nan after 0 steps"):
+        sign_descent(rooted, torch.ones(2, 16), start)
+
+
 def test_every_attack_has_its_name_on_the_command_line() -> None:
     assert set(ATTACKS) == set(specs.ATTACKS)
 

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("flwr", reason="needs Flower: pip install -e '.[federated]'")
 
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict  # noqa: E402
+from flwr.common import Parameters  # noqa: E402
 from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 
 from dpsnn import checkpoints  # noqa: E402
@@ -20,9 +21,11 @@ from dpsnn.federated.client import TrainingClient, agreed_mod  # noqa: E402
 from dpsnn.federated.local import get_weights  # noqa: E402
 from dpsnn.federated.run import _notes, _spent  # noqa: E402
 from dpsnn.federated.secure import Refused  # noqa: E402
+from dpsnn.federated.server import AddAverage  # noqa: E402
 from dpsnn.federated.spec import FederatedSpec, Settings  # noqa: E402
 from dpsnn.metrics import dp_sgd_epsilon  # noqa: E402
 from dpsnn.specs import ClassifierSpec  # noqa: E402
+from dpsnn.training import Diverged  # noqa: E402
 
 SPEC = ClassifierSpec(network="lenet5", batch_size=32, constant_rate=True, precision="32")
 
@@ -71,6 +74,26 @@ def test_same_round_same_update_other_round_or_client_another(tmp_path: Path) ->
 
     assert update(0, 1) == update(0, 1)
     assert len({update(0, 1), update(0, 2), update(1, 1)}) == 3
+
+
+@pytest.mark.parametrize("mode", ["secure", "plain"])
+def test_a_client_that_diverges_says_so_and_gives_nothing(tmp_path: Path, mode: str) -> None:
+    settings = settings_in(tmp_path, mode=mode, classifier=replace(SPEC, learning_rate=1e30))
+    with pytest.raises(Diverged, match="on a client: network.* is not finite"):
+        TrainingClient(context_of(settings)).fit([start_of(settings)], {"round": 1})
+    assert not list(tmp_path.glob("*.jsonl")) and not list(tmp_path.glob("*.npy"))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_round_whose_average_is_not_finite_ends_the_run(bad: float) -> None:
+    classifier, rounds = checkpoints.build_classifier(SPEC), []
+    strategy = AddAverage(classifier, lambda *event: rounds.append(event))
+    before = strategy.weights.copy()
+    strategy.update = np.zeros_like(before)
+    strategy.weights = before + np.where(np.arange(len(before)) == 5, bad, 0).astype(np.float32)
+    with pytest.raises(Diverged, match="average of round 3 is not finite"):
+        strategy.evaluate(3, Parameters([], ""))
+    assert rounds == [] and np.array_equal(get_weights(classifier), before)
 
 
 def test_an_audited_client_leaves_its_update(tmp_path: Path) -> None:

@@ -129,6 +129,15 @@ def test_audit_finds_the_difference_and_leaves_no_update_behind(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_nothing_bounds_an_average_of_what_is_not_finite(tmp_path: Path, first: bool) -> None:
+    for client in (0, 1):
+        update = [0.1, np.nan if (client == 0) == first else 0.2]
+        np.save(tmp_path / f"update_1_{client}.npy", np.float32(update))
+    np.save(tmp_path / "average_1.npy", np.array([0.1, 0.2]))
+    assert np.isnan(audit(tmp_path, 1, {0: 10, 1: 20}, clients=2)).all()
+
+
 # ---------------------------------------------------------------- a client's training
 
 

@@ -17,6 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from dpsnn.metrics import (
     DistanceCorrelation,
     bias_corrected_distance_correlation,
+    correct,
 )
 from dpsnn.metrics import distance_correlation
 from dpsnn.metrics import distance_correlation as package_function
@@ -27,6 +28,7 @@ from dpsnn.metrics import (
     mean_image,
     mse,
     psnr,
+    relative_l2,
     shuffled,
     signed_root,
     ssim,
@@ -136,7 +138,9 @@ def test_samples_at_equal_distances_vary_in_nothing() -> None:
     x, _ = pair(12, 5, 1)
     for y in (torch.eye(12), torch.eye(12)[:, :1]):  # a simplex; all but one the same
         assert bias_corrected_distance_correlation(x, y).item() == 0
-        assert dcor_value(BOTH[1][1], x.numpy(), y.double().numpy(), 1.0) == pytest.approx(0, abs=1e-6)
+        assert dcor_value(BOTH[1][1], x.numpy(), y.double().numpy(), 1.0) == pytest.approx(
+            0, abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
@@ -347,3 +351,40 @@ def test_either_noise_alone_suffices() -> None:
     assert transmission_guarantee(0.0, 2.0, 500, 1.0) == (gaussian, 1e-5)
     assert transmission_guarantee(1.0, 2.0, 500, 1.0) == (gaussian, 1e-5)
     assert transmission_guarantee(0.0, 0.0, 500, 1.0) == (math.inf, None)
+
+
+# ---------------------------------------------------------------- not a number
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("measure", [mse, relative_l2, ssim, psnr])
+def test_pictures_that_are_not_finite_have_no_measure(
+    measure: Callable[..., torch.Tensor], bad: float
+) -> None:
+    images = torch.rand(3, 1, 8, 8)
+    guesses = images.clone() * 0.9
+    good = measure(guesses, images)
+    guesses[1, 0, 2, 2] = bad
+    values = measure(guesses, images)
+    assert values[[0, 2]].tolist() == good[[0, 2]].tolist()
+    assert not values[1].isfinite()
+
+
+def test_an_image_whose_scores_are_not_finite_is_neither_right_nor_wrong() -> None:
+    logits = torch.tensor(
+        [[0.0, 1.0], [2.0, 1.0], [math.nan, 1.0], [math.inf, 0.0], [0.0, -math.inf]]
+    )
+    right = correct(logits, torch.tensor([1, 1, 0, 0, 0]))
+    assert right[:2].tolist() == [1, 0] and right[2:].isnan().all()
+
+
+@pytest.mark.parametrize("side", [1, 5])
+def test_ssim_of_pictures_smaller_than_half_its_window_is_undefined(side: int) -> None:
+    assert ssim(torch.rand(2, 1, side, 9), torch.rand(2, 1, side, 9)).isnan().all()
+    image = torch.rand(2, 1, 6, 9)
+    assert ssim(image, image).tolist() == pytest.approx([1, 1])
+
+
+def test_a_single_row_has_no_other_order() -> None:
+    with pytest.raises(ValueError, match="2 or more"):
+        shuffled(torch.rand(1, 3))

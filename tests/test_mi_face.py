@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpsnn.attacks import MIFace
+from dpsnn.attacks import MIFace, NotFinite
 from dpsnn.attacks.mi_face import Centred, total_variation
 from dpsnn.errors import UsageError
 from dpsnn.networks import NETWORKS
@@ -230,3 +230,28 @@ def test_options_out_of_range_are_refused(options: dict[str, float], message: st
 def test_a_class_that_the_model_does_not_know_is_refused() -> None:
     with pytest.raises(UsageError, match=r"scores of shape \(2, 4\).*3 to 4 must be classes"):
         MIFace().invert(Centred(network()), torch.tensor([3, 4]), SHAPE)
+
+
+@pytest.mark.parametrize("logits", [True, False])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_model_that_gives_no_numbers_stops_it(bad: float, logits: bool) -> None:
+    asked = []
+
+    def broken(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        scores = images.flatten(1)[:, :CLASSES] * 0.1
+        return torch.where(torch.arange(len(images))[:, None] == 1, bad, scores)
+
+    with pytest.raises(NotFinite, match="cost of image 1 is .* after 0 steps; the model"):
+        MIFace(iterations=50).invert(broken, torch.tensor([0, 1, 2]), SHAPE, logits)
+    assert asked == [3]
+
+
+def test_a_gradient_without_numbers_stops_it() -> None:
+    def rooted(images: Tensor) -> Tensor:
+        return (
+            images.flatten(1)[:, :CLASSES].abs().sqrt()
+        )  # 0 at the grey start, with a slope of 0/0
+
+    with pytest.raises(NotFinite, match="gradient of image 0 is nan after 0 steps"):
+        MIFace(iterations=50).invert(rooted, torch.tensor([0, 1]), SHAPE)
