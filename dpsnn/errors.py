@@ -19,6 +19,10 @@ class WorkFailed(RuntimeError):
     """Part of what was rightly asked for did not come about, in one line; the command line exits with 1."""
 
 
+class Diverged(UsageError):
+    """Training left the finite numbers."""
+
+
 def choose(registry: Mapping[str, T], name: str, kind: str) -> T:
     """Look `name` up in a registry.
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dpsnn import signals
 from dpsnn.batches import derived_seed
-from dpsnn.errors import UsageError
+from dpsnn.errors import Diverged, UsageError
 from dpsnn.memory import keep_memory
 
 FULL, HALF = "32-true", "bf16-mixed"
@@ -38,10 +38,6 @@ def resolve_precision(name: str) -> str:
     # Without these instructions bf16 is emulated, several times slower than float32.
     able = torch.cpu.get_capabilities()
     return HALF if able.get("avx512_bf16") or able.get("amx_bf16") else FULL
-
-
-class Diverged(UsageError):
-    """Training left the finite numbers."""
 
 
 def not_finite(module: torch.nn.Module) -> str:

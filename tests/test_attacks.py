@@ -157,7 +157,7 @@ def test_a_decoder_that_gives_no_numbers_is_not_clipped_to_pictures(bad: float) 
         def forward(self, smashed: torch.Tensor) -> torch.Tensor:
             return torch.where(smashed > 0, bad, smashed).view(-1, 1, 2, 2)
 
-    made = DecoderAttack(Broken(bounded=True))
+    made = DecoderAttack(Broken(bounded=False, channels_last=False))
     smashed = torch.zeros(3, 4)
     assert made.reconstruct(smashed).tolist() == torch.zeros(3, 1, 2, 2).tolist()
     smashed[1, 2] = 1

@@ -14,11 +14,12 @@ from dpsnn.checkpoints import CLASSIFIER, build_classifier, load_classifier, set
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import Digits
 from dpsnn.defences import LaplaceNoise, NoPeek
+from dpsnn.errors import Diverged
 from dpsnn.experiments.train import Folders, train_classifier
 from dpsnn.metrics import distance_correlation
 from dpsnn.networks import titcombe
 from dpsnn.specs import ClassifierSpec
-from dpsnn.training import Diverged, KeepBest, fit, resolve_precision, seeded
+from dpsnn.training import KeepBest, fit, resolve_precision, seeded
 
 
 @pytest.fixture(scope="module")

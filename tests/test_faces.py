@@ -14,7 +14,7 @@ from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
 from dpsnn.data import DATASETS, FacesAll, FacesOthers, FacesTuning
 from dpsnn.data.faces import Faces, own_faces
-from dpsnn.errors import UsageError
+from dpsnn.errors import Diverged, UsageError
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.inversions import (
     accounted,
@@ -36,7 +36,6 @@ from dpsnn.experiments.tuning import KEY, tuned, tuning_table
 from dpsnn.metrics import dp_sgd_epsilon, mse, ssim
 from dpsnn.networks import NETWORKS, SplitNetwork
 from dpsnn.specs import AttackerSpec, ClassifierSpec
-from dpsnn.training import Diverged
 
 # ---------------------------------------------------------------- targets
 

@@ -16,6 +16,7 @@ from flwr.common import Parameters  # noqa: E402
 from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 
 from dpsnn import checkpoints  # noqa: E402
+from dpsnn.errors import Diverged  # noqa: E402
 from dpsnn.federated import client, grid  # noqa: E402
 from dpsnn.federated.client import TrainingClient, agreed_mod  # noqa: E402
 from dpsnn.federated.local import get_weights  # noqa: E402
@@ -25,7 +26,6 @@ from dpsnn.federated.server import AddAverage  # noqa: E402
 from dpsnn.federated.spec import FederatedSpec, Settings  # noqa: E402
 from dpsnn.metrics import dp_sgd_epsilon  # noqa: E402
 from dpsnn.specs import ClassifierSpec  # noqa: E402
-from dpsnn.training import Diverged  # noqa: E402
 
 SPEC = ClassifierSpec(network="lenet5", batch_size=32, constant_rate=True, precision="32")
 

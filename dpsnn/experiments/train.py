@@ -19,7 +19,7 @@ from dpsnn.batches import to_unit
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER, Stored
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
-from dpsnn.errors import UsageError, choose
+from dpsnn.errors import Diverged, UsageError, choose
 from dpsnn.evaluation.measure import device
 from dpsnn.evaluation.report import reconstruction_figure
 from dpsnn.experiments.progress import note
@@ -27,7 +27,7 @@ from dpsnn.experiments.tracking import finish, make_loggers
 from dpsnn.folders import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 from dpsnn.tensors import Activation, Images
-from dpsnn.training import Diverged, Fitted, fit, seeded
+from dpsnn.training import Fitted, fit, seeded
 
 TRIAL_RATES = {
     "conv": (1e-3, 3e-3, 1e-2),

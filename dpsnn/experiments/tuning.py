@@ -10,13 +10,14 @@ from torch.nn import functional as F
 
 from dpsnn import checkpoints
 from dpsnn.data import DATASETS
+from dpsnn.errors import Diverged
 from dpsnn.evaluation import tables
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.train import Folders
 from dpsnn.metrics import correct
 from dpsnn.specs import ClassifierSpec
 from dpsnn.tensors import Number
-from dpsnn.training import Diverged, fit
+from dpsnn.training import fit
 
 KEY = (
     "Dataset",

@@ -21,11 +21,11 @@ from dpsnn import checkpoints
 from dpsnn.batches import derived_seed
 from dpsnn.data import DATASETS
 from dpsnn.defences.dp_sgd import DPSGD
+from dpsnn.errors import Diverged
 from dpsnn.federated.local import OwnImages, Weights, get_weights, set_weights, train_locally
 from dpsnn.federated.partition import partition
 from dpsnn.federated.secure import secure_mod
 from dpsnn.federated.spec import Settings
-from dpsnn.training import Diverged
 
 STATE = "dpsnn_dp_sgd"
 """Record of the client's own state in which DP-SGD keeps what it has spent; it never leaves the client."""

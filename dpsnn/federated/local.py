@@ -11,8 +11,9 @@ from torch import Tensor
 from dpsnn.batches import PoissonBatches, TensorBatches, derived_seed
 from dpsnn.classifier import SplitClassifier
 from dpsnn.defences.dp_sgd import DPSGD
+from dpsnn.errors import Diverged
 from dpsnn.tensors import Labels, Pixels
-from dpsnn.training import Diverged, not_finite
+from dpsnn.training import not_finite
 
 Weights = NDArray[np.floating[Any]]
 """All weights of a model, or what a training changed in them, as one vector."""

@@ -27,13 +27,13 @@ from dpsnn import checkpoints
 from dpsnn.batches import TensorBatches
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
+from dpsnn.errors import Diverged
 from dpsnn.federated.grid import PatientGrid
 from dpsnn.federated.local import Weights, get_weights, set_weights
 from dpsnn.federated.secure import SurvivingWorkflow
 from dpsnn.federated.spec import Settings
 from dpsnn.metrics import correct
 from dpsnn.orphans import end_with
-from dpsnn.training import Diverged
 
 
 class TooFew(RuntimeError):
