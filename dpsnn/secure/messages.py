@@ -252,8 +252,10 @@ class Channel:
         try:
             self.connection.shutdown(socket.SHUT_WR)
             deadline = time.monotonic() + 0.5
-            while self._wait(select.POLLIN, deadline) and self.connection.recv(CHUNK):
-                pass
+            # However much it sends: only so long.
+            while time.monotonic() < deadline and self._wait(select.POLLIN, deadline):
+                if not self.connection.recv(CHUNK):
+                    break
         except OSError:  # it is gone, or not interested
             pass
         self.connection.close()
@@ -261,7 +263,8 @@ class Channel:
     def abort(self) -> None:
         """Make every read and write of this connection fail, in whatever thread."""
         try:
-            self.connection.shutdown(socket.SHUT_RDWR)
+            # Of the socket below: that of TLS would go on in clear with what has arrived.
+            socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
         except OSError:
             pass
 
