@@ -15,12 +15,13 @@ engine_port = 4010           # only the other workers' engines connect here
 """
 
 import ipaddress
+import json
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dpsnn.errors import UsageError
+from dpsnn.errors import UsageError, reading
 
 Seconds = float | int
 """Callers write 2 where 2.0 is meant, and the checker of types under pytest is strict about it."""
@@ -115,11 +116,11 @@ def read(path: str | Path) -> Cluster:
         return local_cluster()
     path = Path(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        raw = path.read_bytes()
+    except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path} ({error}); name a cluster.toml") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
+    with reading(path, "TOML", "see dpsnn/secure/config.py for an example"):
+        content = tomllib.loads(raw.decode("utf-8"))
     try:
         return _cluster(content, path.parent)
     except UsageError as error:
@@ -157,15 +158,28 @@ def _checked(given: Any, types: dict[str, Any], complete: bool = False) -> dict[
 
 
 def to_toml(cluster: Cluster) -> str:
-    """The file that `read` turns into this cluster."""
+    """The file that `read` turns into this cluster, whatever characters its folder has.
+
+    Raises:
+        UsageError: If the name of the folder of keys is not UTF-8, which TOML cannot hold.
+    """
     lines = [
         f"timeout = {cluster.timeout}",
         f"max_batch = {cluster.max_batch}",
         f"max_bytes = {cluster.max_bytes}",
         f"tls = {str(cluster.tls).lower()}",
-        f"keys = '{cluster.keys.resolve()}'",
+        f"keys = {_quoted(str(cluster.keys.resolve()))}",
     ]
     for worker in cluster.workers:
-        lines += ["", "[[workers]]", f"host = '{worker.host}'", f"port = {worker.port}"]
+        lines += ["", "[[workers]]", f"host = {_quoted(worker.host)}", f"port = {worker.port}"]
         lines.append(f"engine_port = {worker.engine_port}")
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A string of TOML: one of JSON, but that TOML wants one more control character escaped."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{text!r} is not UTF-8; rename that folder") from error
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -42,7 +42,8 @@ def dial(cluster: Cluster, rank: int, role: str, name: str, seconds: Seconds = 1
         return channel
     except ssl.SSLError as error:
         connection.close()
-        raise ClusterFailed(f"no TLS with {where}: {error.reason or error}") from error
+        reason = getattr(error, "verify_message", "") or error.reason or error
+        raise ClusterFailed(f"no TLS with {where}: {reason}") from error
     except (Gone, Malformed, Refused, TimeoutError) as error:
         connection.close()
         raise ClusterFailed(f"{where} does not let {name} in: {error}") from error

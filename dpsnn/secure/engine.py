@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import spu
 from spu import libspu
 
-from dpsnn.secure import graph, shares
+from dpsnn.secure import graph, keys, shares
 from dpsnn.secure.config import START_SECONDS, Cluster
 from dpsnn.secure.traffic import engine_bytes
 
@@ -34,6 +34,7 @@ def connect(cluster: Cluster, rank: int) -> libspu.link.Context:
 
     Raises:
         RuntimeError: If they do not come in time.
+        UsageError: If its certificate or key is missing or damaged.
     """
     shares.quiet()
     description = libspu.link.Desc()
@@ -44,12 +45,12 @@ def connect(cluster: Cluster, rank: int) -> libspu.link.Context:
     description.connect_retry_interval_ms = 100
     description.connect_retry_times = int(START_SECONDS * 10)
     if cluster.tls:
-        home = cluster.keys / f"worker-{rank}"
+        certificate, key, authority = keys.engine_files(cluster, rank)
         description.enable_ssl = True
         for end in (description.client_ssl_opts, description.server_ssl_opts):
-            end.cert.certificate_path = str(home / "engine.pem")
-            end.cert.private_key_path = str(home / "engine.key")
-            end.verify.ca_file_path = str(home / "engine-ca.pem")
+            end.cert.certificate_path = str(certificate)
+            end.cert.private_key_path = str(key)
+            end.verify.ca_file_path = str(authority)
             end.verify.verify_depth = 1
     return libspu.link.create_brpc(description, rank)
 

@@ -9,7 +9,6 @@ The folder of each party holds all that it needs and goes to its machine; `autho
 
 import datetime
 import ipaddress
-import os
 import re
 import ssl
 from pathlib import Path
@@ -25,13 +24,19 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import NameOID
+from filelock import FileLock
 
-from dpsnn.errors import UsageError
+from dpsnn.atomic import staged
+from dpsnn.errors import UsageError, reading
 from dpsnn.secure.config import Cluster
 
 ROLES = ("worker", "owner", "client")
 DAYS = 365
 """How long certificates are valid."""
+
+ANEW = "remove the folder that it is in and make it anew with `dpsnn secure keys`"
+ELSEWHERE = "make new keys for all in another folder"
+"""An authority that is lost takes everything with it that it has vouched for."""
 
 
 class Identity(NamedTuple):
@@ -56,56 +61,65 @@ def worker_name(rank: int) -> str:
 def make(cluster: Cluster, client: str = "client") -> Path:
     """Write what is missing: both authorities, the workers' and the owner's certificates, and this client's.
 
-    What is there stays as it is, so a second call with another name adds a client.
+    What is there stays as it is, so a second call with another name adds a client; what an interrupted call left half
+    written is made anew. One call at a time: two would make two authorities.
 
     Returns:
         The folder of keys.
+
+    Raises:
+        UsageError: If something there is damaged, expired or does not fit the rest.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", client):
-        raise UsageError(f"client {client!r} is no name; use letters, digits, dashes, dots")
+    parties = {worker_name(rank): "worker" for rank in range(len(cluster.workers))}
+    parties["owner"] = "owner"
+    taken = client in ("authority", *parties)
+    if taken or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", client):
+        raise UsageError(
+            f"client {client!r} is no name for one; use letters, digits, dashes, dots, and none of another party"
+        )
     folder = cluster.keys
-    control, engine = (_authority(folder / "authority", name) for name in ("ca", "engine-ca"))
-    parties = [(worker_name(rank), "worker") for rank in range(len(cluster.workers))]
-    for name, role in (*parties, ("owner", "owner"), (client, "client")):
-        home = folder / name
-        if (home / "cert.pem").exists():
-            continue
-        host = cluster.workers[int(name[-1])].host if role == "worker" else None
-        _write(home / "ca.pem", control.certificate.public_bytes(Encoding.PEM))
-        if role == "worker":
-            _write(home / "engine-ca.pem", engine.certificate.public_bytes(Encoding.PEM))
-            _issue(home, "engine", engine, role, name, host)
-        _issue(home, "cert", control, role, name, host)
+    own = folder / "authority"
+    own.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # One call at a time: two would make two authorities.
+    with FileLock(own / ".lock", mode=0o600):
+        control, engine = _authority(own, "ca"), _authority(own, "engine-ca")
+        for name, role in (parties | {client: "client"}).items():
+            home = folder / name
+            host = cluster.workers[int(name[-1])].host if role == "worker" else None
+            if role == "worker":
+                _issue(home, "engine", "engine-ca", engine, role, name, host)
+            _issue(home, "cert", "ca", control, role, name, host)
     return folder
 
 
 def _authority(folder: Path, name: str) -> _Signer:
-    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    if not certificate.exists():
-        private = ec.generate_private_key(ec.SECP256R1())
-        made = _certificate("authority", f"dpsnn {name}", private.public_key(), None, private, None)
-        _write_pair(folder, name, made, private)
-    try:
-        loaded = load_pem_private_key(key.read_bytes(), None)
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-        return _Signer(x509.load_pem_x509_certificate(certificate.read_bytes()), loaded)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{folder} lacks or has a damaged {name}; make new keys elsewhere"
-        ) from error
+    if not _whole(folder / f"{name}.pem"):
+        # A key that has lost its certificate goes on: what it has vouched for stays good.
+        kept = folder / f"{name}.key"
+        key = _read_key(kept, ELSEWHERE) if _whole(kept) else ec.generate_private_key(ec.SECP256R1())
+        made = _certificate("authority", f"dpsnn {name}", key.public_key(), None, key, None)
+        _write_pair(folder, name, made, key)
+    return _pair(folder, name, ELSEWHERE)
 
 
 def _issue(
-    home: Path, stem: str, authority: _Signer, role: str, name: str, host: str | None
+    home: Path, stem: str, root: str, authority: _Signer, role: str, name: str, host: str | None
 ) -> None:
-    private = ec.generate_private_key(ec.SECP256R1())
+    """Make a certificate and its key where they are not, with that of the authority beside them."""
+    beside, path = home / f"{root}.pem", home / f"{stem}.pem"
+    if not _whole(beside):
+        _write(beside, authority.certificate.public_bytes(Encoding.PEM))
+    if _read_certificate(beside, ANEW).public_key() != authority.certificate.public_key():
+        raise UsageError(f"{beside} is of another authority than the one here; {ANEW}")
+    if _whole(path) and _whole(path.with_suffix(".key")):
+        found = _pair(home, stem, ANEW)
+        with reading(path, "a certificate of this authority", ANEW):
+            found.certificate.verify_directly_issued_by(authority.certificate)
+        return
+    key = ec.generate_private_key(ec.SECP256R1())
     issuer = authority.certificate.subject
-    _write_pair(
-        home,
-        stem,
-        _certificate(role, name, private.public_key(), issuer, authority.key, host),
-        private,
-    )
+    made = _certificate(role, name, key.public_key(), issuer, authority.key, host)
+    _write_pair(home, stem, made, key)
 
 
 def _certificate(
@@ -162,8 +176,48 @@ def _write_pair(
 def _write(path: Path, content: bytes) -> None:
     """Write a file that nobody else may read."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
+    with staged(path, 0o600) as temporary:
+        temporary.write_bytes(content)
+
+
+# ---------------------------------------------------------------- reading them
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file is there and written to its end."""
+    return path.is_file() and b"\n-----END " in path.read_bytes()
+
+
+def _pair(folder: Path, stem: str, remedy: str) -> _Signer:
+    """A certificate and the key that belongs to it.
+
+    Raises:
+        UsageError: If either is missing, damaged, of another kind or expired, or they do not belong together.
+    """
+    path = folder / f"{stem}.pem"
+    made = _Signer(_read_certificate(path, remedy), _read_key(path.with_suffix(".key"), remedy))
+    if made.certificate.public_key() != made.key.public_key():
+        raise UsageError(f"{path} is not the certificate of the key beside it; {remedy}")
+    return made
+
+
+def _read_certificate(path: Path, remedy: str) -> x509.Certificate:
+    with reading(path, "a certificate", remedy):
+        made = x509.load_pem_x509_certificate(path.read_bytes())
+        begins, ends = made.not_valid_before_utc, made.not_valid_after_utc
+        # The library reads of these only when asked.
+        made.public_key(), made.subject
+    if not begins <= datetime.datetime.now(datetime.UTC) <= ends:
+        raise UsageError(f"{path} is valid from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}; {remedy}")
+    return made
+
+
+def _read_key(path: Path, remedy: str) -> ec.EllipticCurvePrivateKey:
+    with reading(path, "a private key", remedy):
+        made = load_pem_private_key(path.read_bytes(), None)
+    if not isinstance(made, ec.EllipticCurvePrivateKey):
+        raise UsageError(f"{path} is a key of another kind than `dpsnn secure keys` makes; {remedy}")
+    return made
 
 
 # ---------------------------------------------------------------- using them
@@ -173,21 +227,35 @@ def context(cluster: Cluster, name: str, server: bool = False) -> ssl.SSLContext
     """TLS 1.3 with the certificate of `name`, demanding one of the other end.
 
     Raises:
-        UsageError: If its files are missing or damaged.
+        UsageError: If its files are missing, damaged, expired or do not belong together.
     """
     home = cluster.keys / name
+    if not (home / "cert.pem").exists():
+        raise UsageError(
+            f"no usable certificate of {name} in {home}; make it with `dpsnn secure keys`"
+        )
+    _pair(home, "cert", ANEW)
+    _read_certificate(home / "ca.pem", ANEW)
     purpose = ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT
     made = ssl.SSLContext(purpose)
     made.minimum_version = ssl.TLSVersion.TLSv1_3
     made.verify_mode = ssl.CERT_REQUIRED
-    try:
+    with reading(home / "cert.pem", "a certificate for TLS", ANEW):
         made.load_cert_chain(home / "cert.pem", home / "cert.key")
         made.load_verify_locations(home / "ca.pem")
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(
-            f"no usable certificate of {name} in {home}; make it with `dpsnn secure keys`"
-        ) from error
     return made
+
+
+def engine_files(cluster: Cluster, rank: int) -> tuple[Path, Path, Path]:
+    """Certificate, key and authority of a worker's engine, whose library would say little of what is wrong with them.
+
+    Raises:
+        UsageError: As for `context`.
+    """
+    home = cluster.keys / worker_name(rank)
+    _pair(home, "engine", ANEW)
+    _read_certificate(home / "engine-ca.pem", ANEW)
+    return home / "engine.pem", home / "engine.key", home / "engine-ca.pem"
 
 
 def identity(connection: ssl.SSLSocket) -> Identity:
