@@ -410,22 +410,12 @@ def test_a_thousand_malformed_messages_cost_nothing(running: Running) -> None:
     running.works()
 
 
-def test_more_connections_than_it_serves_are_closed(running: Running) -> None:
+def test_connections_that_say_nothing_keep_nobody_out(running: Running) -> None:
     address = running.cluster.workers[2]
     held = [socket.create_connection((address.host, address.port), 10) for _ in range(80)]
-    until(lambda: "64 connections are open" in running.log())
+    running.works()
     for connection in held:
         connection.close()
-    until(lambda: _reachable(running.cluster))
-    running.works()
-
-
-def _reachable(cluster: Cluster) -> bool:
-    try:
-        dial(cluster, 2, "client", "client").close()
-        return True
-    except ClusterFailed:
-        return False
 
 
 # ---------------------------------------------------------------- TLS
@@ -650,6 +640,15 @@ def test_the_cluster_stops_when_told(tmp_path: Path) -> None:
         assert made.processes.wait() == 0
         with pytest.raises(ClusterFailed, match="cannot be reached"):
             Client(made.cluster)
+
+
+def test_a_cluster_in_a_folder_with_an_awkward_name(tmp_path: Path) -> None:
+    folder = tmp_path / 'it\'s "here"\n☃ $x'
+    cluster = free_cluster(tls=True, keys=folder / "keys")
+    keys.make(cluster)
+    made = Running(cluster, folder)
+    with made.processes:
+        made.works()
 
 
 def test_a_taken_port_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -178,3 +178,93 @@ def test_ports_of_the_engines_are_beside_those_of_the_workers() -> None:
         7011,
         7012,
     ]
+
+
+ODD = [
+    "it's here", 'say "hi"', "two  blanks ", "new\nline", "tab\tstop", "back\\slash", "\x7fdelete\x01",
+    "ünï ☃ 😀", "$(echo x) `y`", "# no comment", "-dash", "'''", '"""', "=",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    cluster = local_cluster(5000, tls=True, keys=folder / "keys")
+    path = folder / "cluster.toml"
+    path.write_text(to_toml(cluster), encoding="utf-8")
+    assert read(path) == cluster
+
+
+def test_a_folder_that_toml_cannot_name_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not UTF-8; rename that folder"):
+        to_toml(local_cluster(keys=tmp_path / "\udcff"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "damaged or not TOML"),
+        (b"a = " + b"[" * 100_000, "damaged or not TOML"),
+        (b"a = " + b"{b=" * 50_000, "damaged or not TOML"),
+        (b"timeout = " + b"9" * 5_000, "damaged or not TOML"),
+        (b"a = 9999-99-99", "damaged or not TOML"),
+        (b"timeout = nan\n" + WORKERS.encode(), "timeout is nan"),
+        (b"timeout = 1e999\n" + WORKERS.encode(), "timeout is inf"),
+        (b"keys = 'a\\u0000'\n" + WORKERS.encode(), None),
+        (b'keys = "a\\u0000"\n' + WORKERS.encode(), "is no folder"),
+        (WORKERS.replace("'127.0.0.1'", '"a\\u0000b"', 1).encode(), "neither a name nor an addr"),
+        (WORKERS.replace("127.0.0.1", "a" * 64, 1).encode(), "neither a name nor an address"),
+        (WORKERS.replace("127.0.0.1", "", 1).encode(), "neither a name nor an address"),
+        (WORKERS.replace("127.0.0.1", "a b", 1).encode(), "neither a name nor an address"),
+        (WORKERS.replace("4000", "9" * 30, 1).encode(), "is not from 1 to 65535"),
+    ],
+)
+def test_whatever_is_wrong_with_a_file_is_one_line_that_names_it(
+    tmp_path: Path, content: bytes, message: str | None
+) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_bytes(content)
+    if message is None:
+        assert read(path).keys == tmp_path / "a\\u0000"
+        return
+    with pytest.raises(UsageError, match=message) as refused:
+        read(path)
+    assert str(path) in str(refused.value) and len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["serve"], ["query", "--images", "digits"]])
+def test_a_wrong_time_out_is_one_line(
+    words: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("spu", reason="needs the extra [secure]")
+    assert main(["secure", *words, "--timeout", "nan"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "timeout is nan; it must be from 0.1 to 3600" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["serve"], "the workers have ended, and the shares are gone with them"),
+        (["share", "--model", "m"], "share it again"),
+        (["query", "--images", "digits"], "nothing was written: ask again"),
+        (["keys"], "call it again"),
+        (["stop"], "call it again"),
+    ],
+)
+def test_who_interrupts_is_told_what_fits_the_command(
+    words: list[str],
+    told: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(path: str) -> None:
+        raise KeyboardInterrupt
+
+    pytest.importorskip("spu", reason="needs the extra [secure]")
+    monkeypatch.setattr(config, "read", interrupted)
+    assert main(["secure", *words]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line and "epoch" not in line

@@ -16,12 +16,17 @@ from dpsnn.errors import UsageError
 from dpsnn.secure import shares
 from dpsnn.secure.config import PARTIES, Cluster
 from dpsnn.secure.dial import dial
-from dpsnn.secure.messages import Channel, ClusterFailed, Gone, Header, Malformed
+from dpsnn.secure.messages import Channel, ClusterFailed, Gone, Header, Malformed, NotAdmitted
 
 GRACE_SECONDS = 5.0
 """Beyond the cluster's time-out, so that a worker can say what happened before the client gives up."""
 
 AGAIN = "nothing was returned; serve and share it again with `dpsnn secure serve --model NAME`"
+WELL = "nothing was returned, but all workers are there"
+LONGER = "raise --timeout of `serve` and `query` (`timeout` in cluster.toml), or send fewer images at a time"
+
+PROBE_SECONDS = 3.0
+"""For a worker to let us in again."""
 
 PATIENCE_SECONDS = 2.0
 """For the other workers' answers when one has failed."""
@@ -53,7 +58,7 @@ class Client:
     """
 
     def __init__(self, cluster: Cluster, name: str = "client") -> None:
-        self._cluster = cluster
+        self._cluster, self._name = cluster, name
         self._channels: list[Channel] = []
         self._pool = ThreadPoolExecutor(PARTIES)
         try:
@@ -143,7 +148,7 @@ class Client:
                 wait(tasks, PATIENCE_SECONDS)
                 for channel in self._channels:
                     channel.abort()
-        return _all_or_nothing([task.result() for task in tasks])
+        return self._all_or_nothing([task.result() for task in tasks])
 
     def _ask_one(
         self, channel: Channel, kind: str, body: bytes, wanted: str, values: dict[str, Any]
@@ -151,11 +156,14 @@ class Client:
         seconds = self._cluster.timeout + GRACE_SECONDS
         try:
             channel.send(kind, body, seconds, **values)
-            header = channel.receive(wanted, "refused", "failed", seconds=seconds)
-            if header["kind"] != wanted:
-                if header["kind"] == "refused":
+            header = channel.receive(wanted, "refused", "late", "failed", seconds=seconds)
+            match header["kind"]:
+                case "refused":
                     return UsageError(header["reason"])
-                return ClusterFailed(f"{header['reason']}; {AGAIN}")
+                case "late":
+                    return TimeoutError(header["reason"])
+                case "failed":
+                    return ClusterFailed(f"{header['reason']}; {AGAIN}")
             size = 0
             if wanted == "result":
                 size = shares.size((values["batch"], self.model.classes))
@@ -163,17 +171,30 @@ class Client:
         except (Gone, Malformed, TimeoutError) as error:
             return error
 
+    def _all_or_nothing(
+        self, answers: "list[tuple[Header, bytes] | Exception]"
+    ) -> list[tuple[Header, bytes]]:
+        good = [answer for answer in answers if isinstance(answer, tuple)]
+        if len(good) == len(answers):
+            return good
+        # What a worker says of it tells more than a connection that broke.
+        for wanted in (UsageError, ClusterFailed):
+            for answer in answers:
+                if isinstance(answer, wanted):
+                    raise answer
+        bad = [(rank, error) for rank, error in enumerate(answers) if isinstance(error, Exception)]
+        # One that waits in vain closes the others' connections, so it comes before them.
+        rank, error = min(bad, key=lambda pair: not isinstance(pair[1], TimeoutError))
+        raise self._broken(rank, error) from error
 
-def _all_or_nothing(
-    answers: "list[tuple[Header, bytes] | Exception]",
-) -> list[tuple[Header, bytes]]:
-    good = [answer for answer in answers if isinstance(answer, tuple)]
-    if len(good) == len(answers):
-        return good
-    # What a worker says of it tells more than a connection that broke.
-    for wanted in (UsageError, ClusterFailed):
-        for answer in answers:
-            if isinstance(answer, wanted):
-                raise answer
-    rank, error = next((r, a) for r, a in enumerate(answers) if isinstance(a, Exception))
-    raise ClusterFailed(f"worker {rank}: {error}; {AGAIN}") from error
+    def _broken(self, rank: int, error: Exception) -> ClusterFailed:
+        """What to do about an answer that did not come: whether the workers are well shows when they are called again."""
+        for other in range(PARTIES):
+            try:
+                dial(self._cluster, other, "client", self._name, PROBE_SECONDS).close()
+            except NotAdmitted:  # all our places are taken, so it is there
+                pass
+            except ClusterFailed:
+                return ClusterFailed(f"worker {rank}: {error}; {AGAIN}")
+        remedy = LONGER if isinstance(error, TimeoutError) else "ask again"
+        return ClusterFailed(f"worker {rank}: {error}; {WELL}: {remedy}")

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,7 +54,7 @@ def serve(options: argparse.Namespace) -> None:
     require()
     from dpsnn.secure.cluster import LocalCluster
 
-    cluster = config.read(options.config)
+    cluster = _cluster(options)
     if not cluster.local:
         raise UsageError(
             "this cluster is on several machines; start `dpsnn secure worker --rank R` on each"
@@ -67,8 +68,9 @@ def serve(options: argparse.Namespace) -> None:
         limit = f" for {number} requests" if number else ""
         note(f"serving on ports {ports}{limit}; `dpsnn secure stop` or Ctrl-C ends it")
         if options.model:
-            words = ["--model", options.model, "--models_dir", options.models_dir]
-            words += ["--config", str(running.config), *(["--split"] if options.split else [])]
+            # Joined by a sign, so that a name which begins with a dash is not taken for an option.
+            words = [f"--model={options.model}", f"--models_dir={options.models_dir}"]
+            words += [f"--config={running.config}", *(["--split"] if options.split else [])]
             command = [sys.executable, "-m", "dpsnn.cli", "secure", "share", *words]
             if code := subprocess.run(command, check=False).returncode:
                 raise SystemExit(code)
@@ -136,7 +138,7 @@ def query(options: argparse.Namespace) -> Path:
     from dpsnn.secure.client import Client
     from dpsnn.secure.device import Device
 
-    cluster = config.read(options.config)
+    cluster = _cluster(options)
     count = _count(options.count, 1, "count")
     device = Device(Path(options.device)) if options.device else None
     output = Path(options.output)
@@ -222,6 +224,12 @@ def _write(path: Path, scores: np.ndarray, labels: list[int] | None) -> None:
         for position, row in enumerate(scores):
             actual = [labels[position]] if labels else []
             writer.writerow([position, row.argmax(), *actual, *(f"{v:.6g}" for v in row)])
+
+
+def _cluster(options: argparse.Namespace) -> config.Cluster:
+    """The cluster, with the time-out of the command line where one is given."""
+    cluster = config.read(options.config)
+    return cluster if options.timeout is None else replace(cluster, timeout=options.timeout)
 
 
 def _count(value: int, least: int, name: str) -> int:

@@ -16,6 +16,7 @@ engine_port = 4010           # only the other workers' engines connect here
 
 import ipaddress
 import json
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -61,6 +62,11 @@ class Cluster:
             raise UsageError(
                 f"a cluster has {PARTIES} workers, not {len(self.workers)}; name each in a [[workers]]"
             )
+        for worker in self.workers:
+            if not _is_host(worker.host):
+                raise UsageError(f"host {worker.host!r} is neither a name nor an address")
+        if "\0" in str(self.keys):
+            raise UsageError(f"keys {str(self.keys)!r} is no folder")
         ports = [
             (worker.host, port)
             for worker in self.workers
@@ -87,6 +93,14 @@ class Cluster:
     def local(self) -> bool:
         """Whether nothing leaves this machine."""
         return all(on_loopback(worker.host) for worker in self.workers)
+
+
+def _is_host(host: str) -> bool:
+    try:
+        # The system's look-up encodes it so, too, and raises over what it cannot.
+        return re.fullmatch(r"[\w.:%-]+", host) is not None and len(host.encode("idna")) < 256
+    except UnicodeError:
+        return False
 
 
 def on_loopback(host: str) -> bool:

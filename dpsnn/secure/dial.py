@@ -6,14 +6,14 @@ import ssl
 from dpsnn.secure import keys
 from dpsnn.secure.config import Cluster, Seconds
 from dpsnn.secure.keys import Identity
-from dpsnn.secure.messages import Channel, ClusterFailed, Gone, Malformed, Refused
+from dpsnn.secure.messages import Channel, ClusterFailed, Gone, Malformed, NotAdmitted
 
 
 def dial(cluster: Cluster, rank: int, role: str, name: str, seconds: Seconds = 10.0) -> Channel:
     """A connection to worker `rank`, in the given role and, with TLS, with the certificate of `name`.
 
     Raises:
-        ClusterFailed: If it cannot be reached, is another one, or does not let us in.
+        ClusterFailed: If it cannot be reached, is another one, or does not let us in (then it is NotAdmitted).
         UsageError: If there is no certificate of `name`.
     """
     address = cluster.workers[rank]
@@ -38,13 +38,13 @@ def dial(cluster: Cluster, rank: int, role: str, name: str, seconds: Seconds = 1
         channel.send("join", role=role)
         answer = channel.receive("welcome", "refused", seconds=seconds)
         if answer["kind"] == "refused":
-            raise Refused(answer["reason"])
+            raise NotAdmitted(f"{where} does not let {name} in: {answer['reason']}")
         return channel
     except ssl.SSLError as error:
         connection.close()
         reason = getattr(error, "verify_message", "") or error.reason or error
         raise ClusterFailed(f"no TLS with {where}: {reason}") from error
-    except (Gone, Malformed, Refused, TimeoutError) as error:
+    except (Gone, Malformed, TimeoutError) as error:
         connection.close()
         raise ClusterFailed(f"{where} does not let {name} in: {error}") from error
     except BaseException:

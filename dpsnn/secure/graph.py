@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,9 @@ Array = Any
 
 LIMIT = 2**16
 """Of every setting of a layer."""
+
+NUMBERS = 2**26
+"""That a layer may take or give for one example; their share is a gibibyte."""
 
 
 def _conv(x: Array, weights: Sequence[Array], layer: dict[str, Any]) -> Array:
@@ -169,14 +173,29 @@ def output_classes(plan: Sequence[dict[str, Any]], input_shape: Sequence[int]) -
     Raises:
         Malformed: If its layers do not fit one another.
     """
-    shapes = [(1, *input_shape), *check(list(plan))]
-    try:
-        made = jax.eval_shape(forward(plan), *(jax.ShapeDtypeStruct(s, np.float32) for s in shapes))
-    except (TypeError, ValueError, IndexError) as error:
-        raise Malformed("layers that do not fit one another") from error
+    left = check(list(plan))
+    made = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
+    for layer in plan:
+        operation, count, _ = OPS[layer["op"]]
+        weights = [jax.ShapeDtypeStruct(shape, np.float32) for shape in left[:count]]
+        left = left[count:]
+        _bounded(made.shape, layer)
+        try:
+            made = jax.eval_shape(partial(operation, layer=layer), made, weights)
+        except Exception as error:  # of JAX, whose types are not ours to know
+            raise Malformed("layers that do not fit one another") from error
+        _bounded(made.shape, {})
     if len(made.shape) != 2:
         raise Malformed("a network that does not end in scores")
     return int(made.shape[1])
+
+
+def _bounded(shape: Sequence[int], layer: dict[str, Any]) -> None:
+    """Raise Malformed if a layer would hold more numbers than any network has, with the borders that it adds."""
+    names = ("padding", "before", "after", "borders")
+    border = max((np.max(layer[name]) for name in names if name in layer), default=0)
+    if math.prod([*shape[:2], *(size + 2 * int(border) for size in shape[2:])]) > NUMBERS:
+        raise Malformed(f"a layer of more than {NUMBERS} numbers for one example")
 
 
 def compile_graph(

@@ -96,7 +96,9 @@ def _authority(folder: Path, name: str) -> _Signer:
     if not _whole(folder / f"{name}.pem"):
         # A key that has lost its certificate goes on: what it has vouched for stays good.
         kept = folder / f"{name}.key"
-        key = _read_key(kept, ELSEWHERE) if _whole(kept) else ec.generate_private_key(ec.SECP256R1())
+        key = (
+            _read_key(kept, ELSEWHERE) if _whole(kept) else ec.generate_private_key(ec.SECP256R1())
+        )
         made = _certificate("authority", f"dpsnn {name}", key.public_key(), None, key, None)
         _write_pair(folder, name, made, key)
     return _pair(folder, name, ELSEWHERE)
@@ -216,7 +218,9 @@ def _read_key(path: Path, remedy: str) -> ec.EllipticCurvePrivateKey:
     with reading(path, "a private key", remedy):
         made = load_pem_private_key(path.read_bytes(), None)
     if not isinstance(made, ec.EllipticCurvePrivateKey):
-        raise UsageError(f"{path} is a key of another kind than `dpsnn secure keys` makes; {remedy}")
+        raise UsageError(
+            f"{path} is a key of another kind than `dpsnn secure keys` makes; {remedy}"
+        )
     return made
 
 

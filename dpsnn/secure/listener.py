@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from dpsnn.errors import UsageError
 from dpsnn.secure import keys
@@ -27,6 +27,7 @@ QUEUE = 128
 """Connections that the kernel holds until they are accepted."""
 
 
+@runtime_checkable
 class Service(Protocol):
     """What a listener serves; all of it is called in the connection's own thread."""
 
@@ -102,7 +103,10 @@ class Listener:
                     )
                 self._door.enter(connection)
                 threading.Thread(target=self._serve, args=(connection, peer), daemon=True).start()
-            except (OSError, RuntimeError) as error:  # it has gone already, or no thread can be started
+            except (
+                OSError,
+                RuntimeError,
+            ) as error:  # it has gone already, or no thread can be started
                 self._log(f"closed {peer}: {error}")
                 self._door.leave(connection)
                 connection.close()

@@ -50,6 +50,10 @@ class ClusterFailed(WorkFailed):
     """The cluster cannot be reached, broke off or did not answer; nothing partial was returned. Exit code 1."""
 
 
+class NotAdmitted(ClusterFailed):
+    """A worker is there and says why it does not let us in."""
+
+
 # ---------------------------------------------------------------- what a header may hold
 
 
@@ -131,7 +135,9 @@ SCHEMAS: dict[str, dict[str, Check]] = {
     "run": {"id": token},
     "done": {"id": token},
     "drop": {"id": token, "reason": reason},
+    # Why there is nothing: it may not be; it took too long, but the worker goes on; the cluster ends.
     "refused": {"reason": reason},
+    "late": {"reason": reason},
     "failed": {"reason": reason},
 }
 

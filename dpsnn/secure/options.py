@@ -16,11 +16,11 @@ def add_commands(parser: argparse.ArgumentParser, folders: FolderOptions) -> Non
     """
     commands = parser.add_subparsers(metavar="COMMAND", title="the roles")
 
-    def command(name: str, text: str) -> Any:
+    def command(name: str, text: str, resume: str = "; call it again") -> Any:
         made = commands.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
         )
-        made.set_defaults(action=f"dpsnn.secure.commands:{name}", resume="")
+        made.set_defaults(action=f"dpsnn.secure.commands:{name}", resume=resume)
         made.add_argument(
             "--config",
             default="",
@@ -32,6 +32,10 @@ def add_commands(parser: argparse.ArgumentParser, folders: FolderOptions) -> Non
     limit: dict[str, Any] = dict(type=int, default=0, metavar="N")
     limit["help"] = "stop by itself after so many requests [never]"
     model: dict[str, Any] = dict(default="", metavar="NAME", help="the classifier to share")
+    timeout: dict[str, Any] = dict(type=float, default=None, metavar="SECONDS")
+    timeout["help"] = (
+        "after which a query has failed; workers and clients each go by their own [60]"
+    )
     split: dict[str, Any] = dict(action="store_true")
     split["help"] = (
         "share the server half; write the client half, which clients run on their device"
@@ -41,18 +45,29 @@ def add_commands(parser: argparse.ArgumentParser, folders: FolderOptions) -> Non
     made.add_argument("--rank", type=int, required=True, metavar="RANK", help="which: 0, 1 or 2")
     made.add_argument("--num_requests", **limit)
 
-    made = command("serve", "run three workers on this machine")
+    made = command(
+        "serve",
+        "run three workers on this machine",
+        "; the workers have ended, and the shares are gone with them: serve and share again",
+    )
     made.add_argument("--num_requests", **limit)
+    made.add_argument("--timeout", **timeout)
     made.add_argument("--model", **model)
     made.add_argument("--split", **split)
     folders(made, ["models_dir"])
 
-    made = command("share", "share the weights of a classifier among the workers")
+    made = command(
+        "share",
+        "share the weights of a classifier among the workers",
+        "; the workers may have the model or not: share it again",
+    )
     made.add_argument("--model", **model | {"required": True})
     made.add_argument("--split", **split)
     folders(made, ["models_dir"])
 
-    made = command("query", "classify images that no worker sees")
+    made = command(
+        "query", "classify images that no worker sees", "; nothing was written: ask again"
+    )
     made.add_argument(
         "--images",
         required=True,
@@ -76,6 +91,7 @@ def add_commands(parser: argparse.ArgumentParser, folders: FolderOptions) -> Non
     made.add_argument(
         "--client", default="client", metavar="NAME", help="certificate to use [%(default)s]"
     )
+    made.add_argument("--timeout", **timeout)
     made.add_argument(
         "--output",
         default="results/secure/scores.csv",

@@ -52,7 +52,7 @@ def share(cluster: Cluster, model: Converted, pairing: str = "") -> None:
 
     def send(channel: Channel, body: bytes) -> dict[str, Any]:
         channel.send("share", body, cluster.timeout, **header)
-        return channel.receive("shared", "refused", "failed", seconds=cluster.timeout + 5)
+        return channel.receive("shared", "refused", "late", "failed", seconds=cluster.timeout + 5)
 
     try:
         with ThreadPoolExecutor(PARTIES) as pool:
@@ -65,6 +65,11 @@ def share(cluster: Cluster, model: Converted, pairing: str = "") -> None:
     for answer in answers:
         if answer["kind"] == "refused":
             raise UsageError(f"the workers refuse the model: {answer['reason']}")
+        if answer["kind"] == "late":
+            raise ClusterFailed(
+                f"the model is {answer['reason']}, but all workers are there: raise --timeout of `serve` (`timeout` in"
+                " cluster.toml) and share it again"
+            )
         if answer["kind"] == "failed":
             raise ClusterFailed(f"the model is not shared: {answer['reason']}")
 

@@ -6,6 +6,7 @@ them. The engine's state cannot be trusted after an error in it, and a worker th
 shares are gone with it. Then every request is answered by one error, and all workers end: start anew and share again.
 """
 
+import contextlib
 import os
 import queue
 import resource
@@ -15,14 +16,15 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from dpsnn.errors import UsageError
 from dpsnn.orphans import end_with
 from dpsnn.secure import config, graph, shares
-from dpsnn.secure.config import PARTIES, START_SECONDS, Cluster, Seconds
+from dpsnn.secure.config import PARTIES, START_SECONDS, Cluster
 from dpsnn.secure.dial import dial
-from dpsnn.secure.engine import Engine, Model, connect, digest
+from dpsnn.secure.engine import Engine, Model, connect
+from dpsnn.secure.job import Job
 from dpsnn.secure.keys import Identity, worker_name
 from dpsnn.secure.listener import Listener
 from dpsnn.secure.messages import Channel, ClusterFailed, Gone, Header, Malformed, Refused
@@ -42,42 +44,6 @@ KINDS = {
     "worker": ("run", "drop", "stop", "failed"),
 }
 """Role → what it may ask of a worker."""
-
-
-class Answer(NamedTuple):
-    kind: str
-    values: dict[str, Any]
-    body: bytes = b""
-
-
-class Job:
-    """A request of which this worker has its share."""
-
-    def __init__(self, id: str, model: Model, batch: int, body: bytes) -> None:
-        self.id = id
-        self.model = model
-        """To take, or to compute with."""
-        self.batch = batch
-        """Of a query; 0 where a model is shared."""
-        self.body = body
-        self._answer: Answer | None = None
-        self._answered = threading.Event()
-
-    @property
-    def digest(self) -> str:
-        """Equal at all workers if they were told the same."""
-        return digest(self.model, self.batch)
-
-    def answer(self, kind: str, body: bytes = b"", **values: Any) -> None:
-        """The first answer counts."""
-        if self._answer is None:
-            self._answer = Answer(kind, values, body)
-            self._answered.set()
-
-    def wait(self, seconds: Seconds) -> Answer:
-        if self._answered.wait(seconds) and self._answer:
-            return self._answer
-        return Answer("failed", {"reason": f"not computed within {seconds:g} s"})
 
 
 class Worker:
@@ -267,8 +233,14 @@ class Worker:
         self.log("ready")
         self.ready()
         while job := self._next():
-            if job.batch and job.model != self.engine.model:
-                self._drop(job.id, "the model was replaced meanwhile; ask again")
+            reason = ""
+            if job.is_answered:
+                reason = "it has waited too long"
+            elif job.batch and job.model != self.engine.model:
+                reason = "the model was replaced meanwhile; ask again"
+            if reason:
+                job.answer("refused", reason=reason)
+                self._drop(job.id, reason)
                 continue
             self._tell_followers("run", id=job.id)
             self._perform(job)
@@ -419,6 +391,10 @@ def run(cluster: Cluster, rank: int, num_requests: int = 0) -> None:
 
     # Ctrl-C ends it at once, also while the engine computes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Strangers at the engine's port, whom its library does not limit, use up files too.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     listener = Listener(cluster, rank, log)
     try:
         link = connect(cluster, rank)
