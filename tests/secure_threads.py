@@ -1,4 +1,4 @@
-"""Three workers in threads of this process, with an engine that computes nothing: fast, and their inside can be seen."""
+"""Three workers in threads of this process, with an engine that computes nothing: fast, and open to view."""
 
 import threading
 import time

@@ -1,10 +1,6 @@
-"""Who is not known, or sends what is no message, costs nobody else an answer."""
+"""Strangers, silent clients and short time-outs cost nobody else an answer, nor the cluster its life."""
 
-import os
-import random
-import resource
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -22,7 +18,7 @@ from dpsnn.errors import UsageError
 
 pytest.importorskip("spu", reason="needs the extra [secure]")
 
-from secure_cluster import digits, free_cluster, until  # noqa: E402
+from secure_cluster import digits, until  # noqa: E402
 from secure_threads import Threads, guarded_cluster  # noqa: E402
 
 from dpsnn.secure import keys, owner, places  # noqa: E402
@@ -377,7 +373,9 @@ def test_a_minute_of_strangers(tmp_path: Path, count: int, drip: bytes) -> None:
                 waited.append(time.monotonic() - start)
             assert len(owner.status(made.cluster)) == 3
         print(f"{len(waited)} queries of a new client, the slowest took {max(waited):.1f} s")
-        assert len(waited) >= 8 and max(waited) < 20
+        # Beyond what the door holds, everybody waits in turn.
+        assert len(waited) >= (8 if count <= places.STRANGERS else 2)
+        assert max(waited) < (10 if count <= places.STRANGERS else 30)
 
 
 @pytest.mark.slow
@@ -399,8 +397,7 @@ def test_more_batches_than_fit_into_the_time_out(tmp_path: Path) -> None:
         made.works()
         with ThreadPoolExecutor(16) as pool:
             told = set(pool.map(ask, range(16)))
-        print(told)
-        assert "answered" in told and any("within 10 s" in text for text in told)
+        assert any("within 10 s" in text and "all workers are there" in text for text in told)
         assert not any("serve and share" in text for text in told)
         until(lambda: _answers(made))
         assert all(process.poll() is None for process in made.processes.processes)

@@ -188,7 +188,7 @@ class Client:
         raise self._broken(rank, error) from error
 
     def _broken(self, rank: int, error: Exception) -> ClusterFailed:
-        """What to do about an answer that did not come: whether the workers are well shows when they are called again."""
+        """What to do about an answer that did not come: whether the workers are well shows when they are called."""
         for other in range(PARTIES):
             try:
                 dial(self._cluster, other, "client", self._name, PROBE_SECONDS).close()

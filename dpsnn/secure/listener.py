@@ -1,11 +1,11 @@
 """The control port of a worker: who comes is identified, what comes is checked, what is wrong is refused and logged.
 
-Why not gRPC? It installs beside the engine, and 100 silent strangers do not hold it up. But tried on the promises made
-here, it kept four of them only in part (grpcio 1.85, Python): its one limit of requests at a time has no roles, so that
-busy clients shut out the owner; its limit of a message's size has none either, and a message is read whole before the
-service learns who sent it; TLS 1.2 cannot be refused; and a client never sees whose certificate a worker has, only that it
-fits the host, which all three share on one machine. Out of file descriptors, it let a client wait five seconds. Roles,
-sizes, deadlines and identities would be ours again on top of it, and are fewer lines over a socket.
+Why not gRPC? It installs beside the engine, and 100 silent strangers do not hold it up. But tried on the promises
+made here (grpcio 1.85, Python) it falls short of five: its limit of requests at a time knows no roles, so busy clients
+shut out the owner; its limit of a message's size knows none either, and a message is read whole before the service
+learns who sent it; TLS 1.2 cannot be refused; a client never sees whose certificate a worker has, only that it fits
+the host, which all three share on one machine; and out of file descriptors it let a client wait for five seconds.
+Roles, sizes, deadlines and identities would be ours again on top of it, and are fewer lines over a socket.
 """
 
 import secrets

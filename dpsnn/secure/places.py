@@ -1,7 +1,7 @@
 """Who may stand where at a worker's port: strangers at the door, for a moment, and those who are known in their role.
 
-A connection costs a thread and a file descriptor, and anybody can open one. Hence nobody who is not known takes the place
-of anybody who is, no client that of the owner, and no certificate those of all clients.
+A connection costs a thread and a file descriptor, and anybody can open one. Hence no stranger takes the place of
+anybody who is known, no client that of the owner, and no certificate those of all clients.
 """
 
 import socket
