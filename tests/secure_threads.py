@@ -69,8 +69,8 @@ class Threads:
 
 
 def guarded_cluster(folder: Path, **settings: Any) -> Cluster:
-    """Free ports and certificates for `client` and `phone`."""
+    """Free ports and certificates for three clients."""
     cluster = free_cluster(tls=True, keys=folder / "keys", **settings)
-    for name in ("client", "phone"):
+    for name in ("client", "phone", "tablet"):
         keys.make(cluster, name)
     return cluster

@@ -108,6 +108,7 @@ def test_without_the_extra_one_line_says_how_to_install_it(
         (["query"], "required: --images"),
         (["query", "--images", "digits", "--device", "none.ckpt"], "no checkpoint none.ckpt"),
         (["query", "--images", "digits", "--count", "0"], "count is 0"),
+        (["query", "--images", "digits", "--output", "."], "is a folder; name a file in it"),
         (["qery"], "invalid choice"),
         (["keys", "--client", "../x"], "client '../x' is no name"),
     ],

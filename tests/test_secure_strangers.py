@@ -1,5 +1,6 @@
 """Strangers, silent clients and short time-outs cost nobody else an answer, nor the cluster its life."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -21,13 +22,16 @@ pytest.importorskip("spu", reason="needs the extra [secure]")
 from secure_cluster import digits, until  # noqa: E402
 from secure_threads import Threads, guarded_cluster  # noqa: E402
 
-from dpsnn.secure import keys, owner, places  # noqa: E402
+from dpsnn.secure import keys, owner, places, shares  # noqa: E402
 from dpsnn.secure.client import Client  # noqa: E402
+from dpsnn.secure.cluster import LocalCluster  # noqa: E402
 from dpsnn.secure.config import Address, to_toml  # noqa: E402
+from dpsnn.secure.convert import Converted  # noqa: E402
 from dpsnn.secure.dial import dial  # noqa: E402
 from dpsnn.secure.keys import Identity  # noqa: E402
 from dpsnn.secure.messages import Channel, ClusterFailed, Refused  # noqa: E402
 from dpsnn.secure.places import Door, Places  # noqa: E402
+from dpsnn.secure.worker import PENDING  # noqa: E402
 
 
 @pytest.fixture
@@ -266,6 +270,29 @@ def test_who_floods_after_a_refusal_is_left_in_time() -> None:
     right.close()
 
 
+def test_waiting_requests_of_clients_keep_out_no_owner(threads: Threads) -> None:
+    """They wait at worker 0 for shares that no other worker gets."""
+    held = []
+    for number in range(PENDING):
+        name = ("client", "phone")[number % 2]
+        held.append(dial(threads.cluster, 0, "client", name))
+        held[-1].send("query", bytes(shares.size((1, 1, 2, 2))), id=f"{number:032x}", batch=1)
+    until(lambda: len(threads.workers[0]._jobs) == PENDING)
+    with (
+        Client(threads.cluster, "tablet") as client,
+        pytest.raises(UsageError, match="32 requests are waiting"),
+    ):
+        client.scores(np.zeros((1, 1, 2, 2), np.float32))
+    plan = [
+        {"op": "flatten", "weights": []},
+        {"op": "linear", "weights": [[3, 4], [3]]},
+    ]
+    weights = [np.zeros((3, 4), np.float32), np.zeros(3, np.float32)]
+    owner.share(threads.cluster, Converted(plan, weights, (1, 2, 2), 3))
+    for connection in held:
+        connection.close()
+
+
 SERVER = """
 import resource, sys, time
 from dpsnn.secure.config import read
@@ -354,6 +381,24 @@ def test_a_connection_closed_for_its_silence_is_no_failure_of_the_cluster(
 
 
 # ---------------------------------------------------------------- with the engine
+
+
+def test_workers_go_on_when_nobody_reads_what_they_log(tmp_path: Path) -> None:
+    cluster = guarded_cluster(tmp_path)
+    read, write = os.pipe()
+    with os.fdopen(write, "wb") as log, LocalCluster(cluster, tmp_path, log=log) as processes:
+        os.close(read)
+        for address in cluster.workers * 3:
+            with socket.create_connection((address.host, address.port), 5) as connection:
+                connection.sendall(b"rubbish")
+                connection.shutdown(socket.SHUT_WR)
+                try:
+                    while connection.recv(100):
+                        pass
+                except OSError:
+                    pass
+        assert len(owner.status(cluster)) == 3
+        assert all(process.poll() is None for process in processes.processes)
 
 
 @pytest.mark.slow

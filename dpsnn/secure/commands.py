@@ -142,6 +142,8 @@ def query(options: argparse.Namespace) -> Path:
     count = _count(options.count, 1, "count")
     device = Device(Path(options.device)) if options.device else None
     output = Path(options.output)
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder; name a file in it with --output")
     with Client(cluster, options.client) as client:
         public = client.model
         if (public.content == "smashed") != (device is not None):

@@ -192,7 +192,7 @@ class Worker:
                 raise Refused(self._ending)
             if job.id in self._seen:
                 raise Refused("this request was made before: replayed")
-            if len(self._jobs) >= PENDING:
+            if job.batch and len(self._jobs) >= PENDING:  # the owner always gets in
                 raise Refused(f"{PENDING} requests are waiting; try again later")
             self._seen[job.id] = None
             if len(self._seen) > REMEMBERED:
@@ -387,7 +387,9 @@ def run(cluster: Cluster, rank: int, num_requests: int = 0) -> None:
     """
 
     def log(text: str) -> None:
-        print(f"worker {rank}: {text}", file=sys.stderr, flush=True)
+        # Who reads it may have gone, which is no reason to end.
+        with contextlib.suppress(OSError):
+            print(f"worker {rank}: {text}", file=sys.stderr, flush=True)
 
     # Ctrl-C ends it at once, also while the engine computes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
