@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -181,7 +180,7 @@ def output_classes(plan: Sequence[dict[str, Any]], input_shape: Sequence[int]) -
         left = left[count:]
         _bounded(made.shape, layer)
         try:
-            made = jax.eval_shape(partial(operation, layer=layer), made, weights)
+            made = jax.eval_shape(lambda x, w: operation(x, w, layer), made, weights)
         except Exception as error:  # of JAX, whose types are not ours to know
             raise Malformed("layers that do not fit one another") from error
         _bounded(made.shape, {})

@@ -128,10 +128,12 @@ class Listener:
         except (Malformed, Refused) as error:
             self._log(f"refused {peer}: {error}")
             self._tell(channel, str(error))
-        except ssl.SSLError as error:
-            self._log(f"refused {peer}: no valid certificate ({error.reason or 'TLS failed'})")
         except OSError as error:  # a time-out too
-            self._log(f"closed {peer}: {error}")
+            if channel:
+                self._log(f"closed {peer}: {error}")
+            else:
+                reason = getattr(error, "reason", "") or error
+                self._log(f"refused {peer}: no valid certificate ({reason})")
         except Exception as error:
             # Whatever a stranger may have found: it costs one connection.
             self._log(f"closed {peer}: {type(error).__name__} while serving it")
