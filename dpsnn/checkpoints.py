@@ -1,24 +1,24 @@
 """Names, saving and safe loading of checkpoints: the only place that spells paths.
 
-A checkpoint is a dict of plain values and tensors, read with `weights_only` semantics, so that a file from a stranger
-cannot run code. Names are made from its arguments and never parsed back for values.
+A checkpoint is a dict of plain values and tensors, so that a file from a stranger cannot run code, with a digest of it
+all. Names are made from its arguments and never parsed back for values.
 """
 
 import dataclasses
 import glob
 import hashlib
 import inspect
-import pickle
+import re
 import tempfile
-import warnings
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dpsnn.atomic import staged
+from dpsnn import sealed
 from dpsnn.attacks import (
     DecoderAttack,
     FeatureInversion,
@@ -37,35 +37,17 @@ from dpsnn.folders import Folders
 from dpsnn.networks import NETWORKS
 from dpsnn.networks.decoder import DECODERS
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+from dpsnn.stored import (  # noqa: F401  what stands in a checkpoint belongs to this door as well
+    ATTACKER,
+    CLASSIFIER,
+    DEVICE,
+    FORMAT,
+    Stored,
+    digest,
+    read_whole,
+)
 from dpsnn.tensors import Number
 from dpsnn.training import seeded
-
-CLASSIFIER = "classifier"
-ATTACKER = "attacker"
-DEVICE = "device"
-"""The client half of a classifier, as it is given to clients."""
-FORMAT = 1
-
-
-class Stored(NamedTuple):
-    """A checkpoint as read."""
-
-    path: Path
-    arguments: dict[str, Any]
-    """What was asked for: the fields of the spec (for attackers also the digest of the target)."""
-    record: dict[str, Any]
-    """What came of it: epoch, validation value, precision, sources of data, seconds, versions."""
-    weights: dict[str, Tensor]
-
-    @property
-    def stem(self) -> str:
-        return self.path.name.removesuffix(".ckpt")
-
-    @property
-    def digest(self) -> str:
-        """A fingerprint of the weights: equal for equal tensors, whatever else the file says."""
-        return digest(self.weights)
-
 
 # ---------------------------------------------------------------- names
 
@@ -127,6 +109,25 @@ def federated_name(spec: ClassifierSpec, clients: int, mode: str, skew: Number, 
     if drop:
         parts.append(f"_{drop}dropped")
     return "".join(parts)
+
+
+def names_of(
+    kind: type[ClassifierSpec] | type[AttackerSpec], arguments: Mapping[str, Any]
+) -> list[str]:
+    """Every name that these arguments have had, newest first; classifiers' without `_epoch=XX`.
+
+    Args:
+        kind: The spec whose fields they are.
+        arguments: As in a checkpoint; of a federated classifier also the fields `federated_...`.
+    """
+    fields = {field.name for field in dataclasses.fields(kind)}
+    spec: Any = kind(**{key: value for key, value in arguments.items() if key in fields})
+    if kind is AttackerSpec:
+        return [attacker_name(spec)]
+    if "federated_clients" not in arguments:
+        return [classifier_name(spec)]
+    among = (arguments[f"federated_{name}"] for name in ("clients", "mode", "skew", "drop"))
+    return [federated_name(spec, *among)]
 
 
 def attacker_name(spec: AttackerSpec) -> str:
@@ -210,17 +211,6 @@ def all_in(folder: Path) -> list[Path]:
 # ---------------------------------------------------------------- files
 
 
-def digest(weights: dict[str, Tensor]) -> str:
-    """Sixteen hexadecimal digits of the SHA-256 of all tensors with their names."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        total.update(name.encode())
-        total.update(
-            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
-    return total.hexdigest()[:16]
-
-
 def ensure_writable(*folders: Path) -> None:
     """Prove that files can be written to `folders`, before any work is spent; those not there yet are made afterwards.
 
@@ -258,47 +248,19 @@ def save(
     content = dict(
         dpsnn=kind, format=FORMAT, arguments=arguments, record=record, state_dict=weights
     )
-    with staged(path) as temporary:
-        torch.save(content, temporary)
+    sealed.write(path, content)
 
 
 def read(path: Path, kind: str) -> Stored:
     """Read a checkpoint of the given kind without running anything that it may contain.
 
     Raises:
-        UsageError: If it is missing, damaged, not plain tensors and values, not finite, or of another kind.
+        UsageError: If it is missing, damaged, not plain tensors and values, not finite, of another kind or another version,
+            or does not have the name that its arguments spell.
     """
-    try:
-        with warnings.catch_warnings():
-            # torch warns of what is refused below.
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UsageError(f"no checkpoint {path}; train it first") from error
-    except PermissionError as error:
-        raise UsageError(f"{path} may not be read; change its permissions") from error
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"{path} holds more than tensors and plain values, or is no checkpoint; refused: it could run code"
-        ) from error
-    except Exception as error:  # on damaged files torch raises RuntimeError, EOFError, KeyError...
-        raise UsageError(
-            f"{path} is damaged or no checkpoint; delete it and train again"
-        ) from error
-    if not isinstance(content, dict) or content.get("dpsnn") != kind:
-        raise UsageError(f"{path} is not a dpsnn {kind}; use a checkpoint that dpsnn wrote")
-    if content.get("format") != FORMAT:
-        raise UsageError(
-            f"{path} has format {content.get('format')!r}, not {FORMAT}: another version of dpsnn wrote it;"
-            " train it again"
-        )
-    parts: list[Any] = [content.get(key) for key in ("arguments", "record", "state_dict")]
-    stored = Stored(path, *parts)
-    if not _is_whole(stored, kind):
-        raise UsageError(
-            f"{path} is damaged: parts are missing or of the wrong type; train it again"
-        )
+    stored = read_whole(path, kind)
     _require_finite(stored)
+    _check_name(stored, kind)
     return stored
 
 
@@ -312,26 +274,31 @@ def _require_finite(stored: Stored) -> None:
             )
 
 
-NEEDED = {
-    CLASSIFIER: ({"dataset"}, {"epoch", "precision"}),
-    ATTACKER: (
-        {"model", "target"},
-        {"epoch", "precision", "mean_image", "surrogate_source", "surrogate_images"},
-    ),
-    DEVICE: ({"dataset"}, {"pairing", "digest"}),
-}
-"""Arguments and records that are read by name elsewhere."""
+_SPELLED = re.compile(r"\d+noise_\d+nopeek")
+"""Stands in the name of every classifier, and hence of its attackers and its client half."""
 
 
-def _is_whole(stored: Stored, kind: str) -> bool:
-    """Whether everything is there that readers rely on, in plain types."""
-    _, arguments, record, weights = stored
-    return (
-        all(isinstance(part, dict) for part in (arguments, record, weights))
-        and all(isinstance(value, str | int | float | None) for value in arguments.values())
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items())
-        and all(part.keys() >= keys for part, keys in zip((arguments, record), NEEDED[kind]))
-    )
+def _check_name(stored: Stored, kind: str) -> None:
+    """A file in a folder of models, or with a name like theirs, is called what its arguments spell.
+
+    Tables, figures and people go by names: under another's a model would be taken for it. Elsewhere users may call a
+    file what they like.
+    """
+    folders = [folder("").name for folder in (classifiers_dir, attackers_dir, devices_dir)]
+    if stored.path.parent.name not in folders and not _SPELLED.search(stored.path.name):
+        return
+    spec = AttackerSpec if kind == ATTACKER else ClassifierSpec
+    _spec_from(stored, spec)  # in range
+    names = names_of(spec, stored.arguments)
+    if kind == CLASSIFIER:
+        names = [f"{name}_epoch={stored.record['epoch']:02d}" for name in names]
+    elif kind == DEVICE:  # it does not say of which epoch it is
+        epoch = re.search(r"_epoch=\d+", stored.stem)
+        names = [f"{name}{epoch[0] if epoch else '_epoch=XX'}_device" for name in names]
+    if stored.stem not in names:
+        raise UsageError(
+            f"{stored.path} holds the {kind} {names[0]}, which is not what it is called; rename it {names[0]}.ckpt"
+        )
 
 
 def already(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Path | None:
@@ -456,7 +423,8 @@ def _spec_from(stored: Stored, kind: type[ClassifierSpec] | type[AttackerSpec]) 
     for key, value in values.items():
         if type(value) is int and isinstance(0.0, types[key]):
             values[key] = float(value)
-        elif not isinstance(value, types[key]):
+        # True is an int in Python, but no number here.
+        elif not isinstance(value, types[key]) or isinstance(value, bool) != (types[key] is bool):
             raise UsageError(
                 f"{stored.path} has {key}={value!r}, of the wrong type; train it again"
             )
@@ -472,12 +440,11 @@ def load_weights(module: torch.nn.Module, stored: Stored) -> None:
     Raises:
         UsageError: If they do not fit.
     """
-    try:
-        module.load_state_dict(stored.weights)
-    except (RuntimeError, AttributeError, TypeError) as error:
+    if not sealed.fits(module, stored.weights):
         raise UsageError(
             f"{stored.path} does not fit the network that its arguments name; train it again"
-        ) from error
+        )
+    module.load_state_dict(stored.weights)
     module.eval()
 
 
@@ -565,6 +532,11 @@ def load_attacker(
     build = build_attack if spec.attack == "decoder" else build_inversion
     attack = build(spec, target)
     load_weights(attack, stored)
+    if (shape := stored.record["mean_image"].shape) != target.network.image_shape:
+        raise UsageError(
+            f"{stored.path} has a mean image of shape {tuple(shape)}, but its target takes images of shape"
+            f" {tuple(target.network.image_shape)}; train it again"
+        )
     return attack, spec, stored
 
 

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import logging
 import math
-import os
 import signal
 import sys
 import time
@@ -23,6 +22,7 @@ from dpsnn import signals
 from dpsnn.batches import derived_seed
 from dpsnn.errors import Diverged, UsageError
 from dpsnn.memory import keep_memory
+from dpsnn.progress_file import ProgressIO, check
 
 FULL, HALF = "32-true", "bf16-mixed"
 
@@ -121,19 +121,14 @@ class _Interruptible(Callback):
 
 
 class _SaveProgress(Callback):
-    """After every epoch write all that is needed to go on, to a temporary name first."""
+    """After every epoch write all that is needed to go on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        try:
-            trainer.save_checkpoint(temporary)
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        trainer.save_checkpoint(self.path)
 
 
 class Fitted(NamedTuple):
@@ -188,13 +183,16 @@ def fit(
 
     Raises:
         Diverged: If training left the finite numbers in any epoch; no progress is kept, for it would do so again.
-        UsageError: If `progress_file` is damaged.
+        UsageError: If `progress_file` is damaged or that of another training.
         KeyboardInterrupt: If interrupted; the progress up to the last finished epoch is kept.
     """
     keep_memory()
     resolved = resolve_precision(precision)
-    resume = _checked(progress_file)
     best = KeepBest(monitor, mode, patience, first_epoch)
+    callbacks = list(callbacks)
+    resume = progress_file if progress_file and progress_file.exists() else None
+    if resume:
+        check(resume, module, [best, *callbacks])
     extra = [_SaveProgress(progress_file)] if progress_file else []
     _quieten()
     # Trainers and their modules refer to each other: those of earlier trainings, with their data, would pile up.
@@ -224,6 +222,7 @@ def fit(
             enable_progress_bar=sys.stderr.isatty(),
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            plugins=[ProgressIO()],
             reload_dataloaders_every_n_epochs=1,
             log_every_n_steps=50,
         )
@@ -243,19 +242,6 @@ def fit(
     module.to("cpu", memory_format=torch.contiguous_format)
     module.eval()
     return Fitted(best.epoch, best.value, time.monotonic() - start, resolved)
-
-
-def _checked(progress_file: Path | None) -> Path | None:
-    """The file to resume from, if there is one."""
-    if progress_file is None or not progress_file.exists():
-        return None
-    try:
-        torch.load(progress_file, weights_only=True, map_location="cpu")
-    except Exception as error:
-        raise UsageError(
-            f"{progress_file} is damaged; delete it to train from the start"
-        ) from error
-    return progress_file
 
 
 def _run(

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from resealed import change
 
 from dpsnn import checkpoints, cli
 from dpsnn.data import DATASETS, MNIST
@@ -293,9 +294,7 @@ def test_an_attacker_of_a_replaced_model_is_refused(
 ) -> None:
     target = classifier_file(place / "models")
     attacker = attacker_file(place / "models", target)
-    content = torch.load(target, weights_only=True)
-    content["state_dict"]["network.client.1.bias"] += 1
-    torch.save(content, target)
+    change(target, lambda content: content["state_dict"]["network.client.1.bias"].add_(1))
     classifier_file(place / "models", validator=True)
     refused("evaluate_attackers", "attacked another model", target.stem)
     refused(f"plot_attack --model {target.stem} --attacker {attacker.stem}", "another model")

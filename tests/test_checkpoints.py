@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from resealed import change
 from torch import Tensor
 
-from dpsnn import checkpoints
+from dpsnn import checkpoints, sealed
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
 from dpsnn.errors import UsageError
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
@@ -28,7 +29,7 @@ def one_line(raised: pytest.ExceptionInfo[UsageError]) -> str:
 
 
 def write(path: Path, **changes: Any) -> Path:
-    """A small classifier's file with some parts exchanged; None leaves a part out."""
+    """A small classifier's file with some parts exchanged, sealed if it can be; None leaves a part out."""
     content: dict[str, Any] = {
         "dpsnn": CLASSIFIER,
         "format": checkpoints.FORMAT,
@@ -37,7 +38,11 @@ def write(path: Path, **changes: Any) -> Path:
         "state_dict": WEIGHTS,
         **changes,
     }
-    torch.save({key: value for key, value in content.items() if value is not None}, path)
+    content = {key: value for key, value in content.items() if value is not None}
+    try:
+        sealed.write(path, content)
+    except TypeError:
+        torch.save(content, path)
     return path
 
 
@@ -323,8 +328,14 @@ def headless(path: Path) -> None:
         (lambda path: torch.save({"state_dict": WEIGHTS}, path), "not a dpsnn classifier"),
         (lambda path: torch.save(torch.zeros(3), path), "not a dpsnn classifier"),
         (lambda path: write(path, dpsnn=ATTACKER), "not a dpsnn classifier"),
-        (lambda path: write(path, format=2), "format 2, not 1"),
-        (lambda path: write(path, format=None), "format None, not 1"),
+        (lambda path: write(path, format=3), "format 3, not 1 to 2"),
+        (lambda path: write(path, format=0), "format 0, not 1 to 2"),
+        (lambda path: write(path, format=None), "format None, not 1 to 2"),
+        (lambda path: write(path, format=True), "format bool, not 1 to 2"),
+        (lambda path: write(path, format=2.0), "format float, not 1 to 2"),
+        (lambda path: write(path, format=10**100), "format int, not 1 to 2"),
+        (lambda path: write(path, format=10**400), "a number is too large"),
+        (lambda path: write(path, format=torch.tensor([1, 2])), "format Tensor, not 1 to 2"),
         (lambda path: write(path, arguments=None), "parts are missing"),
         (lambda path: write(path, arguments={"noise_scale": 0.5}), "parts are missing"),
         (lambda path: write(path, arguments={"dataset": torch.zeros(2)}), "of the wrong type"),
@@ -383,9 +394,8 @@ def test_an_attacker_with_another_decoders_weights_is_refused(
 ) -> None:
     target = classifier_file(tmp_path)
     path = attacker_file(tmp_path, target)
-    content = torch.load(path, weights_only=True)
-    content["arguments"]["decoder"] = "linear"
-    torch.save(content, path)
+    change(path, lambda content: content["arguments"].update(decoder="linear"))
+    path = path.rename(tmp_path / "a.ckpt")
     with pytest.raises(UsageError, match="does not fit the network") as raised:
         checkpoints.load_attacker(path, checkpoints.load_classifier(target)[0])
     one_line(raised)
@@ -393,9 +403,8 @@ def test_an_attacker_with_another_decoders_weights_is_refused(
 
 def test_a_whole_number_serves_as_a_float(tmp_path: Path, classifier_file: FileMaker) -> None:
     path = classifier_file(tmp_path)
-    content = torch.load(path, weights_only=True)
-    content["arguments"] |= {"nopeek_weight": 1}
-    torch.save(content, path)
+    change(path, lambda content: content["arguments"].update(nopeek_weight=1))
+    path = path.rename(tmp_path / "a.ckpt")
     assert checkpoints.load_classifier(path)[1].nopeek_weight == 1
 
 

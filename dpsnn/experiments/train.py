@@ -1,7 +1,6 @@
 """Train one classifier or one attacker, unless it is there already."""
 
 import contextlib
-import glob
 import math
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import torch
 from filelock import FileLock
 
 from dpsnn import checkpoints, signals
+from dpsnn.atomic import clear_stale
 from dpsnn.attacks import Knowledge
 from dpsnn.batches import to_unit
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER, Stored
@@ -43,9 +43,8 @@ def _alone(folder: Path, name: str, arguments: dict[str, Any]) -> Iterator[Path]
     progress = checkpoints.progress_path(folder, name, arguments)
     checkpoints.ensure_writable(progress.parent)
     with FileLock(progress.with_name(f"{name}.lock")):
-        # What a process killed in the middle of writing left behind.
-        for stale in progress.parent.glob(f"{glob.escape(progress.name)}.*.tmp"):
-            stale.unlink()
+        # What processes killed in the middle of writing left behind.
+        clear_stale(progress.parent)
         yield progress
 
 

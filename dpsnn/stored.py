@@ -1,0 +1,159 @@
+"""What stands in a checkpoint, and what must, before any of it is believed."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dpsnn import sealed
+from dpsnn.errors import UsageError
+from dpsnn.specs import LARGEST, AttackerSpec, ClassifierSpec, plain
+
+CLASSIFIER = "classifier"
+ATTACKER = "attacker"
+DEVICE = "device"
+"""The client half of a classifier, as it is given to clients."""
+
+FORMAT = 2
+"""Raised when arguments are added: files of an earlier format lack them, which means the defaults they came with. Files
+of format 1 carry no digest."""
+
+NEEDED: dict[str, tuple[set[str], dict[str, type]]] = {
+    CLASSIFIER: ({"dataset"}, {"epoch": int, "precision": str}),
+    ATTACKER: (
+        {"model", "target"},
+        {
+            "epoch": int,
+            "precision": str,
+            "mean_image": Tensor,
+            "surrogate_source": str,
+            "surrogate_images": int,
+        },
+    ),
+    DEVICE: ({"dataset"}, {"pairing": str, "digest": str}),
+}
+"""Arguments and records that are read by name elsewhere, and the types of these records."""
+
+RECORDED_NUMBERS = ("best", "seconds", "dp_epsilon", "dp_noise_multiplier", "dp_steps")
+"""Some records hold these as well."""
+
+FEDERATED: dict[str, Any] = {
+    "federated_clients": int,
+    "federated_rounds": int,
+    "federated_local_epochs": int,
+    "federated_skew": float | int,
+    "federated_drop": int,
+    "federated_mode": str,
+}
+"""Further arguments of a classifier that several clients trained, and their types."""
+
+
+class Stored(NamedTuple):
+    """A checkpoint as read."""
+
+    path: Path
+    arguments: dict[str, Any]
+    """What was asked for: the fields of the spec (for attackers also the digest of the target)."""
+    record: dict[str, Any]
+    """What came of it: epoch, validation value, precision, sources of data, seconds, versions."""
+    weights: dict[str, Tensor]
+
+    @property
+    def stem(self) -> str:
+        return self.path.name.removesuffix(".ckpt")
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of the weights: equal for equal tensors, whatever else the file says."""
+        return digest(self.weights)
+
+
+def digest(weights: dict[str, Tensor]) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of all tensors with their names."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        total.update(name.encode())
+        total.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    return total.hexdigest()[:16]
+
+
+def read_whole(path: Path, kind: str) -> Stored:
+    """A checkpoint whose content is what was written, and says what this version understands.
+
+    Raises:
+        UsageError: If not.
+    """
+    if not path.exists():
+        raise UsageError(f"no checkpoint {path}; train it first")
+    content, is_sealed = sealed.read(path, f"a dpsnn {kind}", "delete it and train it again")
+    if content.get("dpsnn") != kind:
+        raise UsageError(f"{path} is not a dpsnn {kind}; use a checkpoint that dpsnn wrote")
+    version = content.get("format")
+    if type(version) is not int or not 1 <= version <= FORMAT:
+        is_short = version is None or (type(version) is int and abs(version) < 10**6)
+        raise UsageError(
+            f"{path} has format {version if is_short else type(version).__name__}, not 1 to {FORMAT}: another version"
+            " of dpsnn wrote it; train it again"
+        )
+    parts = ("arguments", "record", "state_dict")
+    stored = Stored(path, *(content.get(part) for part in parts))  # type: ignore[arg-type]
+    if (
+        content.keys() != {"dpsnn", "format", *parts}
+        or is_sealed != (version > 1)
+        or not _is_whole(stored, kind)
+    ):
+        raise UsageError(
+            f"{path} is damaged: parts are missing or of the wrong type; train it again"
+        )
+    _check_arguments(stored, kind, version)
+    return stored
+
+
+def _is_whole(stored: Stored, kind: str) -> bool:
+    """Whether everything is there that readers rely on, in plain types."""
+    _, arguments, record, weights = stored
+    if not all(isinstance(part, dict) for part in (arguments, record, weights)):
+        return False
+    needed, recorded = NEEDED[kind]
+    texts = [*arguments, *record, *weights, *(v for v in arguments.values() if isinstance(v, str))]
+    return (
+        all(isinstance(text, str) and text.isprintable() for text in texts)
+        and all(isinstance(value, str | int | float | None) for value in arguments.values())
+        and all(isinstance(arguments[k], of) for k, of in FEDERATED.items() if k in arguments)
+        and all(isinstance(weight, Tensor) for weight in weights.values())
+        and arguments.keys() >= needed
+        and all(type(record.get(name)) is expected for name, expected in recorded.items())
+        and all(type(record.get(name, 0)) in (int, float) for name in RECORDED_NUMBERS)
+        and all(0 <= record.get(name, 0) <= LARGEST for name in ("epoch", "surrogate_images"))
+        and ("mean_image" not in recorded or _is_picture(record["mean_image"]))
+    )
+
+
+def _is_picture(image: Tensor) -> bool:
+    """Whether this is one image (C, H, W) with values in [0, 1]."""
+    return (
+        image.dtype == torch.float32
+        and image.dim() == 3
+        and image.numel() > 0
+        and not bool(((image < 0) | (image > 1)).any())
+    )
+
+
+def _check_arguments(stored: Stored, kind: str, version: int) -> None:
+    given = stored.arguments.keys()
+    expected = plain(AttackerSpec() if kind == ATTACKER else ClassifierSpec()).keys()
+    more = {"target"} if kind == ATTACKER else FEDERATED.keys()
+    if unknown := sorted(given - expected - more):
+        raise UsageError(
+            f"{stored.path} has the argument {unknown[0][:40]!r}, which this version of dpsnn does not know and cannot"
+            " heed; use the version that wrote it"
+        )
+    missing = sorted(expected - given if version == FORMAT else ())
+    if given & FEDERATED.keys():
+        missing += sorted(FEDERATED.keys() - given)
+    if missing:
+        raise UsageError(f"{stored.path} lacks the argument {missing[0]!r}; train it again")
