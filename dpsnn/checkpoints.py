@@ -255,8 +255,8 @@ def read(path: Path, kind: str) -> Stored:
     """Read a checkpoint of the given kind without running anything that it may contain.
 
     Raises:
-        UsageError: If it is missing, damaged, not plain tensors and values, not finite, of another kind or another version,
-            or does not have the name that its arguments spell.
+        UsageError: If it is missing, damaged, not plain tensors and values, not finite, of another kind or version, or
+            does not have the name that its arguments spell.
     """
     stored = read_whole(path, kind)
     _require_finite(stored)

@@ -119,8 +119,8 @@ def test_a_table_without_rows_is_filled(path: Path, content: bytes) -> None:
     [
         (b"Model,Acc\na,1\nb\n", "unequal length"),
         (b"Model,Acc\na,1,2\n", "unequal length"),
-        (b'Model,Acc\na,"1\n', "cannot read"),
-        (b"Model,Acc\n\xff\xfe,1\n", "cannot read"),
+        (b'Model,Acc\na,"1\n', "damaged or not a table"),
+        (b"Model,Acc\n\xff\xfe,1\n", "damaged or not a table"),
         (b"Name,Acc\na,1\n", "columns Model"),
         (b"Model,Acc,Acc\na,1,2\n", "each once"),
         (b"my shopping list\n", "columns Model"),
@@ -204,3 +204,74 @@ def test_text_for_people() -> None:
         "plain     98.8  0.8545  inf",
         "both       9.5       -    -",
     ]
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def written(path: Path, text: str) -> list[tables.ReadRow]:
+    path.parent.mkdir()
+    path.write_text(text)
+    return tables.read(path, KEY)
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [("", None), ("98.5", 98.5), ("-1e-9", -1e-9), ("inf", math.inf), ("0", 0.0)],
+)
+def test_a_number_is_read_as_written(path: Path, text: str, value: float | None) -> None:
+    (row,) = written(path, f"Model,Acc\na,{text}\n")
+    assert tables.number(row, "Acc") == value
+    assert tables.number(row, "Other") is None and tables.number(None, "Acc") is None
+
+
+@pytest.mark.parametrize("text", ["nan", "98,5", "9x", "1_000", "True", "٣x", "²"])
+def test_what_is_no_number_is_named_with_its_file_row_and_column(path: Path, text: str) -> None:
+    rows = written(path, f'Model,Acc\na,1\nb,"{text}"\n')
+    with pytest.raises(UsageError) as raised:
+        [tables.number(row, "Acc") for row in rows]
+    line = f"{path}, row 2, column Acc has {text!r}, no number; delete that row and evaluate again"
+    assert str(raised.value) == line
+
+
+def test_a_number_that_must_be_there(path: Path) -> None:
+    (row,) = written(path, "Model,Acc,Empty\na,1,\n")
+    assert tables.numeric(row, "Acc") == 1
+    with pytest.raises(UsageError, match="row 1, column Empty has '', no number"):
+        tables.numeric(row, "Empty")
+    with pytest.raises(UsageError, match="row 1, has no column TestAcc"):
+        tables.numeric(row, "TestAcc")
+
+
+def test_a_column_that_is_not_there_is_named(path: Path) -> None:
+    (row,) = written(path, "Model,Acc\na,1\n")
+    with pytest.raises(UsageError) as raised:
+        row["Dataset"]
+    assert str(raised.value).startswith(f"{path}, row 1, has no column Dataset")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Model,Acc\na\0b,1\n",
+        b"Mod\0el,Acc\na,1\n",
+        b"Model,Acc\n" + b"a" * 200_000 + b",1\n",
+        b'Model,Acc\na,"1\r\n',
+        b"\xef\xbb\xbfModel,Acc\na,1\n",
+    ],
+)
+def test_every_kind_of_damage_is_one_line(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="move it away to start a new") as raised:
+        tables.read(path, KEY)
+    text = str(raised.value)
+    assert str(path) in text and text.splitlines() == [text]
+
+
+def test_a_table_is_not_read_beyond_what_tables_are(path: Path) -> None:
+    path.parent.mkdir()
+    with open(path, "wb") as file:
+        file.truncate(2**36)  # holds nothing, hence takes no place
+    with pytest.raises(UsageError, match="more than 67108864 bytes"):
+        tables.read(path, KEY)

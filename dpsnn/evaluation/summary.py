@@ -126,7 +126,8 @@ def over_seeds(
     for key, members in groups.items():
         line: dict[str, object] = {**dict(zip(settings, key)), "Seeds": len(members)}
         for name in values:
-            numbers = [float(member[name]) for member in members if member.get(name)]
+            cells = [tables.number(member, name) for member in members]
+            numbers = [value for value in cells if value is not None]
             line[name] = mean(numbers) if numbers else None
             line[f"{name}CI"] = interval(numbers)
         summary.append(line)

@@ -9,9 +9,14 @@ from filelock import FileLock
 
 from dpsnn.atomic import staged
 from dpsnn.checkpoints import ensure_writable
-from dpsnn.errors import UsageError
+from dpsnn.errors import UsageError, reading
 
 Row = Mapping[str, object]
+
+LARGEST = 2**26
+"""Bytes of a table; those of thousands of models take a few megabytes."""
+
+NEW = "move it away to start a new table"
 
 CLASSIFIER_KEY = ("Model",)
 ATTACKER_KEY = ("Model", "Attacker")
@@ -40,7 +45,17 @@ def cell(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def read(path: Path, key: Sequence[str] = ()) -> list[dict[str, str]]:
+class ReadRow(dict[str, str]):
+    """A row as read, which knows where it stands."""
+
+    place = ""
+    """The file and the number of the row, from 1, for messages."""
+
+    def __missing__(self, column: str) -> str:
+        raise UsageError(f"{self.place} has no column {column}; delete that row and evaluate again")
+
+
+def read(path: Path, key: Sequence[str] = ()) -> list[ReadRow]:
     """All rows as written; none if there is no such table.
 
     Raises:
@@ -48,21 +63,60 @@ def read(path: Path, key: Sequence[str] = ()) -> list[dict[str, str]]:
     """
     if not path.exists():
         return []
-    try:
+    with reading(path, "a table", NEW):
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"more than {LARGEST} bytes")
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
-            rows, columns = list(reader), list(reader.fieldnames or key)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(
-            f"cannot read {path} ({error}); move it away to start a new table"
-        ) from error
+            rows, columns = [ReadRow(row) for row in reader], list(reader.fieldnames or key)
+    for number_of_row, row in enumerate(rows, 1):
+        row.place = f"{path}, row {number_of_row},"
     if any(None in row or None in row.values() for row in rows):
-        raise UsageError(f"{path} has rows of unequal length; move it away to start a new table")
+        raise UsageError(f"{path} has rows of unequal length; {NEW}")
+    if any("\0" in text for row in (columns, *(row.values() for row in rows)) for text in row):
+        raise UsageError(f"{path} is damaged: it holds bytes that are no text; {NEW}")
     if not set(key) <= set(columns) or len(set(columns)) < len(columns):
         raise UsageError(
             f"{path} is not a table with columns {', '.join(key)}, each once; move it away to start a new one"
         )
     return rows
+
+
+def number(row: Mapping[str, str] | None, column: str) -> float | None:
+    """A cell as a number, which may be infinite; None where the row, the column or the value is missing.
+
+    Raises:
+        UsageError: If the cell holds something else.
+    """
+    text = row.get(column, "") if row else ""
+    if not text:
+        return None
+    try:
+        value = math.nan if "_" in text else float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise _no_number(row, column, text)
+    return value
+
+
+def numeric(row: Mapping[str, str], column: str) -> float:
+    """A cell as a number, which must be there.
+
+    Raises:
+        UsageError: If not.
+    """
+    value = number(row, column)
+    if value is None:
+        raise _no_number(row, column, row[column])  # or there is no such column
+    return value
+
+
+def _no_number(row: Mapping[str, str] | None, column: str, text: str) -> UsageError:
+    place = row.place if isinstance(row, ReadRow) and row.place else "a table,"
+    return UsageError(
+        f"{place} column {column} has {text[:40]!r}, no number; delete that row and evaluate again"
+    )
 
 
 def upsert(path: Path, rows: Sequence[Row], key: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
+from dpsnn.evaluation.tables import number
 from dpsnn.experiments.published import CONTROL, PUBLISHED, Published
 from dpsnn.specs import ClassifierSpec
 from dpsnn.tensors import Number
@@ -36,23 +37,6 @@ class Line(NamedTuple):
     """The honest rows of its attackers, of the KINDS."""
 
 
-def number(row: Row | None, column: str) -> float | None:
-    """A cell as a number; None where the row, the column or the value is missing.
-
-    Raises:
-        UsageError: If the cell holds something else.
-    """
-    text = row.get(column, "") if row else ""
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UsageError(
-            f"column {column} has {text!r}, no number; delete that row and evaluate again"
-        ) from error
-
-
 def best(line: Line, column: str, sign: int) -> tuple[str, Row] | None:
     """The kind and row of the sound attacker that does most harm: largest `sign` × column."""
     scored = [
@@ -66,7 +50,7 @@ def best(line: Line, column: str, sign: int) -> tuple[str, Row] | None:
     return kind, row
 
 
-def _read(path: Path, key: Sequence[str], dataset: str) -> list[dict[str, str]]:
+def _read(path: Path, key: Sequence[str], dataset: str) -> list[tables.ReadRow]:
     return [row for row in tables.read(path, key) if row.get("Dataset") == dataset]
 
 

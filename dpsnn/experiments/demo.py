@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dpsnn.evaluation import tables
+from dpsnn.evaluation.tables import numeric
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.run import plot_attacks, run
 from dpsnn.experiments.train import Folders
@@ -47,23 +48,23 @@ def demo(
     labelled = []
     for label, (_, model, (attack,)) in zip(DEFENCES, trained):
         scores = attackers[attack.name.removesuffix(".ckpt")]
-        accuracy = models[model.name.removesuffix(".ckpt")]["TestAcc"]
-        numbers = {column: float(scores[column]) for column in scores if column in COLUMNS}
-        rows.append({"Defence": label, "TestAcc": float(accuracy), **numbers})
+        accuracy = numeric(models[model.name.removesuffix(".ckpt")], "TestAcc")
+        numbers = {column: numeric(scores, column) for column in scores if column in COLUMNS}
+        rows.append({"Defence": label, "TestAcc": accuracy, **numbers})
         labelled.append((f"{label}\nSSIM {numbers['SSIM']:.2f}", attack))
     floor = {
         "Defence": "floor: no information",
-        "TestAcc": float(models[model.name.removesuffix(".ckpt")]["AccFloor"]),
-        "MSE": float(scores["MSEFloor"]),
-        "SSIM": float(scores["SSIMFloor"]),
-        "ValAccuracy": float(scores["ValAccuracyFloor"]),
+        "TestAcc": numeric(models[model.name.removesuffix(".ckpt")], "AccFloor"),
+        "MSE": numeric(scores, "MSEFloor"),
+        "SSIM": numeric(scores, "SSIMFloor"),
+        "ValAccuracy": numeric(scores, "ValAccuracyFloor"),
         "Epsilon": 0.0,
     }
     ceiling = {
         "Defence": "ceiling: the true image",
         "MSE": 0.0,
         "SSIM": 1.0,
-        "ValAccuracy": float(scores["ValAccuracyCeiling"]),
+        "ValAccuracy": numeric(scores, "ValAccuracyCeiling"),
     }
     rows += [floor, ceiling]
     folder = Path(folders.results_dir)

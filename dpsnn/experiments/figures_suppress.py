@@ -32,12 +32,15 @@ def _suppressed(results: Results, **wanted: Any) -> pd.DataFrame:
         Missing: If there are none.
     """
     path = suppress_table(results.folders.results_dir)
-    rows = pd.DataFrame(tables.read(path)).replace("", None)
+    read = tables.read(path)
+    rows = pd.DataFrame(read).replace("", None)
     if rows.empty:
         raise Missing(f"no results in {path}; run ./main.sh suppress --dataset {results.dataset}")
     names = [measure.column for measure in INVERSION]
     numbers = [f"{name}{part}" for name in names for part in ("", "CI", "Floor")]
     for column in ("SuppressSparsity", "ValAccuracyCeiling", "Seed", *numbers):
+        for row in read:
+            tables.number(row, column)  # says which row has none
         rows[column] = pd.to_numeric(rows[column])
     for name in names:
         rows[f"SE{name}"] = rows[f"{name}CI"] / Z

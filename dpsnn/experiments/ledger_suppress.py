@@ -205,8 +205,8 @@ def section(dataset: str, results_dir: Path) -> str:
     """
     every = tables.read(suppress_table(results_dir), tables.ATTACKER_KEY)
     rows = [row for row in every if row.get("Dataset") == dataset]
-    images = max((int(number(row, "Images") or 0) for row in rows), default=0)
-    top = TOP.format(images=f"{images:,}" if images else "other")
+    images = max((number(row, "Images") or 0 for row in rows), default=0)
+    top = TOP.format(images=f"{images:,.0f}" if images else "other")
     if not rows:
         return f"{top}\nNot run: `./main.sh suppress --dataset {dataset}`.\n"
     usual = [row for row in rows if not row.get("ConstantRate")]

@@ -1,6 +1,7 @@
 """Rows of one data set as the figures and notebooks read them: numbers, one settled meaning per choice."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,23 @@ from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
 from dpsnn.experiments.run import attack_figure
 from dpsnn.experiments.train import Folders
+
+SETTINGS = ["Model", "Dataset", "NoiseScale"]
+MODEL_COLUMNS = [*SETTINGS, "Network", "GaussianStd", "NopeekWeight", "NopeekExponent"]
+ATTACKER_COLUMNS = [
+    *SETTINGS,
+    "Attacker",
+    "Surrogate",
+    "Decoder",
+    "Adaptive",
+    "DataPct",
+    "Queries",
+    "TrainNoiseScale",
+]
+"""Without these no row can be told from another."""
+
+TEXTS = ["Digest", "ValidatorDigest", "Model", "Attacker"]
+"""Digests may consist of figures alone, names of users too."""
 
 
 class Missing(UsageError):
@@ -31,8 +49,8 @@ class Results:
     def __init__(self, folders: Folders, dataset: str) -> None:
         self.folders = folders
         self.dataset = dataset
-        models = self._table(tables.models_table(folders.results_dir))
-        attackers = self._table(tables.attackers_table(folders.results_dir))
+        models = self._table(tables.models_table(folders.results_dir), MODEL_COLUMNS)
+        attackers = self._table(tables.attackers_table(folders.results_dir), ATTACKER_COLUMNS)
         attackers["Kind"] = [
             ("adaptive" if adaptive else "naive") + ("" if decoder == "conv" else f" {decoder}")
             for adaptive, decoder in zip(attackers.Adaptive, attackers.Decoder)
@@ -71,20 +89,19 @@ class Results:
         own = attackers[attackers.Model.isin(rows.Model)].drop(columns="DPNoiseMultiplier")
         return rows, own.merge(rows[["Model", "DPNoiseMultiplier"]], on="Model")
 
-    def _table(self, path: Path) -> pd.DataFrame:
-        rows = tables.read(path)
+    def _table(self, path: Path, needed: Sequence[str]) -> pd.DataFrame:
+        rows = tables.read(path, needed)
         if not rows:
             raise UsageError(f"no results in {path}; run ./main.sh plain --dataset {self.dataset}")
         numbers = pd.DataFrame(rows).replace("", None)
-        for column in numbers.columns.difference(
-            ["Digest", "ValidatorDigest", "Model", "Attacker"]
-        ):
-            try:
+        for column in numbers.columns.difference(TEXTS):
+            values = set(numbers[column].dropna())
+            if values and values <= {"True", "False"}:
+                numbers[column] = numbers[column] == "True"
+            elif not values or any(map(_is_number, values)):
+                for row in rows:
+                    tables.number(row, column)  # one word among numbers is an error
                 numbers[column] = pd.to_numeric(numbers[column])
-            except (ValueError, TypeError):
-                values = set(numbers[column].dropna())
-                if values <= {"True", "False"}:
-                    numbers[column] = numbers[column] == "True"
         chosen = numbers[numbers.Dataset == self.dataset]
         if chosen.empty:
             there = sorted(set(numbers.Dataset))
@@ -126,6 +143,13 @@ class Results:
         if len(paths) < 2:
             raise Missing("the table has no attackers to compare")
         return attack_figure(paths, self.folders, f"{self.dataset}: {title}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False
 
 
 def where(rows: pd.DataFrame, wanted: dict[str, Any]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ Published: LeNet-5 with and without it, attacked from the 120 values behind its 
 sign descent, 30 training images. Here: every cut, that attack and two strong ones, and images nobody trained on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -124,8 +124,8 @@ def suppress_table(results_dir: str | Path) -> Path:
 
 def suppress_row(
     path: Path,
-    attacks: dict[str, dict[str, str]],
-    models: dict[str, dict[str, str]],
+    attacks: Mapping[str, Mapping[str, str]],
+    models: Mapping[str, Mapping[str, str]],
     folders: Folders,
 ) -> dict[str, object]:
     """One attacker on the images on which inversions are scored, beside the floors and what was published.
@@ -138,22 +138,24 @@ def suppress_row(
     """
     stem = path.name.removesuffix(".ckpt")
     known = attacks[stem]
-    row: dict[str, object] = dict(known)
+    row: Mapping[str, object] = known
     # Rows of an earlier version do not say how many images they are of.
-    if not known.get("Images") or int(known["Images"]) > INVERTED:
+    if not 0 < (tables.number(known, "Images") or 0) <= INVERTED:
         validator = folders.classifiers / f"{known['Validator']}.ckpt"
         row = attacker_row(path, folders.models_dir, folders.data_dir, validator, INVERTED)
     model = models[str(row["Model"])]
     shown = {
         name: row[name] for name in ("Model", "Attacker", "Attack", "Cut", "Steps", "Restarts")
     }
-    shown |= {"SuppressSparsity": float(model["SuppressSparsity"] or 0)}
+    shown |= {"SuppressSparsity": tables.number(model, "SuppressSparsity") or 0.0}
     columns = ("Sparsity", "TestAcc", "Network", "Dataset", "LearningRate", "ConstantRate")
     shown |= {name: model.get(name) for name in columns}
     shown |= {"Images": row["Images"], "Seed": row["Seed"]}
     for name in MEASURES:
         shown[name] = row[name]
-        shown[f"{name}CI"] = Z * float(str(row[f"SE{name}"])) if row[f"SE{name}"] else None
+        # Numbers are read as text and measured as such.
+        error = tables.number(known, f"SE{name}") if row is known else row[f"SE{name}"]
+        shown[f"{name}CI"] = None if error is None else Z * float(str(error))
         shown[f"{name}Floor"] = row[f"{name}Floor"]
         if name != "MSE":
             shown[f"{name}Shuffled"] = row[f"{name}Shuffled"]

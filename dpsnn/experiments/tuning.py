@@ -120,8 +120,9 @@ def tuned(
                 r for r in tables.read(table, KEY) if all(r[name] == key[name] for name in KEY)
             )
         # An infinite loss stood for a trial that diverged.
-        if row["ValLoss"] and math.isfinite(loss := float(row["ValLoss"])):
-            results[float(rate)] = (float(row["ValAcc"]), -loss)
+        loss = tables.number(row, "ValLoss")
+        if loss is not None and math.isfinite(loss):
+            results[float(rate)] = (tables.numeric(row, "ValAcc"), -loss)
     if not results:
         raise Diverged(
             f"training diverged with each of the step sizes {list(rates)}; name lower ones"

@@ -235,7 +235,7 @@ def _row(
 
 def _numbers(row: dict[str, str]) -> dict[str, Any]:
     """A row as read, with its numbers as numbers."""
-    return {k: v if k == "Model" else float(v) if v else None for k, v in row.items()}
+    return {k: v if k == "Model" else tables.number(row, k) for k, v in row.items()}
 
 
 def _line(row: dict[str, Any]) -> str:
