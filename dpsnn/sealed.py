@@ -37,7 +37,8 @@ def plain(value: Any) -> Any:
         return tuple(plain(item) for item in value)
     if value is None or isinstance(value, bool):
         return value
-    for kind in (int, float, str, bytes):
+    kinds: tuple[type, ...] = (int, float, str, bytes)
+    for kind in kinds:
         if isinstance(value, kind):
             return kind(value)
     raise TypeError(f"{type(value).__name__} is no plain value")

@@ -22,7 +22,7 @@ from dpsnn import signals
 from dpsnn.batches import derived_seed
 from dpsnn.errors import Diverged, UsageError
 from dpsnn.memory import keep_memory
-from dpsnn.progress_file import ProgressIO, check
+from dpsnn.progress_file import ProgressIO, Resumed
 
 FULL, HALF = "32-true", "bf16-mixed"
 
@@ -191,8 +191,7 @@ def fit(
     best = KeepBest(monitor, mode, patience, first_epoch)
     callbacks = list(callbacks)
     resume = progress_file if progress_file and progress_file.exists() else None
-    if resume:
-        check(resume, module, [best, *callbacks])
+    resumed = [Resumed(resume, module, [best, *callbacks])] if resume else []
     extra = [_SaveProgress(progress_file)] if progress_file else []
     _quieten()
     # Trainers and their modules refer to each other: those of earlier trainings, with their data, would pile up.
@@ -215,6 +214,7 @@ def fit(
                 best,
                 _SeedEpochs(seed),
                 *callbacks,
+                *resumed,
                 *extra,
                 *_progress_bar(),
             ],

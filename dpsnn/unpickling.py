@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,6 +104,10 @@ def _parameter(data: Any, grad: Any, hooks: Any) -> Any:
     return data
 
 
+def _no_bytes() -> bytes:
+    return b""
+
+
 def _bytes(text: str, code: str) -> bytes:
     return text.encode({"latin1": code}[code])
 
@@ -112,6 +117,7 @@ _CALLED: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "_codecs.encode": _bytes,
+    "__builtin__.bytes": _no_bytes,
 }
 
 
@@ -136,7 +142,7 @@ def _unpickled(content: bytes) -> Any:
         if opcode.name not in _OPCODES:
             raise Forbidden(opcode.name)
         # The memo is an array as long as its largest index.
-        if opcode.name.endswith("BINPUT") and argument > len(content):
+        if opcode.name.endswith("BINPUT") and int(argument or 0) > len(content):
             raise ValueError("its description is wrong")
     return _Unpickler(io.BytesIO(content)).load()
 
@@ -207,7 +213,7 @@ class _Maker:
         if 0 not in size and last >= storage.length:
             raise ValueError("a tensor is larger than its storage")
         empty = torch.empty(0, dtype=storage.dtype)
-        tensor = empty.set_(self._storage(storage), offset, size, stride)  # type: ignore[call-overload]
+        tensor = empty.set_(self._storage(storage), offset, size, stride)
         self.bytes -= tensor.nbytes
         if self.bytes < 0:
             raise ValueError("its tensors are larger than the file")
@@ -219,11 +225,11 @@ class _Maker:
         if storage.key not in self.storages:
             entry = self.archive.getinfo(f"{self.folder}/data/{storage.key}")
             raw = torch.empty(entry.file_size, dtype=torch.uint8)
-            view, start = memoryview(raw.numpy()), 0
+            view, start = raw.numpy(), 0
             # In parts, which saves a copy of the whole; its checksum is compared at the end.
             with self.archive.open(entry) as content:
                 while part := content.read(_PART):
-                    view[start : start + len(part)] = part
+                    view[start : start + len(part)] = np.frombuffer(part, np.uint8)
                     start += len(part)
             self.storages[storage.key] = raw.untyped_storage()
         found = self.storages[storage.key]

@@ -75,7 +75,7 @@ def training(row: Row) -> Training:
     )
 
 
-def published_rows(dataset: str, published_dir: Path) -> list[dict[str, str]]:
+def published_rows(dataset: str, published_dir: Path) -> list[tables.ReadRow]:
     """Our rows of published statistics, the controls included."""
     return _read(tables.published_table(published_dir), tables.CLASSIFIER_KEY, dataset)
 
