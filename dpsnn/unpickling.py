@@ -23,7 +23,7 @@ LARGEST = 2**31
 """Bytes of a file."""
 LARGEST_PICKLE = 2**20
 """Bytes of its pickle, which names the tensors and does not hold them: a few kilobytes in truth."""
-MOST_VALUES = 200_000
+MOST_VALUES = 50_000
 """Values, those that stand in several places counted in each."""
 DEEPEST = 32
 """Containers within one another."""
