@@ -1,17 +1,16 @@
-"""Names, saving and safe loading of checkpoints: the only place that spells paths.
+"""Finding, saving and safe loading of checkpoints: the only place that spells paths.
 
 A checkpoint is a dict of plain values and tensors, so that a file from a stranger cannot run code, with a digest of it
-all. Names are made from its arguments and never parsed back for values.
+all. `dpsnn.names` says what it is called.
 """
 
+import contextlib
 import dataclasses
 import glob
 import hashlib
 import inspect
 import re
 import tempfile
-from collections.abc import Mapping
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,15 @@ from dpsnn.defences.dp_sgd import DPSGD
 from dpsnn.defences.suppression import Suppression
 from dpsnn.errors import UsageError, choose
 from dpsnn.folders import Folders
+from dpsnn.names import (  # noqa: F401  what files are called belongs to this door as well
+    Kind,
+    attacker_name,
+    classifier_name,
+    federated_name,
+    names_of,
+    settled,
+    spell,
+)
 from dpsnn.networks import NETWORKS
 from dpsnn.networks.decoder import DECODERS
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
@@ -49,112 +57,7 @@ from dpsnn.stored import (  # noqa: F401  what stands in a checkpoint belongs to
 from dpsnn.tensors import Number
 from dpsnn.training import seeded
 
-# ---------------------------------------------------------------- names
-
-
-def spell(number: Number) -> str:
-    """A number without its decimal point: 0.5 → `05`, 1.0 → `10`, 0.05 → `005`, 0 → `00`."""
-    digits = format(Decimal(repr(float(number) + 0.0)), "f")  # + 0.0: -0.0 is 0 too
-    return digits.replace(".", "") if "." in digits else f"{digits}0"
-
-
-def classifier_name(spec: ClassifierSpec) -> str:
-    """File name without `_epoch=XX.ckpt`; anything that is not the default adds a token."""
-    parts = [
-        "attack_validation_" if spec.validator else "",
-        f"{spec.dataset}_{spell(spec.noise_scale)}noise_{spell(spec.nopeek_weight)}nopeek",
-    ]
-    if spec.nopeek_weight and spec.nopeek_exponent != 1:
-        parts.append(f"_exp{format(Decimal(repr(spec.nopeek_exponent)).normalize(), 'f')}")
-    if spec.nopeek_weight and spec.nopeek_clean:
-        parts.append("_clean")
-    if spec.gaussian_std:
-        parts.append(f"_{spell(spec.gaussian_std)}gaussian")
-    if spec.dp_noise_multiplier:
-        parts.append(f"_{spell(spec.dp_noise_multiplier)}dpsgd")
-    elif spec.private:
-        parts.append("_dpsgd")
-    if spec.dp_coupled:
-        parts.append("_coupled")
-    if spec.dp_target_epsilon:
-        parts.append(f"_eps{spell(spec.dp_target_epsilon)}")
-    if spec.suppress_sparsity:
-        parts.append(f"_suppress{spell(spec.suppress_sparsity)}")
-    if spec.network != ClassifierSpec.network and not spec.validator:
-        parts.append(f"_{spec.network}")
-    if spec.cut:
-        parts.append(f"_{spec.cut}cut")
-    if spec.norm:
-        parts.append(f"_{spec.norm}norm")
-    if spec.dropout is not None:
-        parts.append(f"_{spell(spec.dropout)}dropout")
-    if spec.sgd_momentum is not None:
-        parts.append(f"_{spell(spec.sgd_momentum)}sgd")
-    if spec.constant_rate:
-        parts.append("_constantrate")
-    if spec.fixed_order:
-        parts.append("_fixedorder")
-    if spec.seed:
-        parts.append(f"_seed{spec.seed}")
-    return "".join(parts)
-
-
-def federated_name(spec: ClassifierSpec, clients: int, mode: str, skew: Number, drop: int) -> str:
-    """File name, without `_epoch=XX.ckpt`, of a classifier that several clients trained; the usual mode is `secure`."""
-    parts = [classifier_name(spec), f"_federated{clients}"]
-    if mode != "secure":
-        parts.append(mode)
-    if skew:
-        parts.append(f"_{spell(skew)}skew")
-    if drop:
-        parts.append(f"_{drop}dropped")
-    return "".join(parts)
-
-
-def names_of(
-    kind: type[ClassifierSpec] | type[AttackerSpec], arguments: Mapping[str, Any]
-) -> list[str]:
-    """Every name that these arguments have had, newest first; classifiers' without `_epoch=XX`.
-
-    Args:
-        kind: The spec whose fields they are.
-        arguments: As in a checkpoint; of a federated classifier also the fields `federated_...`.
-    """
-    fields = {field.name for field in dataclasses.fields(kind)}
-    spec: Any = kind(**{key: value for key, value in arguments.items() if key in fields})
-    if kind is AttackerSpec:
-        return [attacker_name(spec)]
-    if "federated_clients" not in arguments:
-        return [classifier_name(spec)]
-    among = (arguments[f"federated_{name}"] for name in ("clients", "mode", "skew", "drop"))
-    return [federated_name(spec, *among)]
-
-
-def attacker_name(spec: AttackerSpec) -> str:
-    """File name without `.ckpt`; `spec.model` is the classifier's with its epoch."""
-    parts = [f"{spec.surrogate}_attacker"]
-    if spec.attack != AttackerSpec.attack:
-        parts.append(f"_{spec.attack}")
-    if spec.naive:
-        parts.append("_naive")
-    if spec.decoder != AttackerSpec.decoder:
-        parts.append(f"_{spec.decoder}")
-    if spec.cut:
-        parts.append(f"_{spec.cut}cut")
-    if spec.steps is not None:
-        parts.append(f"_{spec.steps}steps")
-    if spec.restarts is not None:
-        parts.append(f"_{spec.restarts}restarts")
-    if spec.queries != 1:
-        parts.append(f"_{spec.queries}queries")
-    if spec.data_pct != 100:
-        parts.append(f"_{spec.data_pct}datapct")
-    if spec.seed:
-        parts.append(f"_seed{spec.seed}")
-    parts.append(f"_model<{spec.model}>")
-    if spec.model_noise is not None:
-        parts.append(f"_set{spell(spec.model_noise)}noise")
-    return "".join(parts)
+# ---------------------------------------------------------------- places
 
 
 def classifiers_dir(models_dir: str | Path) -> Path:
@@ -179,8 +82,31 @@ def _epochs_of(folder: Path, name: str) -> list[Path]:
     return sorted(folder.glob(f"{glob.escape(name)}_epoch=*.ckpt"))
 
 
+def _spec_type(kind: str) -> Kind:
+    return AttackerSpec if kind == ATTACKER else ClassifierSpec
+
+
+def _called_once(folder: Path, stem: str, kind: str) -> list[Path]:
+    """Files of a folder whose arguments have, or once had, the name `stem`, with or without `_epoch=XX`."""
+    begin = re.match(".*?_attacker" if kind == ATTACKER else ".*?nopeek", stem)
+    if begin is None:
+        return []
+    found = []
+    # Names begin with what they always said, hence only these are read.
+    for path in sorted(folder.glob(f"{glob.escape(begin[0])}*.ckpt")):
+        with contextlib.suppress(UsageError):  # what is no checkpoint has no other name
+            names = names_of(_spec_type(kind), read(path, kind).arguments)
+            epoch = re.search(r"(_epoch=\d+)?\.ckpt$", path.name)
+            ends = ("", epoch[1] or "") if epoch and kind == CLASSIFIER else ("",)
+            if stem in (f"{name}{end}" for name in names for end in ends):
+                found.append(path)
+    return found
+
+
 def find(folder: Path, name: str, kind: str) -> Path:
     """The checkpoint called `name`: with or without `.ckpt`, and without `_epoch=XX` where one file alone fits.
+
+    Where there is none, the one whose arguments would have had that name in an earlier version.
 
     Raises:
         UsageError: If there is none or more than one.
@@ -190,7 +116,7 @@ def find(folder: Path, name: str, kind: str) -> Path:
     given = given if given.name.endswith(".ckpt") else given.with_name(f"{given.name}.ckpt")
     if given.is_file():
         return given
-    fitting = _epochs_of(given.parent, stem)
+    fitting = _epochs_of(given.parent, stem) or _called_once(given.parent, stem, kind)
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -301,30 +227,51 @@ def _check_name(stored: Stored, kind: str) -> None:
         )
 
 
+def _files(folder: Path, name: str, kind: str) -> list[Path]:
+    """Files of that name: of a classifier one for each epoch in which a training may have ended."""
+    if kind == CLASSIFIER:
+        return _epochs_of(folder, name)
+    return [path for path in [folder / f"{name}.ckpt"] if path.exists()]
+
+
 def already(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Path | None:
-    """The finished checkpoint of exactly these arguments, if there is one.
+    """The finished checkpoint of exactly these arguments, if there is one, also under a name of an earlier version.
+
+    Arguments that say nothing beside the others (`dpsnn.names.settled`) may differ.
 
     Raises:
         UsageError: If the name is taken by other arguments (1.05 and 10.5 are both spelled `105`).
     """
-    candidates = _epochs_of(folder, name) if kind == CLASSIFIER else [folder / f"{name}.ckpt"]
-    for path in candidates:
-        if not path.exists():
-            continue
-        # An option that the file does not know yet had its default.
-        defaults = plain(ClassifierSpec() if kind == CLASSIFIER else AttackerSpec())
-        stored = {**defaults, **read(path, kind).arguments}
-        differing = sorted(
-            key for key in {**stored, **arguments} if stored.get(key) != arguments.get(key)
-        )
-        if not differing:
-            return path
-        key = differing[0]
-        raise UsageError(
-            f"{path} exists with {key}={stored.get(key)!r}, not {arguments.get(key)!r}"
-            f"{f' (and {len(differing) - 1} more)' if len(differing) > 1 else ''};"
-            " name another --models_dir or move it away: it is not overwritten"
-        )
+    spec = _spec_type(kind)
+    wanted = settled(spec, arguments)
+    for each in dict.fromkeys((name, *names_of(spec, arguments))):
+        for path in _files(folder, each, kind):
+            stored = settled(spec, read(path, kind).arguments)
+            differing = sorted(k for k in {**stored, **wanted} if stored.get(k) != wanted.get(k))
+            if not differing:
+                return path
+            if each != name:
+                continue  # of an earlier version, when other arguments had this name as well
+            key = differing[0]
+            raise UsageError(
+                f"{path} exists with {key}={stored.get(key)!r}, not {wanted.get(key)!r}"
+                f"{f' (and {len(differing) - 1} more)' if len(differing) > 1 else ''};"
+                " name another --models_dir or move it away: it is not overwritten"
+            )
+    return None
+
+
+def attacker_file(folder: Path, spec: AttackerSpec) -> Path | None:
+    """The file of an attacker whose `model` and `surrogate` are known, if there is one, whatever target it met."""
+    wanted = plain(spec)
+    newest, *earlier = names_of(AttackerSpec, wanted)
+    if (path := folder / f"{newest}.ckpt").exists():
+        return path
+    for name in earlier:
+        if (path := folder / f"{name}.ckpt").exists():
+            stored = settled(AttackerSpec, read(path, ATTACKER).arguments)
+            if settled(AttackerSpec, wanted).items() <= stored.items():
+                return path
     return None
 
 
@@ -417,9 +364,10 @@ def recut(classifier: SplitClassifier, spec: ClassifierSpec, cut: str) -> None:
     classifier.network = network
 
 
-def _spec_from(stored: Stored, kind: type[ClassifierSpec] | type[AttackerSpec]) -> Any:
+def _spec_from(stored: Stored, kind: Kind) -> Any:
     types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(kind)}
-    values = {key: value for key, value in stored.arguments.items() if key in types}
+    whole = settled(kind, stored.arguments)
+    values = {key: value for key, value in whole.items() if key in types}
     for key, value in values.items():
         if type(value) is int and isinstance(0.0, types[key]):
             values[key] = float(value)

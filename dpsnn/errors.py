@@ -1,10 +1,11 @@
 """The exceptions that are shown as a single line, never as a traceback: bad input, and work that failed."""
 
 import contextlib
+import difflib
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,21 +24,38 @@ class Diverged(UsageError):
     """Training left the finite numbers."""
 
 
+def nearest(word: str, allowed: Iterable[str]) -> list[str]:
+    """What a mistyped word may have meant: whatever it begins, in any case, else the one that is most like it."""
+    known = sorted(allowed)
+    lower = word.lower()
+    if begun := [name for name in known if lower and name.lower().startswith(lower)]:
+        return begun[:3]
+    close = difflib.get_close_matches(lower, [name.lower() for name in known], n=1)
+    return [name for name in known if name.lower() in close]
+
+
+def meant(word: str, allowed: Iterable[str]) -> str:
+    """The end of a line about an unknown word: `; did you mean noise?`, or nothing."""
+    close = nearest(word, allowed)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
 def choose(registry: Mapping[str, T], name: str, kind: str) -> T:
     """Look `name` up in a registry.
 
     Raises:
         UsageError: If it is not there; the line lists what is.
     """
-    if name not in registry:
-        raise UsageError(f"unknown {kind} {name!r}; choose from {sorted(registry)}")
+    one_of(name, registry, kind)
     return registry[name]
 
 
 def one_of(value: str, allowed: Collection[str], kind: str) -> None:
     """Raise UsageError unless `value` is among `allowed`."""
     if value not in allowed:
-        raise UsageError(f"unknown {kind} {value!r}; choose from {sorted(allowed)}")
+        raise UsageError(
+            f"unknown {kind} {value!r}; choose from {sorted(allowed)}{meant(value, allowed)}"
+        )
 
 
 def regular(path: str | Path) -> None:

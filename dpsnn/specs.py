@@ -20,9 +20,19 @@ ACCOUNTANTS = ("rdp", "prv", "gdp")
 Lee & Wutschitz 2021); `gdp`: a limit for many steps that can be too low (Bu et al. 2020)."""
 
 
-def option(default: Any, text: str) -> Any:
-    """A dataclass field with the line that `--help` shows for it."""
-    return field(default=default, metadata={"help": text})
+WHOLE_PERCENT = "a whole percentage from 1 to 100; 50 is half"
+
+
+def option(default: Any, text: str, group: str = "", wanted: str = "") -> Any:
+    """A dataclass field with what `--help` shows for it.
+
+    Args:
+        default: Of the field, and of the option.
+        text: A line.
+        group: Heading under which the option stands.
+        wanted: What is said to who gives no number of the right kind.
+    """
+    return field(default=default, metadata={"help": text, "group": group, "wanted": wanted})
 
 
 LARGEST = 2**31 - 1
@@ -42,6 +52,14 @@ def _check_count(spec: object, name: str, *, least: int) -> None:
         raise UsageError(
             f"{name} is {value!r}; it must be a whole number from {least} to {LARGEST}"
         )
+
+
+def _check_share(spec: object, name: str) -> None:
+    value = getattr(spec, name)
+    if value is None or 0 <= value < 1:
+        return
+    percent = f"; {value} % is {value / 100:g}" if 1 <= value < 100 else ""
+    raise UsageError(f"{name} is {value}; it is a share and must be from 0 to below 1{percent}")
 
 
 def _check_common(spec: Any) -> None:
@@ -142,10 +160,8 @@ class ClassifierSpec:
         for name in ("dp_max_grad_norm", "dp_delta"):
             _check_number(self, name, positive=True)
         one_of(self.norm, NORMS, "norm")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout is {self.dropout}; it must be from 0 to below 1")
-        if self.sgd_momentum is not None and not 0 <= self.sgd_momentum < 1:
-            raise UsageError(f"sgd_momentum is {self.sgd_momentum}; it must be from 0 to below 1")
+        _check_share(self, "dropout")
+        _check_share(self, "sgd_momentum")
         one_of(self.dp_accountant, ACCOUNTANTS, "dp_accountant")
         if self.dp_delta >= 1:
             raise UsageError(f"dp_delta is {self.dp_delta}; it must be below 1 / training images")
@@ -174,10 +190,7 @@ class ClassifierSpec:
             raise UsageError("a validator judges clean images: train it without any defence")
 
     def _check_suppression(self) -> None:
-        if not 0 <= self.suppress_sparsity < 1:
-            raise UsageError(
-                f"suppress_sparsity is {self.suppress_sparsity}; it must be from 0 to below 1"
-            )
+        _check_share(self, "suppress_sparsity")
         _check_number(self, "suppress_noise")
         for name in ("suppress_start_epoch", "suppress_end_epoch", "suppress_mask_times"):
             if getattr(self, name) is None:
@@ -227,7 +240,9 @@ class AttackerSpec:
         None, "Laplace scale the target uses now, if not the one it was trained with; 0 is none"
     )
     surrogate: str = option("", "images the attacker owns (default: the target's data set)")
-    data_pct: int = option(100, "percentage of its images that the attacker uses, 1 to 100")
+    data_pct: int = option(
+        100, "percentage of its images that the attacker uses, 1 to 100", wanted=WHOLE_PERCENT
+    )
     decoder: str = option(
         "conv", "conv (with ReLUs), linear (Titcombe et al.) or deconv (published for Omniglot)"
     )
@@ -265,13 +280,17 @@ class AttackerSpec:
                     f"{name} says nothing about the attack {self.attack}, only about {' and '.join(attacks)};"
                     " leave it out"
                 )
+        if self.attack != AttackerSpec.attack:
+            for name in ("decoder", "max_epochs", "batch_size"):
+                if getattr(self, name) != getattr(AttackerSpec, name):
+                    raise UsageError(
+                        f"{name} says nothing about the attack {self.attack}, which learns no decoder; leave it out"
+                    )
         if self.model_noise is not None:
             _check_number(self, "model_noise")
         _check_count(self, "queries", least=1)
-        if not 1 <= self.data_pct <= 100:
-            raise UsageError(
-                f"data_pct is {self.data_pct}; it must be a whole number from 1 to 100"
-            )
+        if not 1 <= self.data_pct <= 100 or not isinstance(self.data_pct, int):
+            raise UsageError(f"data_pct is {self.data_pct}; it must be {WHOLE_PERCENT}")
 
 
 def plain(spec: ClassifierSpec | AttackerSpec) -> dict[str, Any]:

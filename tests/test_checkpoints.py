@@ -1,5 +1,6 @@
 """Names are fixed, files are whole or absent, and a stranger's file is data, never code."""
 
+import dataclasses
 import os
 import pickle
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch import Tensor
 from dpsnn import checkpoints, sealed
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
 from dpsnn.errors import UsageError
+from dpsnn.names import names_of, settled
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 
 WEIGHTS = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3)}
@@ -102,6 +104,46 @@ def test_a_number_loses_its_decimal_point(number: float, spelled: str) -> None:
             {"noise_scale": 1.0, "gaussian_std": 0.1, "nopeek_weight": 0.05, "seed": 1},
             "digits_10noise_005nopeek_01gaussian_seed1",
         ),
+        ({"max_epochs": 20}, "digits_00noise_00nopeek_20epochs"),
+        ({"learning_rate": 0.005}, "digits_00noise_00nopeek_0005rate"),
+        ({"learning_rate": 1e-5}, "digits_00noise_00nopeek_000001rate"),
+        ({"batch_size": 32}, "digits_00noise_00nopeek_32batch"),
+        (
+            {
+                "dp_target_epsilon": 8.0,
+                "fixed_order": False,
+                "constant_rate": True,
+                "max_epochs": 60,
+                "learning_rate": 1.0,
+                "batch_size": 4,
+                "seed": 2,
+            },
+            "digits_00noise_00nopeek_dpsgd_eps80_constantrate_60epochs_10rate_4batch_seed2",
+        ),
+        (
+            {
+                "dp_noise_multiplier": 1.0,
+                "dp_max_grad_norm": 0.5,
+                "dp_delta": 1e-6,
+                "dp_accountant": "prv",
+            },
+            "digits_00noise_00nopeek_10dpsgd_05clip_0000001delta_prv",
+        ),
+        (
+            {
+                "suppress_sparsity": 0.9,
+                "suppress_start_epoch": 2,
+                "suppress_end_epoch": 5,
+                "suppress_mask_times": 100,
+                "suppress_noise": 0.0,
+                "max_epochs": 6,
+            },
+            "digits_00noise_00nopeek_suppress09_from2_to5_100rounds_00masknoise_6epochs",
+        ),
+        (
+            {"validator": True, "max_epochs": 60, "batch_size": 10},
+            "attack_validation_digits_00noise_00nopeek_60epochs_10batch",
+        ),
     ],
 )
 def test_classifier_name(arguments: dict[str, Any], name: str) -> None:
@@ -132,11 +174,197 @@ def test_classifier_name(arguments: dict[str, Any], name: str) -> None:
             {"model": "mnist_05noise_01nopeek_epoch=08", "model_noise": 1.0},
             "mnist_attacker_model<mnist_05noise_01nopeek_epoch=08>_set10noise",
         ),
+        ({"max_epochs": 100}, "mnist_attacker_100epochs_model<M>"),
+        ({"learning_rate": 0.003}, "mnist_attacker_0003rate_model<M>"),
+        ({"batch_size": 128, "seed": 1}, "mnist_attacker_128batch_seed1_model<M>"),
+        ({"attack": "sign", "learning_rate": 0.1}, "mnist_attacker_sign_01rate_model<M>"),
     ],
 )
 def test_attacker_name(arguments: dict[str, Any], name: str) -> None:
     spec = AttackerSpec(**{"surrogate": "mnist", "model": "M", **arguments})
     assert checkpoints.attacker_name(spec) == name
+
+
+OTHER: dict[str, Any] = {
+    "dataset": "mnist",
+    "network": "lenet5",
+    "cut": "fc2",
+    "norm": "group",
+    "dropout": 0.1,
+    "noise_scale": 0.5,
+    "gaussian_std": 0.5,
+    "nopeek_weight": 0.25,
+    "nopeek_exponent": 2.0,
+    "nopeek_clean": True,
+    "dp_noise_multiplier": 2.0,
+    "dp_target_epsilon": 3.0,
+    "dp_max_grad_norm": 2.0,
+    "dp_delta": 1e-6,
+    "dp_coupled": True,
+    "dp_accountant": "prv",
+    "suppress_sparsity": 0.9,
+    "suppress_start_epoch": 2,
+    "suppress_end_epoch": 9,
+    "suppress_mask_times": 7,
+    "suppress_noise": 0.2,
+    "seed": 1,
+    "max_epochs": 11,
+    "batch_size": 7,
+    "learning_rate": 0.5,
+    "sgd_momentum": 0.9,
+    "constant_rate": True,
+    "fixed_order": True,
+    "validator": True,
+    "model": "another",
+    "attack": "inversion",
+    "model_noise": 0.5,
+    "surrogate": "emnist",
+    "data_pct": 10,
+    "decoder": "linear",
+    "queries": 4,
+    "naive": True,
+    "steps": 9,
+    "restarts": 9,
+}
+"""Another value of every field but `precision`: that one is no part of a model, but of how it is computed."""
+
+COMPANY: dict[str, dict[str, Any]] = {
+    **{name: {"nopeek_weight": 0.5} for name in OTHER if name.startswith("nopeek_")},
+    **{name: {"dp_noise_multiplier": 1.0} for name in OTHER if name.startswith("dp_")},
+    **{name: {"suppress_sparsity": 0.5} for name in OTHER if name.startswith("suppress_")},
+    **{name: {"attack": "inversion"} for name in ("steps", "restarts")},
+}
+"""Beside which a field says something."""
+
+FIELDS = [
+    (kind, field.name)
+    for kind in (ClassifierSpec, AttackerSpec)
+    for field in dataclasses.fields(kind)
+    if field.name != "precision"
+]
+
+
+@pytest.mark.parametrize("kind, field", FIELDS)
+def test_another_value_of_any_field_is_another_name(
+    kind: type[ClassifierSpec] | type[AttackerSpec], field: str
+) -> None:
+    before = kind(**COMPANY.get(field, {}))
+    after = dataclasses.replace(before, **{field: OTHER[field]})
+    assert newest(before) != newest(after)
+
+
+@pytest.mark.parametrize("kind", [ClassifierSpec, AttackerSpec])
+def test_another_precision_is_refused(
+    tmp_path: Path, kind: type[ClassifierSpec] | type[AttackerSpec]
+) -> None:
+    arguments, changed = plain(kind()), {**plain(kind()), "precision": "32"}
+    (name,), kind_of = names_of(kind, arguments), ATTACKER if kind is AttackerSpec else CLASSIFIER
+    assert names_of(kind, changed) == [name]
+    file = write(tmp_path / f"{name}{'_epoch=01' * (kind is ClassifierSpec)}.ckpt", dpsnn=kind_of)
+    content = torch.load(file, weights_only=True)
+    record = {**RECORD, "mean_image": 0, "surrogate_source": "", "surrogate_images": 0}
+    torch.save({**content, "arguments": {**arguments, "target": ""}, "record": record}, file)
+    with pytest.raises(UsageError, match="precision='auto', not '32'"):
+        checkpoints.already(tmp_path, name, kind_of, {**changed, "target": ""})
+
+
+def newest(spec: ClassifierSpec | AttackerSpec) -> str:
+    return names_of(type(spec), plain(spec))[0]
+
+
+@pytest.mark.parametrize(
+    "kind, silent",
+    [
+        (ClassifierSpec, {"nopeek_exponent": 2.0, "nopeek_clean": True}),
+        (ClassifierSpec, {"dp_max_grad_norm": 2.0, "dp_delta": 1e-6, "dp_accountant": "prv"}),
+        (ClassifierSpec, {"dp_coupled": True}),
+        (ClassifierSpec, {"suppress_noise": 0.2}),
+        (AttackerSpec, {"attack": "sign", "precision": "32"}),
+    ],
+)
+def test_what_says_nothing_makes_no_other_model(
+    kind: type[ClassifierSpec] | type[AttackerSpec], silent: dict[str, Any]
+) -> None:
+    said = {key: value for key, value in silent.items() if key == "attack"}
+    spec, same = kind(**silent), kind(**said)
+    assert settled(kind, plain(spec)) == settled(kind, plain(same)) == plain(same)
+    assert newest(spec) == newest(same)
+
+
+# ---------------------------------------------------------------- names of then
+
+
+TUNED = {"noise_scale": 0.5, "max_epochs": 20, "learning_rate": 0.005, "batch_size": 32}
+THEN, NOW = "digits_05noise_00nopeek", "digits_05noise_00nopeek_20epochs_0005rate_32batch"
+
+
+def test_names_say_what_they_said_once() -> None:
+    spec = ClassifierSpec(**TUNED)
+    assert names_of(ClassifierSpec, plain(spec)) == [NOW, THEN]
+    assert names_of(ClassifierSpec, {"noise_scale": 0.5}) == [THEN], "all else at its default"
+    among = {"clients": 3, "mode": "plain", "skew": 0.5, "drop": 0}
+    named = {f"federated_{name}": value for name, value in among.items()}
+    assert names_of(ClassifierSpec, {**plain(spec), **named}) == [
+        f"{name}_federated3plain_05skew" for name in (NOW, THEN)
+    ]
+    attacker = AttackerSpec(model=f"{THEN}_epoch=03", surrogate="mnist", max_epochs=1, seed=2)
+    assert names_of(AttackerSpec, {**plain(attacker), "target": "0" * 16}) == [
+        f"mnist_attacker_1epochs_seed2_model<{THEN}_epoch=03>",
+        f"mnist_attacker_seed2_model<{THEN}_epoch=03>",
+    ]
+
+
+@pytest.fixture
+def of_then(tmp_path: Path, classifier_file: FileMaker) -> Path:
+    """A classifier under the name it would have had before names said how it was trained."""
+    made = classifier_file(tmp_path, epoch=3, **TUNED)
+    assert made.name == f"{NOW}_epoch=03.ckpt"
+    return made.rename(made.with_name(f"{THEN}_epoch=03.ckpt"))
+
+
+def test_a_model_is_there_also_under_its_name_of_then(of_then: Path) -> None:
+    arguments = plain(ClassifierSpec(**TUNED))
+    assert checkpoints.already(of_then.parent, NOW, CLASSIFIER, arguments) == of_then
+    for name in (NOW, THEN, f"{NOW}_epoch=03", f"{THEN}_epoch=03.ckpt"):
+        assert checkpoints.find(of_then.parent, name, CLASSIFIER) == of_then
+    other = ClassifierSpec(**{**TUNED, "max_epochs": 7})
+    name = checkpoints.classifier_name(other)
+    assert checkpoints.already(of_then.parent, name, CLASSIFIER, plain(other)) is None
+    # The name of then is now that of another, which must not get in its way.
+    default = ClassifierSpec(noise_scale=0.5)
+    with pytest.raises(UsageError, match="exists with batch_size=32, not 128"):
+        checkpoints.already(of_then.parent, THEN, CLASSIFIER, plain(default))
+
+
+def test_a_name_of_then_finds_what_is_called_otherwise_now(
+    tmp_path: Path, classifier_file: FileMaker
+) -> None:
+    path = classifier_file(tmp_path, epoch=3, **TUNED)
+    for name in (THEN, f"{THEN}_epoch=03"):
+        assert checkpoints.find(path.parent, name, CLASSIFIER) == path
+    with pytest.raises(UsageError, match="unknown classifier"):
+        checkpoints.find(path.parent, f"{THEN}_epoch=04", CLASSIFIER)
+    second = classifier_file(tmp_path, epoch=1, **{**TUNED, "max_epochs": 7})
+    with pytest.raises(UsageError, match="ambiguous") as raised:
+        checkpoints.find(path.parent, THEN, CLASSIFIER)
+    assert path.stem in one_line(raised) and second.stem in str(raised.value)
+    # Who has the name now goes first.
+    default = classifier_file(tmp_path, epoch=5, noise_scale=0.5)
+    assert checkpoints.find(path.parent, THEN, CLASSIFIER) == default
+
+
+def test_an_attacker_is_there_also_under_its_name_of_then(
+    of_then: Path, tmp_path: Path, attacker_file: FileMaker
+) -> None:
+    made = attacker_file(tmp_path, of_then, max_epochs=1)
+    assert made.name == f"digits_attacker_1epochs_model<{THEN}_epoch=03>.ckpt"
+    stored = checkpoints.read(made, ATTACKER)
+    path = made.rename(made.with_name(f"digits_attacker_model<{THEN}_epoch=03>.ckpt"))
+    assert checkpoints.already(path.parent, made.stem, ATTACKER, stored.arguments) == path
+    assert checkpoints.find(path.parent, made.stem, ATTACKER) == path
+    spec = AttackerSpec(surrogate="digits", model=f"{THEN}_epoch=03", max_epochs=1)
+    assert checkpoints.attacker_file(path.parent, spec) == path
+    assert checkpoints.attacker_file(path.parent, dataclasses.replace(spec, max_epochs=2)) is None
 
 
 # ---------------------------------------------------------------- saving

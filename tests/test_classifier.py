@@ -104,14 +104,13 @@ def test_training_learns_keeps_the_best_epoch_and_is_skipped_when_done(tmp_path:
     path = train_classifier(spec, folders(tmp_path))
     classifier, loaded, stored = load_classifier(path)
     assert loaded == spec
-    log = (
-        tmp_path / "results" / "logs" / "digits_00noise_00nopeek" / "version_0" / "metrics.csv"
-    ).read_text()
+    name = "digits_00noise_00nopeek_3epochs"
+    log = (tmp_path / "results" / "logs" / name / "version_0" / "metrics.csv").read_text()
     header, *lines = log.splitlines()
     column = header.split(",").index("val/accuracy")
     curve = [float(line.split(",")[column]) for line in lines if line.split(",")[column]]
     assert len(curve) == 3
-    assert path.name == f"digits_00noise_00nopeek_epoch={curve.index(max(curve)):02d}.ckpt"
+    assert path.name == f"{name}_epoch={curve.index(max(curve)):02d}.ckpt"
     assert stored.record["best"] == pytest.approx(max(curve))
     pixels, labels = Digits().tensors("validation")
     with torch.no_grad():
@@ -299,7 +298,7 @@ def test_the_order_of_a_spec_is_that_of_its_training(tmp_path: Path) -> None:
     for fixed in (False, True):
         spec = ClassifierSpec(max_epochs=1, batch_size=256, fixed_order=fixed)
         path = train_classifier(spec, folders(tmp_path))
-        assert path.name.startswith(f"digits_00noise_00nopeek{'_fixedorder' * fixed}_epoch")
+        assert path.name.startswith(f"digits_00noise_00nopeek{'_fixedorder' * fixed}_1epochs")
         digests.append(checkpoints.read(path, CLASSIFIER).digest)
     assert len(set(digests)) == 2
 

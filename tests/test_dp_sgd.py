@@ -622,7 +622,9 @@ def test_a_classifier_is_trained_privately_and_says_so(
     assert main([*TRAIN, "--dp_noise_multiplier", "1.5", "--dp_delta", "1e-4"]) == 0
     out, err = capsys.readouterr()
     path = Path(out.strip())
-    assert path.name.startswith("digits_00noise_00nopeek_15dpsgd_epoch=0")
+    assert path.name.startswith(
+        "digits_00noise_00nopeek_15dpsgd_00001delta_2epochs_0003rate_100batch_epoch=0"
+    )
     stored = checkpoints.read(path, "classifier")
     n = len(Digits().tensors("train")[0])
     steps = 2 * math.ceil(n / 100)
@@ -646,7 +648,9 @@ def test_a_classifier_is_trained_privately_and_says_so(
 def test_a_budget_alone_sets_the_noise(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TRAIN, "--dp_target_epsilon", "5", "--dp_delta", "1e-4"]) == 0
     path = Path(capsys.readouterr().out.strip())
-    assert path.name.startswith("digits_00noise_00nopeek_dpsgd_eps50_epoch=0")
+    assert path.name.startswith(
+        "digits_00noise_00nopeek_dpsgd_eps50_00001delta_2epochs_0003rate_100batch_epoch=0"
+    )
     assert 4.9 < checkpoints.read(path, "classifier").record["dp_epsilon"] <= 5
 
 

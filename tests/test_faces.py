@@ -107,7 +107,7 @@ def test_the_judge_learns_from_other_pictures() -> None:
 
 def test_sgd_is_stored_spelled_and_used() -> None:
     spec = ClassifierSpec(sgd_momentum=0.9, learning_rate=0.05, constant_rate=True)
-    assert classifier_name(spec) == "digits_00noise_00nopeek_09sgd_constantrate"
+    assert classifier_name(spec) == "digits_00noise_00nopeek_09sgd_constantrate_005rate"
     optimizer = checkpoints.build_classifier(spec).configure_optimizers()
     assert isinstance(optimizer, torch.optim.SGD)
     (group,) = optimizer.param_groups

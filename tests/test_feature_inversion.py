@@ -413,7 +413,8 @@ def test_one_checkpoint_is_attacked_at_any_cut(
     }.items():
         assert main([*ATTACK, target.stem, *words.split()]) == 0
         path = Path(capsys.readouterr().out.strip())
-        assert path.name == f"digits_attacker{name}_10datapct_model<{target.stem}>.ckpt"
+        trained = "_1epochs_0003rate" * ("max_epochs" in words)
+        assert path.name == f"digits_attacker{name}_10datapct{trained}_model<{target.stem}>.ckpt"
         made[words] = path
     assert len(set(made.values())) == 4, "the classifier's own cut is no other cut"
     assert main(["evaluate_attackers", "--validation_model", judge.stem]) == 0

@@ -18,7 +18,7 @@ from dpsnn.evaluation import tables  # noqa: E402
 from dpsnn.federated.run import federated_table  # noqa: E402
 
 SMALL = "--network lenet5 --batch_size 16 --clients 4 --rounds 3".split()
-NAME = "digits_00noise_00nopeek_lenet5_constantrate_federated4"
+NAME = "digits_00noise_00nopeek_lenet5_constantrate_3epochs_16batch_federated4"
 
 
 def left(marker: str) -> list[int]:
@@ -88,7 +88,7 @@ def test_a_client_killed_in_the_middle_is_survived_and_epsilon_is_reported(
     assert float(rows[0]["MaxEpsilon"]) < float(rows[2]["MaxEpsilon"])
     (path,) = Path("models/classifiers").glob("*.ckpt")
     assert path.name == (
-        "digits_00noise_00nopeek_10dpsgd_lenet5_constantrate_federated4_1dropped_epoch=02.ckpt"
+        "digits_00noise_00nopeek_10dpsgd_lenet5_constantrate_3epochs_16batch_federated4_1dropped_epoch=02.ckpt"
     )
     record = checkpoints.read(path, CLASSIFIER).record
     epsilons = record["dp_epsilon_by_client"]

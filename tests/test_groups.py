@@ -93,10 +93,10 @@ def test_a_failed_member_stops_no_other_and_is_named(
     monkeypatch.setitem(GROUPS, "plain", failing)
     assert main(["plain", "--max_epochs", "1"]) == 1
     err = capsys.readouterr().err.splitlines()[-1]
-    assert err.startswith("dpsnn: 2 of 5 failed: digits_05noise_00nopeek (out of memory)")
+    assert err.startswith("dpsnn: 2 of 5 failed: digits_05noise_00nopeek_1epochs (out of memory)")
     with open("results/quantitative_measures/attack_performances.csv", newline="") as file:
         (row,) = csv.DictReader(file)
-    assert row["Model"] == "digits_00noise_00nopeek_epoch=00"
+    assert row["Model"] == "digits_00noise_00nopeek_1epochs_epoch=00"
 
 
 def test_surrogates_out_of_reach_are_left_out_of_all_and_said(

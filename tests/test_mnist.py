@@ -7,7 +7,7 @@ import pytest
 
 from dpsnn.cli import main
 
-PLAIN, NOISY = "mnist_00noise_00nopeek", "mnist_10noise_00nopeek"
+PLAIN, NOISY = "mnist_00noise_00nopeek_3epochs", "mnist_10noise_00nopeek_3epochs"
 
 
 @pytest.mark.slow

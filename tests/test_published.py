@@ -177,17 +177,18 @@ def test_two_rows_from_end_to_end_and_again_without_work(
     plain, both = rows(table)
     assert (
         plain["Model"]
-        == "digits_00noise_00nopeek_titcombe_softmax_constantrate_fixedorder_epoch=00"
+        == "digits_00noise_00nopeek_titcombe_softmax_constantrate_fixedorder_1epochs_00001rate_epoch=00"
     )
     assert (
         both["Model"]
-        == "digits_05noise_01nopeek_exp2_titcombe_softmax_constantrate_fixedorder_epoch=00"
+        == "digits_05noise_01nopeek_exp2_titcombe_softmax_constantrate_fixedorder_1epochs_00001rate"
+        "_32batch_epoch=00"
     )
     for row in (plain, both):
         assert 0 < float(row["ReconstructionDCorr"]) <= 1 and float(row["MSE"]) > 0
         assert 0 < float(row["ActivationDCorrFloor"]) < float(row["ActivationDCorr"]) <= 1
         assert float(row["SESmashedDCorr"]) > 0 and row["DCorrN"] == "32"
-        assert "_naive_linear_model<" in row["Attacker"]
+        assert "_naive_linear_1epochs_128batch_model<" in row["Attacker"]
     assert plain["ActivationDCorr"] == plain["SmashedDCorr"]
     assert float(both["SmashedDCorr"]) < float(both["ActivationDCorr"])
     honest, _ = rows(table.with_name("model_performances.csv"))

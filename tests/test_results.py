@@ -9,11 +9,16 @@ import pytest
 
 from dpsnn.checkpoints import attacker_name, classifier_name
 from dpsnn.experiments.comparison import PROTOCOL, Training, controls, gather, number
+from dpsnn.experiments.faces import RATES, faces_experiments, judges
 from dpsnn.experiments.groups import GROUPS, Experiment
 from dpsnn.experiments.ledger import write_ledger
 from dpsnn.experiments.omniglot import PUBLISHED, omniglot_experiments
+from dpsnn.experiments.published import published_experiments
 from dpsnn.experiments.reasons import is_met
 from dpsnn.experiments.run import merge
+from dpsnn.experiments.secure import secure_experiments
+from dpsnn.experiments.suppress import suppress_experiments
+from dpsnn.names import spell
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -132,6 +137,81 @@ def test_the_adaptive_attacker_is_at_least_as_strong_as_the_naive_one_in_every_r
         adaptive, naive = (float(pair[key]["MSE"]) for key in ("True", "False"))
         margin = 1.96 * max(float(row["SEMSE"]) for row in pair.values())
         assert adaptive <= naive + margin, pair["True"]["Attacker"]
+
+
+# ---------------------------------------------------------------- names
+
+ROWS = {
+    "attack_performances.csv": 229,
+    "mi_face.csv": 312,
+    "mi_face_by_person.csv": 4800,
+    "model_performances.csv": 104,
+    "omniglot_by_alphabet.csv": 80,
+    "suppress.csv": 87,
+    "../published/quantitative_measures/attack_performances.csv": 25,
+    "../published/quantitative_measures/model_performances.csv": 25,
+    "../published/quantitative_measures/published.csv": 25,
+}
+
+
+@pytest.mark.parametrize("table, count", ROWS.items())
+def test_no_row_lost_its_model(table: str, count: int) -> None:
+    models = {row["Model"] for row in rows(str(Path(table).with_name("model_performances.csv")))}
+    assert len(rows(table)) == count
+    for row in rows(table):
+        assert row["Model"] in models
+        if "Attacker" in row:
+            assert f"_model<{row['Model']}>" in row["Attacker"]
+
+
+@pytest.mark.parametrize("table", [name for name in ROWS if "model_performances" in name])
+def test_names_say_how_a_classifier_was_trained(table: str) -> None:
+    for row in rows(table):
+        told = ""
+        if row["MaxEpochs"] != "10":
+            told += f"_{row['MaxEpochs']}epochs"
+        if row["LearningRate"] != "0.001":
+            told += f"_{spell(float(row['LearningRate']))}rate"
+        if row["BatchSize"] != "128":
+            told += f"_{row['BatchSize']}batch"
+        told += f"_seed{row['Seed']}" * (row["Seed"] != "0")
+        assert row["Model"].endswith(f"{told}_epoch={int(row['Epoch']):02d}")
+        assert row["Model"].count("epochs") == ("epochs" in told)
+        assert row["Model"].count("batch") == ("batch" in told)
+
+
+@pytest.mark.parametrize("table", [name for name in ROWS if "attack_performances" in name])
+def test_names_say_how_an_attacker_was_trained(table: str) -> None:
+    for row in rows(table):
+        head = row["Attacker"].partition("_model<")[0]
+        assert (f"_{row['MaxEpochs']}epochs" in head) == (row["MaxEpochs"] != "20")
+        assert ("_128batch" in head) == ("published" in table)
+
+
+def spelled(experiments: list[Experiment], table: str) -> set[str]:
+    """Rows of classifiers with the names that these experiments give them, without the epoch."""
+    names = {classifier_name(experiment.classifier) for experiment in experiments}
+    return names & {row["Model"].rsplit("_epoch=", 1)[0] for row in rows(table)}
+
+
+def test_other_groups_find_their_rows_by_name() -> None:
+    base, attacker = ClassifierSpec(dataset="mnist"), AttackerSpec()
+    silent = merge(suppress_experiments(base, attacker))
+    assert len(spelled(silent, "model_performances.csv")) == len(silent) == 10
+    paper = merge(published_experiments(base, attacker))
+    table = "../published/quantitative_measures/model_performances.csv"
+    assert len(spelled(paper, table)) == len(paper) == 25
+    judged = {row["Judge"].rsplit("_epoch=", 1)[0] for row in rows("mi_face.csv")}
+    assert judged == {classifier_name(j) for j in judges(ClassifierSpec(), "faces")}
+    people = faces_experiments(ClassifierSpec(dataset="faces"), attacker)
+    as_published = [e for e in people if e.classifier.dataset == "faces_all"]
+    assert len(spelled(as_published, "model_performances.csv")) == 2
+    # Step sizes of the others are tuned.
+    rates = [Experiment(replace(e.classifier, learning_rate=r), ()) for e in people for r in RATES]
+    fair = [e for e in rates if e.classifier.dataset == "faces"]
+    assert len(spelled(fair, "model_performances.csv")) == 18
+    served = {row["Model"].rsplit("_epoch=", 1)[0] for row in rows("secure.csv")}
+    assert served == {classifier_name(spec) for spec in secure_experiments(base)}
 
 
 # ---------------------------------------------------------------- the ledger

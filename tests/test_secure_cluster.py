@@ -711,7 +711,10 @@ def test_the_group_on_digits(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     port = free_cluster().workers[0].port
     monkeypatch.setattr(group, "IMAGES", 40)
     monkeypatch.setattr(group, "PORT", port)
-    earlier = {"Model": "digits_00noise_00nopeek_keydana_epoch=77", "Mode": "whole"}
+    earlier = {
+        "Model": "digits_00noise_00nopeek_keydana_2epochs_0003rate_32batch_epoch=77",
+        "Mode": "whole",
+    }
     tables.upsert(group.secure_table("results"), [earlier], group.KEY)
     assert main(["secure", "--dataset", "digits", "--max_epochs", "2"]) == 0
     rows = (place / "results/quantitative_measures/secure.csv").read_text().splitlines()

@@ -316,7 +316,9 @@ def test_a_classifier_is_suppressed_and_says_so(
     assert main([*TRAIN, *options.split(), "--suppress_mask_times", "5"]) == 0
     out, err = capsys.readouterr()
     path = Path(out.strip())
-    assert path.name.startswith("digits_00noise_00nopeek_suppress09_lenet5_epoch=0")
+    assert path.name.startswith(
+        "digits_00noise_00nopeek_suppress09_lenet5_from1_to2_5rounds_3epochs_80batch_epoch=0"
+    )
     stored = checkpoints.read(path, "classifier")
     assert stored.record["epoch"] >= 1, "epochs before the last round are no candidates"
     counts = {"conv1": (150, 135), "conv2": (2400, 2160), "fc1": (48000, 43200)}

@@ -79,7 +79,7 @@ def test_offline_runs_hold_metrics_configuration_and_a_picture(tracked: Path) ->
     classifier, attacker = runs[False], runs[True]
     logged = items(classifier)
     assert 0 <= float(str(logged["val/accuracy"])) <= 1 and "train/task_loss" in logged
-    assert logged["checkpoint"] == "digits_05noise_00nopeek_epoch=00.ckpt"
+    assert logged["checkpoint"] == "digits_05noise_00nopeek_1epochs_200batch_epoch=00.ckpt"
     logged = items(attacker)
     assert float(str(logged["val/mse"])) > 0
     assert logged["reconstructions/_type"] == "image-file"
@@ -114,8 +114,8 @@ def test_csv_logs_are_always_written(tracked: Path) -> None:
     found = (tracked / "logs").glob("*/version_0/metrics.csv")
     logs = sorted(path.parent.parent.name for path in found)
     assert logs == [
-        "digits_05noise_00nopeek",
-        "digits_attacker_model<digits_05noise_00nopeek_epoch=00>",
+        "digits_05noise_00nopeek_1epochs_200batch",
+        "digits_attacker_1epochs_0003rate_200batch_model<digits_05noise_00nopeek_1epochs_200batch_epoch=00>",
     ]
 
 

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from scipy.stats import t
 
 from dpsnn.evaluation import tables
+from dpsnn.names import seedless
 
 MODEL_SETTINGS = (
     "Dataset",
@@ -107,21 +108,29 @@ def interval(values: Sequence[float]) -> float:
 
 
 def over_seeds(
-    rows: Sequence[dict[str, str]], settings: Sequence[str], values: Sequence[str]
+    rows: Sequence[dict[str, str]],
+    settings: Sequence[str],
+    values: Sequence[str],
+    names: Sequence[str] = (),
 ) -> list[dict[str, object]]:
     """One row for all rows that differ in nothing but their seed.
 
     Args:
         rows: Rows of a table, as read.
         settings: Columns that must agree.
+        names: Columns of names, which must agree but for seeds and epochs: they say what no other column does.
         values: Columns of numbers.
 
     Returns:
-        The settings, the number of `Seeds`, and for every value its mean and, as `<value>CI`, half its 95 % interval.
+        The settings, the number of `Seeds`, for every value its mean and, as `<value>CI`, half its 95 % interval, and
+        what the names have in common.
     """
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
-        groups.setdefault(tuple(row.get(name, "") for name in settings), []).append(row)
+        agreed = [row.get(name, "") for name in settings]
+        # Not of a name that says neither.
+        agreed += [seedless(n) if "_epoch=" in (n := row.get(name, "")) else "" for name in names]
+        groups.setdefault(tuple(agreed), []).append(row)
     summary = []
     for key, members in groups.items():
         line: dict[str, object] = {**dict(zip(settings, key)), "Seeds": len(members)}
@@ -130,6 +139,7 @@ def over_seeds(
             numbers = [value for value in cells if value is not None]
             line[name] = mean(numbers) if numbers else None
             line[f"{name}CI"] = interval(numbers)
+        line |= zip(names, key[len(settings) :])
         summary.append(line)
     return summary
 
@@ -141,13 +151,18 @@ def write_summaries(results_dir: str | Path) -> list[Path]:
         The files written: only those whose table exists.
     """
     written = []
-    for table, settings, values in (
-        (tables.models_table(results_dir), MODEL_SETTINGS, MODEL_VALUES),
-        (tables.attackers_table(results_dir), ATTACKER_SETTINGS, ATTACKER_VALUES),
-        (tables.inversions_table(results_dir), INVERSION_SETTINGS, INVERSION_VALUES),
+    for table, settings, values, names in (
+        (tables.models_table(results_dir), MODEL_SETTINGS, MODEL_VALUES, ["Model"]),
+        (tables.attackers_table(results_dir), ATTACKER_SETTINGS, ATTACKER_VALUES, ["Attacker"]),
+        (
+            tables.inversions_table(results_dir),
+            INVERSION_SETTINGS,
+            INVERSION_VALUES,
+            ["Model", "Judge"],
+        ),
     ):
         if rows := tables.read(table):
             path = table.with_name(f"{table.stem}_by_seed.csv")
-            tables.write(path, over_seeds(rows, settings, values))
+            tables.write(path, over_seeds(rows, settings, values, names))
             written.append(path)
     return written

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.tables import number
 from dpsnn.experiments.published import CONTROL, PUBLISHED, Published
+from dpsnn.names import longest
 from dpsnn.specs import ClassifierSpec
 from dpsnn.tensors import Number
 
 Row = Mapping[str, str]
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 KINDS = {
     ("True", "conv"): "adaptive",
@@ -54,6 +56,21 @@ def _read(path: Path, key: Sequence[str], dataset: str) -> list[tables.ReadRow]:
     return [row for row in tables.read(path, key) if row.get("Dataset") == dataset]
 
 
+def of_longest(
+    rows: Iterable[AnyRow], trained: Iterable[Row], column: str = "Model"
+) -> list[AnyRow]:
+    """Rows without those of models of which a longer training is among `trained`: no text mixes them.
+
+    Args:
+        rows: Rows of any table.
+        trained: Rows that say for how many epochs, of classifiers or of attackers.
+        column: Where the name of such a model stands: `Model` or `Attacker`.
+    """
+    epochs = {row[column]: number(row, "MaxEpochs") or 0 for row in trained}
+    shorter = epochs.keys() - longest(epochs)
+    return [row for row in rows if row[column] not in shorter]
+
+
 class Training(NamedTuple):
     """How a row of published statistics was trained."""
 
@@ -77,7 +94,8 @@ def training(row: Row) -> Training:
 
 def published_rows(dataset: str, published_dir: Path) -> list[tables.ReadRow]:
     """Our rows of published statistics, the controls included."""
-    return _read(tables.published_table(published_dir), tables.CLASSIFIER_KEY, dataset)
+    rows = _read(tables.published_table(published_dir), tables.CLASSIFIER_KEY, dataset)
+    return of_longest(rows, rows)
 
 
 def controls(dataset: str, published_dir: Path) -> dict[Training, Row]:
@@ -113,13 +131,14 @@ def gather(dataset: str, published_dir: Path, results_dir: Path) -> list[Line]:
             f"no results for {dataset} in {published_dir} or {results_dir}; run"
             f" ./main.sh published --dataset {dataset} and ./main.sh all --dataset {dataset} first"
         )
-    sound = [row for row in models if _is_sound(row)]
+    sound = [row for row in of_longest(models, models) if _is_sound(row)]
+    scored = of_longest(attacks, attacks, "Attacker")
     lines = []
     for paper in PUBLISHED:
         same, before, honest = (_pick(rows, paper[:2]) for rows in (protocol, clean, sound))
         names = (same["Model"], same.get("Attacker")) if same else ()
         wire = next((row for row in wires if (row["Model"], row["Attacker"]) == names), None)
-        lines.append(Line(paper, same, before, wire, honest, _attackers(attacks, honest)))
+        lines.append(Line(paper, same, before, wire, honest, _attackers(scored, honest)))
     return lines
 
 

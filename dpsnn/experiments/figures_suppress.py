@@ -45,7 +45,8 @@ def _suppressed(results: Results, **wanted: Any) -> pd.DataFrame:
     for name in names:
         rows[f"SE{name}"] = rows[f"{name}CI"] / Z
     usual = {"Dataset": results.dataset, "Network": "lenet5"}
-    chosen = where(rows[rows.ConstantRate.isna()], {**usual, **wanted})
+    shown = rows[rows.ConstantRate.isna() & ~rows.Model.isin(results.shorter)]
+    chosen = where(shown, {**usual, **wanted})
     if chosen.empty:
         raise Missing(f"{path} has no such rows for {results.dataset}")
     return chosen

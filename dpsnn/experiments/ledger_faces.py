@@ -7,7 +7,7 @@ from statistics import mean
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.summary import interval
 from dpsnn.evaluation.tables import markdown as table
-from dpsnn.experiments.comparison import Row, number
+from dpsnn.experiments.comparison import Row, number, of_longest
 from dpsnn.experiments.faces import ATTACKS, KEY, PUBLISHED, TARGETS
 
 TOP = """\
@@ -129,8 +129,9 @@ def section(results_dir: Path) -> str:
     Raises:
         UsageError: If a table is damaged.
     """
-    models = tables.read(tables.models_table(results_dir), tables.CLASSIFIER_KEY)
-    attacks = tables.read(tables.inversions_table(results_dir), KEY)
+    every = tables.read(tables.models_table(results_dir), tables.CLASSIFIER_KEY)
+    models = of_longest(every, every)
+    attacks = of_longest(tables.read(tables.inversions_table(results_dir), KEY), every)
     if not attacks:
         return f"{TOP}\nNot run: `./main.sh faces`.\n"
     makers: tuple[Callable[[Sequence[Row], Sequence[Row]], list[list[str]]], ...]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.tables import markdown as table
-from dpsnn.experiments.comparison import Row, number
+from dpsnn.experiments.comparison import Row, number, of_longest
 from dpsnn.experiments.omniglot import PUBLISHED, Published
 from dpsnn.metrics import dp_sgd_epsilon
 from dpsnn.tensors import Number
@@ -54,8 +54,9 @@ def gather(results_dir: Path) -> list[Target]:
     Raises:
         UsageError: If a table is damaged.
     """
-    models = tables.read(tables.models_table(results_dir), tables.CLASSIFIER_KEY)
-    attacks = tables.read(tables.attackers_table(results_dir), tables.ATTACKER_KEY)
+    every = tables.read(tables.models_table(results_dir), tables.CLASSIFIER_KEY)
+    scored = tables.read(tables.attackers_table(results_dir), tables.ATTACKER_KEY)
+    models, attacks = of_longest(every, every), of_longest(scored, scored, "Attacker")
     targets = []
     for paper in PUBLISHED:
         found: dict[str, Row] = {}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.tables import markdown as table
-from dpsnn.experiments.comparison import Row, number
+from dpsnn.experiments.comparison import Row, number, of_longest
 from dpsnn.experiments.suppress import PUBLISHED, suppress_table
 from dpsnn.networks.lenet5 import CUTS
 
@@ -203,7 +203,8 @@ def section(dataset: str, results_dir: Path) -> str:
     Raises:
         UsageError: If a table is damaged.
     """
-    every = tables.read(suppress_table(results_dir), tables.ATTACKER_KEY)
+    models = tables.read(tables.models_table(results_dir), tables.CLASSIFIER_KEY)
+    every = of_longest(tables.read(suppress_table(results_dir), tables.ATTACKER_KEY), models)
     rows = [row for row in every if row.get("Dataset") == dataset]
     images = max((number(row, "Images") or 0 for row in rows), default=0)
     top = TOP.format(images=f"{images:,.0f}" if images else "other")

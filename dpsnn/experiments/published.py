@@ -138,8 +138,8 @@ def measure(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: F
         if model is None or validator is None or stem not in honest:
             continue
         (spec,) = (complete(replace(a, model=stem), folders) for a in experiment.attackers)
-        attacker = folders.attackers / f"{checkpoints.attacker_name(spec)}.ckpt"
-        if not attacker.exists():
+        attacker = checkpoints.attacker_file(folders.attackers, spec)
+        if attacker is None:
             continue
         files = ((model, CLASSIFIER), (attacker, ATTACKER), (validator, CLASSIFIER))
         if (stem, *(checkpoints.read(*file).digest for file in files)) in known:

@@ -12,6 +12,7 @@ from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
 from dpsnn.experiments.run import attack_figure
 from dpsnn.experiments.train import Folders
+from dpsnn.names import longest
 
 SETTINGS = ["Model", "Dataset", "NoiseScale"]
 MODEL_COLUMNS = [*SETTINGS, "Network", "GaussianStd", "NopeekWeight", "NopeekExponent"]
@@ -61,6 +62,10 @@ class Results:
         usual &= (models.GaussianStd == 0) & (models.Network == "titcombe")
         for column in {"SuppressSparsity", "NopeekClean", "ConstantRate", "FixedOrder"} & {*models}:
             usual &= ~models[column].map(bool, na_action="ignore").eq(True)
+        every = {*models.Model}
+        models, attackers = _longest(models, "Model"), _longest(attackers, "Attacker")
+        self.shorter = every - {*models.Model}
+        """Models of which a longer training is there: no figure shows them."""
         self.models = models[usual & models.DPNoiseMultiplier.isna()].copy()
         self.attackers = attackers[attackers.Model.isin(self.models.Model)].copy()
         if "Attack" in attackers:
@@ -150,6 +155,13 @@ def _is_number(text: str) -> bool:
         return not math.isnan(float(text))
     except ValueError:
         return False
+
+
+def _longest(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Without rows of shorter trainings of what is there as well: no figure mixes them."""
+    if "MaxEpochs" not in rows:
+        return rows
+    return rows[rows[column].isin(longest(dict(zip(rows[column], rows.MaxEpochs.fillna(0)))))]
 
 
 def where(rows: pd.DataFrame, wanted: dict[str, Any]) -> pd.DataFrame:

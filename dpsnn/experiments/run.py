@@ -26,6 +26,7 @@ from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import GroupFailed, Progress, note
 from dpsnn.experiments.train import complete, finished, train_attacker, train_classifier
 from dpsnn.folders import Folders
+from dpsnn.names import names_of
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 
 # ---------------------------------------------------------------- evaluation
@@ -65,17 +66,44 @@ def evaluate_models(paths: Sequence[Path], folders: Folders, again: bool = False
 
 
 def _retire(path: Path, folders: Folders) -> None:
-    """Drop the rows of an earlier training of this classifier, which ended in another epoch and whose file is gone."""
-    name = path.name.rsplit("_epoch=", 1)[0]
+    """Drop the rows of earlier trainings of this classifier whose files are gone.
+
+    They ended in another epoch, or were made when names did not say epochs, step size and batch size.
+    """
+    stored = checkpoints.read(path, CLASSIFIER)
+    own = path.name.rsplit("_epoch=", 1)[0]
+    names = {own, *names_of(ClassifierSpec, stored.arguments)}
+    training = {
+        "MaxEpochs": stored.arguments["max_epochs"],
+        "BatchSize": stored.arguments["batch_size"],
+        "LearningRate": stored.arguments["learning_rate"],
+    }
+    cells = {column: tables.cell(value) for column, value in training.items()}
     table = tables.models_table(folders.results_dir)
     gone = {
         row["Model"]
         for row in tables.read(table)
-        if row["Model"].rsplit("_epoch=", 1)[0] == name
+        if (name := row["Model"].rsplit("_epoch=", 1)[0]) in names
+        and (name == own or cells.items() <= row.items())
         and not (path.parent / f"{row['Model']}.ckpt").exists()
     }
     for measured in (table, tables.attackers_table(folders.results_dir)):
         tables.drop(measured, "Model", gone)
+
+
+def _retire_attacker(path: Path, row: tables.Row, table: Path) -> None:
+    """Drop the row that this attacker had when names did not say epochs, unless a file has that name still."""
+    names = names_of(AttackerSpec, checkpoints.read(path, ATTACKER).arguments)
+    same = {name: tables.cell(row[name]) for name in ("Model", "MaxEpochs")}
+    gone = {
+        old["Attacker"]
+        for old in tables.read(table)
+        if old["Attacker"] in names
+        and old["Attacker"] != row["Attacker"]
+        and same.items() <= old.items()
+        and not (path.parent / f"{old['Attacker']}.ckpt").exists()
+    }
+    tables.drop(table, "Attacker", gone)
 
 
 def _prepare(table: Path, datasets: Iterable[str], folders: Folders) -> None:
@@ -123,6 +151,7 @@ def evaluate_attackers(
         note(f"evaluating {path.name.removesuffix('.ckpt')}")
         row = attacker_row(path, folders.models_dir, folders.data_dir, judge)
         tables.upsert(table, [row], tables.ATTACKER_KEY)
+        _retire_attacker(path, row, table)
     return table
 
 
@@ -250,8 +279,7 @@ def finished_classifier(spec: ClassifierSpec, folders: Folders) -> Path | None:
 
 def is_finished(spec: AttackerSpec, folders: Folders) -> bool:
     """Whether an attacker of a finished classifier is there."""
-    name = checkpoints.attacker_name(complete(spec, folders))
-    return (folders.attackers / f"{name}.ckpt").exists()
+    return checkpoints.attacker_file(folders.attackers, complete(spec, folders)) is not None
 
 
 def finished_attackers(experiment: Experiment, folders: Folders) -> list[Path]:
@@ -260,8 +288,8 @@ def finished_attackers(experiment: Experiment, folders: Folders) -> list[Path]:
     if target is None:
         return []
     specs = [complete(replace(a, model=target.name), folders) for a in experiment.attackers]
-    paths = [folders.attackers / f"{checkpoints.attacker_name(spec)}.ckpt" for spec in specs]
-    return [path for path in paths if path.exists()]
+    paths = [checkpoints.attacker_file(folders.attackers, spec) for spec in specs]
+    return [path for path in paths if path]
 
 
 def run(

@@ -111,9 +111,11 @@ def three_attacks(
 ) -> tuple[AttackerSpec, ...]:
     """As published, strong, and learned."""
     few = None if steps is None else min(STEPS, steps)
+    # Only a decoder learns.
+    inversion = replace(attacker, attack="inversion", max_epochs=AttackerSpec.max_epochs)
     return (
-        replace(attacker, attack="sign", steps=few),
-        replace(attacker, attack="inversion", steps=steps, restarts=restarts),
+        replace(inversion, attack="sign", steps=few),
+        replace(inversion, steps=steps, restarts=restarts),
         attacker,
     )
 

@@ -90,7 +90,14 @@ def process_commands(
 
 def run_command(app: str, settings: str) -> list[str]:
     flwr = str(Path(sys.executable).with_name("flwr"))
-    return [flwr, "run", app, "local", "--run-config", f"settings={json.dumps(settings, ensure_ascii=False)}"]
+    return [
+        flwr,
+        "run",
+        app,
+        "local",
+        "--run-config",
+        f"settings={json.dumps(settings, ensure_ascii=False)}",
+    ]
 
 
 class Processes:
