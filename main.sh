@@ -36,6 +36,23 @@ usage() {
     echo "Options go to the group: ./main.sh GROUP --help lists them, --dry-run prints the commands only."
     echo "Relative paths start from this folder: $PWD"
 }
+# meant WORD: ` (did you mean GROUP?)`, for a group that WORD begins, in any case, or that is one or two letters off.
+meant() {
+    sed -n 's/^  \([a-z_]*\)  .*/\1/p' <<<"$groups" | awk -v word="$1" '
+function least(a, b) { return a < b ? a : b }
+function steps(a, b,    i, j, m, n, d) { # insertions, deletions and exchanges that make b of a
+    m = length(a); n = length(b)
+    for (i = 0; i <= m; i++) d[i, 0] = i
+    for (j = 0; j <= n; j++) d[0, j] = j
+    for (i = 1; i <= m; i++) for (j = 1; j <= n; j++)
+        d[i, j] = least(least(d[i - 1, j], d[i, j - 1]) + 1, d[i - 1, j - 1] + (substr(a, i, 1) != substr(b, j, 1)))
+    return d[m, n]
+}
+BEGIN { word = tolower(word); gsub("-", "_", word); best = 3 }
+{ far = index($0, word) == 1 && word ? 0 : steps(word, $0) }
+far < best && far < length($0) - 1 { best = far; found = $0 }
+END { if (found) printf " (did you mean %s?)", found }' 2>/dev/null
+}
 say() { echo "main.sh: $*" >&2; }
 fail() { say "$*"; exit 2; }
 
@@ -156,7 +173,7 @@ case $group in
     '') usage >&2; exit 2 ;;
 esac
 if [[ $groups != *$'\n'"  $group  "* ]]; then
-    say "unknown group '$group'"
+    say "unknown group '$group'$(meant "$group")"
     usage >&2
     exit 2
 fi

@@ -18,7 +18,7 @@ from dpsnn.experiments.groups import GROUPS
 from dpsnn.federated.spec import FederatedSpec
 from dpsnn.folders import Folders
 from dpsnn.memory import keep_memory
-from dpsnn.options import add_options, check_choices
+from dpsnn.options import Parser, Version, WholeNumbers, add_options, check_choices, listed
 from dpsnn.secure.options import add_commands
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.tidy import tidy
@@ -54,6 +54,21 @@ FEDERATED_OPTIONS = (
 )
 """What a client may choose for its own training; a budget or a schedule would need the whole training in one place."""
 
+COMMANDS = {
+    "train and evaluate": (
+        "train_model",
+        "train_attacker",
+        "evaluate_models",
+        "evaluate_attackers",
+        "plot_attack",
+    ),
+    "groups of experiments": ("demo", *GROUPS),
+    "studies": ("published", "omniglot", "suppress", "faces"),
+    "many parties": ("secure", "federated"),
+    "tables, figures and accounts": ("performance", "figures", "ledger", "epsilon"),
+}
+"""Headings of `dpsnn --help` and the commands below them."""
+
 FOLDERS = ("models_dir", "results_dir", "data_dir")
 """In which commands write."""
 
@@ -62,14 +77,6 @@ GOES_ON = "; call again to go on from the last finished epoch"
 
 PROTOCOL_OPTIONS = ("dataset", "seed", "precision")
 """What the published protocol leaves open."""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse that says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(2)
 
 
 # ---------------------------------------------------------------- command line
@@ -119,7 +126,7 @@ def _folder_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> No
 def _seeds_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds",
-        type=int,
+        action=WholeNumbers,
         nargs="+",
         metavar="SEED",
         help="repeat the group with each seed; the tables by seed then carry mean and 95 %% interval",
@@ -157,19 +164,20 @@ def make_parser() -> Parser:
     """The whole command line."""
     parser = Parser(
         prog="dpsnn",
+        usage="%(prog)s COMMAND [options]",
         description="Measure how much of a private input leaks out of a split neural network.",
-        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser.add_argument("--version", action=Version, nargs=0, help="print versions, and end")
+    commands = parser.add_subparsers(
+        prog="dpsnn", dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS
+    )
+    said: dict[str, str] = {}
 
     def command(name: str, action: str, text: str) -> Parser:
+        said[name] = text
         text = text.replace("%", "%%")  # argparse formats it
-        made = commands.add_parser(
-            name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}.",
-            allow_abbrev=False,
-        )
+        made = commands.add_parser(name, description=f"{text[0].upper()}{text[1:]}.")
         made.set_defaults(action=f"dpsnn.commands:{action}", resume="")
         return made
 
@@ -314,6 +322,7 @@ def make_parser() -> Parser:
     made.add_argument("--dataset", default="", metavar="DATASET", help="only models of this set")
     add_options(made, Folders)
     made.add_argument("--dry_run", action="store_true", help="print the commands and do nothing")
+    parser.epilog = f"{listed(said, COMMANDS)}\n\nEach says more: dpsnn COMMAND --help"
     return parser
 
 

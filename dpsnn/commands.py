@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dpsnn import checkpoints
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
-from dpsnn.errors import UsageError, one_of
+from dpsnn.errors import UsageError, one_of, passed_on
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.summary import write_summaries
 from dpsnn.experiments import run, train
@@ -226,11 +226,7 @@ def run_suppress(options: argparse.Namespace) -> Path | None:
 
 def run_secure(options: argparse.Namespace) -> Path | None:
     base, _, _, folders = _group_specs(options)
-    specs = [
-        spec
-        for seed in options.seeds or [base.seed]
-        for spec in secure_experiments(replace(base, seed=seed))
-    ]
+    specs = [spec for each in _seeded(options, base) for spec in secure_experiments(each)]
     if options.dry_run:
         print(*secure_dry_run(specs, folders), sep="\n")
         return None
@@ -303,12 +299,14 @@ def _group_specs(
     one_of(options.surrogate or base.dataset, CHOICES["surrogate"], "surrogate")
     if options.jobs < 1:
         raise UsageError(f"jobs is {options.jobs}; it must be a whole number, 1 or greater")
-    attacker = AttackerSpec(
-        surrogate=options.surrogate,
-        seed=base.seed,
-        precision=base.precision,
-        max_epochs=limited if options.attacker_epochs is None else options.attacker_epochs,
-    )
+    epochs = options.attacker_epochs
+    with passed_on("max_epochs", "max_epochs" if epochs is None else "attacker_epochs"):
+        attacker = AttackerSpec(
+            surrogate=options.surrogate,
+            seed=base.seed,
+            precision=base.precision,
+            max_epochs=limited if epochs is None else epochs,
+        )
     judge = ClassifierSpec(
         dataset=base.dataset, validator=True, precision=base.precision, max_epochs=base.max_epochs
     )
@@ -324,9 +322,15 @@ def _for_seeds(
     """The group once, or with each of the seeds asked for."""
     return [
         experiment
-        for seed in options.seeds or [base.seed]
-        for experiment in group(replace(base, seed=seed), replace(attacker, seed=seed))
+        for each in _seeded(options, base)
+        for experiment in group(each, replace(attacker, seed=each.seed))
     ]
+
+
+def _seeded(options: argparse.Namespace, base: ClassifierSpec) -> list[ClassifierSpec]:
+    """The base with each of the seeds asked for."""
+    with passed_on("seed", "seeds"):
+        return [replace(base, seed=seed) for seed in options.seeds or [base.seed]]
 
 
 def _print_commands(

@@ -25,19 +25,22 @@ class Diverged(UsageError):
 
 
 def nearest(word: str, allowed: Iterable[str]) -> list[str]:
-    """What a mistyped word may have meant: whatever it begins, in any case, else the one that is most like it."""
+    """What a mistyped word may have meant, in any case: what it begins, else what has it, else what is most like it."""
     known = sorted(allowed)
     lower = word.lower()
-    if begun := [name for name in known if lower and name.lower().startswith(lower)]:
+    bare = lower.strip("-_")
+    if begun := [name for name in known if bare and name.lower().startswith(lower)]:
         return begun[:3]
+    if having := [name for name in known if len(bare) > 2 and bare in name.lower()]:
+        return having[:3]
     close = difflib.get_close_matches(lower, [name.lower() for name in known], n=1)
     return [name for name in known if name.lower() in close]
 
 
 def meant(word: str, allowed: Iterable[str]) -> str:
-    """The end of a line about an unknown word: `; did you mean noise?`, or nothing."""
+    """What is said after an unknown word: ` (did you mean noise?)`, or nothing."""
     close = nearest(word, allowed)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def choose(registry: Mapping[str, T], name: str, kind: str) -> T:
@@ -73,6 +76,15 @@ def regular(path: str | Path) -> None:
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UsageError(f"{path} is a pipe, a socket or a device; name a regular file")
+
+
+@contextlib.contextmanager
+def passed_on(field: str, option: str) -> Iterator[None]:
+    """What is wrong with a field is said of the option that its value came from."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(re.sub(rf"^{field}\b", option, str(error))) from error
 
 
 @contextlib.contextmanager

@@ -1,13 +1,22 @@
-"""Options made from the fields of dataclasses, and dataclasses made from options; nothing here imports torch."""
+"""Options made from the fields of dataclasses, and dataclasses made from options; nothing here imports torch.
+
+Also how the command line speaks: under which heading an option stands, and what is said of a mistyped one.
+"""
 
 import argparse
+import contextlib
+import platform
+import shutil
+import sys
+import textwrap
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
-from typing import Any, TypeVar, get_args
+from importlib import metadata
+from typing import Any, NoReturn, TypeVar, get_args
 
 from dpsnn import source
-from dpsnn.errors import one_of
+from dpsnn.errors import meant, one_of
 from dpsnn.federated.spec import FederatedSpec
 from dpsnn.folders import Folders
 from dpsnn.specs import (
@@ -34,6 +43,143 @@ CHOICES = {
 }
 
 
+SECTIONS = {
+    "data and model": ("model", "dataset", "network", "cut", "norm", "dropout", "validator"),
+    "attack": (
+        "attack",
+        "surrogate",
+        "data_pct",
+        "decoder",
+        "naive",
+        "model_noise",
+        "queries",
+        "steps",
+        "restarts",
+        "iterations",
+    ),
+    "clients": ("clients", "rounds", "local_epochs", "skew", "drop", "timeout", "secure", "plain"),
+    "noise on the wire": ("noise_scale", "gaussian_std"),
+    "NoPeek": ("nopeek_weight", "nopeek_exponent", "nopeek_clean"),
+    "training": (
+        "max_epochs",
+        "attacker_epochs",
+        "learning_rate",
+        "batch_size",
+        "seed",
+        "seeds",
+        "precision",
+        "sgd_momentum",
+        "constant_rate",
+        "fixed_order",
+        "jobs",
+    ),
+    "DP-SGD": (
+        "dp_noise_multiplier",
+        "dp_target_epsilon",
+        "dp_max_grad_norm",
+        "dp_delta",
+        "dp_accountant",
+        "repeatable_noise",
+        "dp_coupled",
+    ),
+    "suppress-privacy": (
+        "suppress_sparsity",
+        "suppress_start_epoch",
+        "suppress_end_epoch",
+        "suppress_mask_times",
+        "suppress_noise",
+    ),
+    "folders and logs": ("data_dir", "models_dir", "results_dir", "wandb"),
+}
+"""Headings of `--help` and the options below them, most used first; all others stand above."""
+
+ORDER = {name: at for at, name in enumerate(n for names in SECTIONS.values() for n in names)}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that says what is wrong in one line, and what was meant; options stand under their headings."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self._sections: dict[str, Any] = {}
+        self._names: list[str] = []
+        super().__init__(*args, **{"allow_abbrev": False, **more})
+        for title, names in SECTIONS.items():
+            group = self.add_argument_group(title)
+            self._sections |= dict.fromkeys(names, group)
+
+    def add_argument(self, *names: Any, **more: Any) -> argparse.Action:
+        self._names += names
+        section = self._sections.get(str(names[0]).lstrip("-")) if names else None
+        if section is None:
+            return super().add_argument(*names, **more)
+        action: argparse.Action = section.add_argument(*names, **more)
+        return action
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but what is unknown is said here, by the command that does not know it."""
+        namespace, rest = super().parse_known_args(args, namespace)
+        if rest:
+            word = next((word for word in rest if word.startswith("-")), rest[0])
+            hint = meant(word.partition("=")[0], self._names) if word.startswith("--") else ""
+            self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+        return namespace, rest
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            hint = meant(str(value), map(str, action.choices or ()))
+            raise argparse.ArgumentError(action, f"{error.message}{hint}") from error
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def listed(said: Mapping[str, str], sections: Mapping[str, Sequence[str]]) -> str:
+    """Commands under their headings with a line or two each.
+
+    Args:
+        said: What each command does.
+        sections: Heading → commands.
+    """
+    indent = 4 + max(map(len, said))
+    width = max(indent + 20, shutil.get_terminal_size().columns - 2)
+    lines: list[str] = []
+    for title, names in sections.items():
+        lines += ["", f"{title}:"] if lines else [f"{title}:"]
+        for name in names:
+            head = f"  {name}".ljust(indent)
+            lines += textwrap.wrap(
+                said[name], width, initial_indent=head, subsequent_indent=" " * indent
+            )
+    return "\n".join(lines)
+
+
+class Version(argparse.Action):
+    """Say which versions are installed, and end."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        said = [f"Python {platform.python_version()}"]
+        for name in ("pytorch-lightning", "torch", "dpsnn"):
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                said.insert(0, f"{name} {metadata.version(name)}")
+        print(", ".join(said))
+        raise SystemExit(0)
+
+
+class WholeNumbers(argparse.Action):
+    """Whole numbers with blanks between them, or commas."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        parts = [part for word in values for part in word.strip(",").split(",")]
+        try:
+            setattr(namespace, self.dest, [int(part) for part in parts])
+        except ValueError:
+            wrong = f"invalid int value: {' '.join(values)!r}; name whole numbers: {option_string} 0 1 2"
+            raise argparse.ArgumentError(self, wrong) from None
+
+
 def _value_type(field: Field[Any]) -> Any:
     """int, float or str, also for an optional field."""
     if isinstance(field.type, types.UnionType):
@@ -41,12 +187,30 @@ def _value_type(field: Field[Any]) -> Any:
     return field.type
 
 
+def _reader(field: Field[Any]) -> Callable[[str], Any]:
+    """Makes the value out of what was typed; of some fields it says what is wanted where that does not work."""
+    kind, wanted = _value_type(field), field.metadata["wanted"]
+    if not wanted:
+        return kind
+
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError as error:
+            wrong = f"invalid {kind.__name__} value: {text!r}; it must be {wanted}"
+            raise argparse.ArgumentTypeError(wrong) from error
+
+    return read
+
+
 def add_options(parser: argparse.ArgumentParser, spec: type, only: Sequence[str] = ()) -> None:
     """Make an option of each field of a dataclass: the default, the type and the help stand there."""
-    for field in fields(spec):
+    for field in sorted(fields(spec), key=lambda f: ORDER.get(f.name, -1)):
         if only and field.name not in only:
             continue
         text = field.metadata["help"].replace("%", "%%")
+        for title in SECTIONS:
+            text = text.removeprefix(f"{title}: ")
         if field.type is bool:
             parser.add_argument(f"--{field.name}", action="store_true", help=text)
             continue
@@ -55,7 +219,7 @@ def add_options(parser: argparse.ArgumentParser, spec: type, only: Sequence[str]
         default = "" if field.default in (None, "") else " [%(default)s]"
         parser.add_argument(
             f"--{field.name}",
-            type=_value_type(field),
+            type=_reader(field),
             default=field.default,
             metavar=field.name.split("_")[-1].upper(),
             help=f"{text}{default}",

@@ -23,16 +23,15 @@ Lee & Wutschitz 2021); `gdp`: a limit for many steps that can be too low (Bu et 
 WHOLE_PERCENT = "a whole percentage from 1 to 100; 50 is half"
 
 
-def option(default: Any, text: str, group: str = "", wanted: str = "") -> Any:
+def option(default: Any, text: str, wanted: str = "") -> Any:
     """A dataclass field with what `--help` shows for it.
 
     Args:
         default: Of the field, and of the option.
         text: A line.
-        group: Heading under which the option stands.
         wanted: What is said to who gives no number of the right kind.
     """
-    return field(default=default, metadata={"help": text, "group": group, "wanted": wanted})
+    return field(default=default, metadata={"help": text, "wanted": wanted})
 
 
 LARGEST = 2**31 - 1
@@ -58,8 +57,8 @@ def _check_share(spec: object, name: str) -> None:
     value = getattr(spec, name)
     if value is None or 0 <= value < 1:
         return
-    percent = f"; {value} % is {value / 100:g}" if 1 <= value < 100 else ""
-    raise UsageError(f"{name} is {value}; it is a share and must be from 0 to below 1{percent}")
+    percent = f": {value:g} % is {value / 100:g}" if 1 <= value < 100 else ""
+    raise UsageError(f"{name} is {value:g}; it is a share and must be from 0 to below 1{percent}")
 
 
 def _check_common(spec: Any) -> None:

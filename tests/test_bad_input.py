@@ -1,15 +1,18 @@
 """Bad input gets one clear line and exit code 2, and nothing is written or lost."""
 
 import argparse
+import dataclasses
 import gzip
 import hashlib
 import pickle
+import platform
 import shutil
 import struct
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -23,7 +26,11 @@ from resealed import change
 from dpsnn import checkpoints, cli
 from dpsnn.data import DATASETS, MNIST
 from dpsnn.data.files import Idx
+from dpsnn.federated.spec import FederatedSpec
+from dpsnn.folders import Folders
 from dpsnn.networks import NETWORKS
+from dpsnn.options import ORDER, SECTIONS
+from dpsnn.specs import AttackerSpec, ClassifierSpec
 
 FileMaker = Callable[..., Path]
 Refused = Callable[..., str]
@@ -171,13 +178,114 @@ def test_train_attacker_refuses(
         ("noise --surrogate fashion", ["'fashion'", "choose from"]),
         ("nopeek --batch_size 1", ["batch_size is 1", "2 or more"]),
         ("combo --max_epochs 0", ["max_epochs is 0"]),
-        ("all --attacker_epochs 0", ["max_epochs is 0"]),
+        ("all --attacker_epochs 0", ["attacker_epochs is 0", f"{WHOLE} 1"]),
         ("demo --seed -1", ["seed is -1"]),
+        ("plain --seeds 0,-1", ["seeds is -1", f"{WHOLE} 0"]),
+        ("plain --seeds 0,x", ["--seeds: invalid int value: '0,x'", "--seeds 0 1 2"]),
+        ("secure --seeds ,", ["--seeds: invalid int value: ','"]),
         ("noise --noise_scale 1", ["--noise_scale", "--help"]),
     ],
 )
 def test_commands_refuse(refused: Refused, command: str, parts: list[str]) -> None:
     refused(command, *parts)
+
+
+@pytest.mark.parametrize(
+    "command, meant",
+    [
+        ("nois", "noise"),
+        ("Noise", "noise"),
+        ("post-nois", "post_noise"),
+        ("train", "train_attacker or train_model"),
+        ("train_model --noise 0.5", "--noise_scale"),
+        ("train_model --noise=0.5", "--noise_scale"),
+        ("train_model --Noise-Scale 0.5", "--noise_scale"),
+        ("train_model --epochs 3", "--max_epochs"),
+        ("train_model --epsilon 3", "--dp_target_epsilon"),
+        ("train_attacker --surogate mnist", "--surrogate"),
+        ("plain --attacker_epoch 3", "--attacker_epochs"),
+        ("federated --round 3", "--rounds"),
+        ("secure serv", "serve"),
+        ("secure serve --requests 3", "--num_requests"),
+        ("train_model --dataset Digits", "digits"),
+        ("train_model --network LeNet", "lenet5"),
+        ("train_model --norm groups", "group"),
+        ("train_model --precision BF16", "bf16"),
+        ("train_attacker --attack inverse", "inversion"),
+        ("train_attacker --decoder Linear", "linear"),
+        ("noise --surrogate emnst", "emnist"),
+        ("figures --dataset minst", "mnist"),
+    ],
+)
+def test_what_was_meant_is_said(refused: Refused, command: str, meant: str) -> None:
+    assert f"(did you mean {meant}?)" in refused(command)
+
+
+@pytest.mark.parametrize("command", ["train_model --zzz 1", "zzz", "train_model --dataset zzz"])
+def test_nothing_is_guessed_of_what_is_like_nothing(refused: Refused, command: str) -> None:
+    assert "did you mean" not in refused(command)
+
+
+@pytest.mark.parametrize(
+    "command, whose",
+    [
+        ("train_model --noise 1", "dpsnn train_model"),
+        ("secure serve --nose 1", "dpsnn secure serve"),
+        ("secure --nose 1", "dpsnn secure"),
+        ("--nose", "dpsnn"),
+        ("nose", "dpsnn"),
+    ],
+)
+def test_an_unknown_word_points_to_the_help_of_its_command(
+    refused: Refused, command: str, whose: str
+) -> None:
+    line = refused(command).strip()
+    assert line.startswith(f"{whose}: ") and line.endswith(f"; see {whose} --help")
+
+
+@pytest.mark.parametrize(
+    "command, parts",
+    [
+        (
+            "train_model --suppress_sparsity 95",
+            ["suppress_sparsity is 95", "a share", "95 % is 0.95"],
+        ),
+        ("train_model --suppress_sparsity 1", ["suppress_sparsity is 1", "a share", "below 1"]),
+        ("train_model --network lenet5 --dropout 20", ["dropout is 20", "20 % is 0.2"]),
+        ("train_model --sgd_momentum 90", ["sgd_momentum is 90", "90 % is 0.9"]),
+        ("train_model --suppress_sparsity -0.5", ["suppress_sparsity is -0.5", "a share"]),
+        ("train_model --suppress_sparsity nan", ["suppress_sparsity is nan", "a share"]),
+        ("train_attacker --data_pct 0.5", ["'0.5'", "whole percentage from 1 to 100; 50 is half"]),
+        ("train_attacker --data_pct 0", ["data_pct is 0", "50 is half"]),
+    ],
+)
+def test_shares_and_percentages_are_told_apart(
+    refused: Refused, command: str, parts: list[str]
+) -> None:
+    refused(command, *parts)
+
+
+@pytest.mark.parametrize("attack", ["sign", "inversion"])
+@pytest.mark.parametrize("option", ["decoder linear", "max_epochs 3", "batch_size 8"])
+def test_attacks_without_a_decoder_refuse_what_is_said_of_it(
+    refused: Refused, attack: str, option: str
+) -> None:
+    name = option.split()[0]
+    refused(
+        f"train_attacker --model any --attack {attack} --{option}",
+        f"{name} says nothing about the attack {attack}",
+        "leave it out",
+    )
+
+
+@pytest.mark.parametrize("form", ["0 1 2", "0,1,2", "0, 1, 2", "0 1,2"])
+def test_seeds_stand_between_blanks_or_commas(
+    place: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    assert cli.main(["plain", "--dry_run", "--seeds", *form.split()]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    models = [line for line in lines if "train_model" in line and "--validator" not in line]
+    assert [line.partition("--seed ")[2][:1] for line in models] == ["", "1", "2"]
 
 
 @pytest.mark.parametrize("option", ["noise_scale", "noise-scale"])
@@ -592,6 +700,42 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str], command: st
     options = [s for a in subcommands()[command]._actions for s in a.option_strings]
     assert len(options) > 4 and [option for option in options if option not in out] == []
     assert err == ""
+
+
+@pytest.mark.parametrize("spec", [ClassifierSpec, AttackerSpec, Folders, FederatedSpec])
+def test_every_option_of_a_spec_has_its_heading(spec: type) -> None:
+    assert [f.name for f in dataclasses.fields(spec) if f.name not in ORDER] == []
+    assert len(ORDER) == sum(map(len, SECTIONS.values())), "each stands once"
+
+
+def test_options_stand_under_their_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train_model", "--help"]) == 0
+    out = capsys.readouterr().out
+    lines = [line.split()[0] if line.startswith("  --") else line for line in out.splitlines()]
+    wanted = [
+        *("data and model:", "--dataset", "noise on the wire:", "--noise_scale", "NoPeek:"),
+        *("training:", "--max_epochs", "DP-SGD:", "--dp_noise_multiplier", "suppress-privacy:"),
+        *("--suppress_sparsity", "folders and logs:", "--data_dir"),
+    ]
+    assert [line for line in lines if line in wanted] == wanted
+
+
+def test_commands_stand_under_their_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sorted(subcommands()) == sorted(n for names in cli.COMMANDS.values() for n in names)
+    assert cli.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for title, names in cli.COMMANDS.items():
+        below = lines[lines.index(f"{title}:") + 1 :]
+        section = below[: below.index("")]
+        assert [line.split()[0] for line in section if line[2] != " "] == list(names)
+
+
+def test_version_says_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == (
+        f"dpsnn {metadata.version('dpsnn')}, torch {metadata.version('torch')}, pytorch-lightning"
+        f" {metadata.version('pytorch-lightning')}, Python {platform.python_version()}\n"
+    )
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

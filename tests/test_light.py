@@ -29,6 +29,7 @@ raise SystemExit(code)
     "words, code",
     [
         ("--help", 0),
+        ("--version", 0),
         ("train_model --help", 0),
         ("plain --help", 0),
         ("secure query --help", 0),

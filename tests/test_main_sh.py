@@ -113,8 +113,23 @@ def test_no_or_unknown_group_lists_them_all_and_installs_nothing(
     assert not (front.repo / ".venv").exists()
 
 
-def test_unknown_group_is_named(front: Front) -> None:
-    assert "unknown group 'nosie'" in front("nosie").stderr
+@pytest.mark.parametrize(
+    "word, meant",
+    [
+        ("nosie", "noise"),
+        ("nois", "noise"),
+        ("Noise", "noise"),
+        ("post-noise", "post_noise"),
+        ("plian", "plain"),
+        ("fed", "federated"),
+        ("zzz", ""),
+    ],
+)
+def test_unknown_group_is_named_and_the_one_that_was_meant(
+    front: Front, word: str, meant: str
+) -> None:
+    first = front(word).stderr.splitlines()[0]
+    assert first == f"main.sh: unknown group '{word}'" + f" (did you mean {meant}?)" * bool(meant)
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

@@ -128,7 +128,7 @@ def test_the_study_in_little(
     (path,) = (
         p
         for p in checkpoints.all_in(folders.attackers)
-        if p.name.startswith("digits_attacker_model<digits_00noise_00nopeek_epoch")
+        if p.name.startswith("digits_attacker_1epochs_model<digits_00noise_00nopeek_1epochs_epoch")
     )
     stem = path.name.removesuffix(".ckpt")
     attacks[stem]["Images"] = "5000"
