@@ -11,8 +11,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from dpsnn.numbers import Number
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
-from dpsnn.tensors import Number
 
 Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec)
 Kind = type[ClassifierSpec] | type[AttackerSpec]
@@ -217,7 +217,7 @@ def seedless(name: str) -> str:
     return re.sub(r"_seed\d+(?=[_>]|$)|_epoch=\d+(?=>|$)", "", name)
 
 
-def longest(epochs: Mapping[str, float]) -> set[str]:
+def longest(epochs: Mapping[str, Number]) -> set[str]:
     """Of models that differ in nothing but epochs, step size and batch size the one that was trained for longest.
 
     Args:

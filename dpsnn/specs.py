@@ -57,8 +57,8 @@ def _check_share(spec: object, name: str) -> None:
     value = getattr(spec, name)
     if value is None or 0 <= value < 1:
         return
-    percent = f": {value:g} % is {value / 100:g}" if 1 <= value < 100 else ""
-    raise UsageError(f"{name} is {value:g}; it is a share and must be from 0 to below 1{percent}")
+    percent = f": {value:g} % is {value / 100:g}" if 1 < value < 100 else ""
+    raise UsageError(f"{name} is {value}; it must be from 0 to below 1, a share{percent}")
 
 
 def _check_common(spec: Any) -> None:
