@@ -250,7 +250,10 @@ def test_an_unknown_word_points_to_the_help_of_its_command(
             "train_model --suppress_sparsity 95",
             ["suppress_sparsity is 95", "a share", "95 % is 0.95"],
         ),
-        ("train_model --suppress_sparsity 1", ["suppress_sparsity is 1", "from 0 to below 1, a share"]),
+        (
+            "train_model --suppress_sparsity 1",
+            ["suppress_sparsity is 1", "from 0 to below 1, a share"],
+        ),
         ("train_model --network lenet5 --dropout 20", ["dropout is 20", "20 % is 0.2"]),
         ("train_model --sgd_momentum 90", ["sgd_momentum is 90", "90 % is 0.9"]),
         ("train_model --suppress_sparsity -0.5", ["suppress_sparsity is -0.5", "a share"]),

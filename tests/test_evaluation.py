@@ -15,11 +15,13 @@ from dpsnn.cli import main
 from dpsnn.data import DATASETS, Digits
 from dpsnn.data.faces import own_faces
 from dpsnn.errors import UsageError
+from dpsnn.evaluation import tables
 from dpsnn.evaluation.attackers import encode, judge, load_attacked, overheard, score
 from dpsnn.evaluation.classifiers import classifier_row
 from dpsnn.evaluation.measure import block_size, dcorr_blocks, standard_error
 from dpsnn.evaluation.report import one_per_class, reconstruction_figure, save_figure
 from dpsnn.evaluation.tables import as_text, cell
+from dpsnn.experiments.comparison import of_longest
 from dpsnn.metrics import mean_image, mse
 from dpsnn.networks import SplitNetwork
 
@@ -317,3 +319,47 @@ def test_a_judge_that_gives_no_numbers_judges_nothing() -> None:
     network = SplitNetwork(torch.nn.Identity(), Broken(), (1, 2, 2), 2)
     with pytest.raises(UsageError, match="validator answers holds values that are not finite"):
         judge(SplitClassifier(network), torch.zeros(4, 1, 2, 2), torch.zeros(4, dtype=torch.long))
+
+
+def test_a_row_under_the_name_of_then_is_replaced_and_not_doubled(
+    place: Path, classifier_file: Callable[..., Path], attacker_file: Callable[..., Path]
+) -> None:
+    target = classifier_file(place / "models", epoch=3, max_epochs=20, batch_size=32)
+    attacker = attacker_file(place / "models", target, max_epochs=1)
+    other = attacker_file(place / "models", target, naive=True, max_epochs=1)
+    classifier_file(place / "models", validator=True)
+    assert main(["evaluate_models"]) == 0 and main(["evaluate_attackers"]) == 0
+    models = tables.models_table("results")
+    attacks = tables.attackers_table("results")
+    now, (mine, naive) = tables.read(models), tables.read(attacks)
+    then = "digits_00noise_00nopeek_epoch=05"
+    # Of the same model in the same table, when names did not say so much; one was trained otherwise.
+    tables.upsert(models, [{**now[0], "Model": then}], tables.CLASSIFIER_KEY)
+    default = {**now[0], "Model": "digits_00noise_00nopeek_epoch=07", "BatchSize": 128}
+    tables.upsert(models, [default], tables.CLASSIFIER_KEY)
+    of_then = {**mine, "Attacker": f"digits_attacker_model<{target.stem}>"}
+    lost = {**mine, "Model": then, "Attacker": f"digits_attacker_model<{then}>"}
+    kept = {
+        **naive,
+        "Attacker": f"digits_attacker_naive_model<{target.stem}>",
+        "MaxEpochs": 20,
+    }
+    tables.upsert(attacks, [of_then, lost, kept], tables.ATTACKER_KEY)
+    assert len(tables.read(models)) == 3 and len(tables.read(attacks)) == 5
+    assert main(["evaluate_models", "--all"]) == 0 and main(["evaluate_attackers", "--all"]) == 0
+    assert [row["Model"] for row in tables.read(models)] == [target.stem, default["Model"]]
+    assert sorted(row["Attacker"] for row in tables.read(attacks)) == sorted(
+        [attacker.stem, other.stem, kept["Attacker"]]
+    )
+
+
+def test_texts_and_figures_show_the_longest_of_trainings(tmp_path: Path) -> None:
+    names = {"": 10, "_1epochs": 1, "_20epochs_0005rate": 20, "_seed1": 10}
+    models = [
+        {"Model": f"digits_05noise_00nopeek{name}_epoch=00", "MaxEpochs": epochs}
+        for name, epochs in names.items()
+    ]
+    models[3]["Model"] = "digits_05noise_00nopeek_seed1_epoch=00"
+    cells = [{key: str(value) for key, value in row.items()} for row in models]
+    shown = ["digits_05noise_00nopeek_20epochs_0005rate_epoch=00", models[3]["Model"]]
+    assert [row["Model"] for row in of_longest(cells, cells)] == shown

@@ -57,7 +57,9 @@ class Front:
             shutil.copy2(ROOT / name, self.repo)
         for (
             tool
-        ) in "awk bash basename cat cmp cp dirname grep mkdir rm sed sleep tail touch tr wc".split():
+        ) in (
+            "awk bash basename cat cmp cp dirname grep mkdir rm sed sleep tail touch tr wc".split()
+        ):
             (self.bin / tool).symlink_to(str(shutil.which(tool)))
 
     def stub(self, name: str, *answers: str) -> None:
