@@ -134,12 +134,13 @@ def _is_whole(stored: Stored, kind: str) -> bool:
 
 
 def _is_picture(image: Tensor) -> bool:
-    """Whether this is one image (C, H, W) with values in [0, 1]."""
+    """Whether this is one image (C, H, W) whose finite values are in [0, 1]."""
+    finite = image[image.isfinite()]
     return (
         image.dtype == torch.float32
         and image.dim() == 3
         and image.numel() > 0
-        and not bool(((image < 0) | (image > 1)).any())
+        and not bool(((finite < 0) | (finite > 1)).any())
     )
 
 
