@@ -253,19 +253,19 @@ def test_another_value_of_any_field_is_another_name(
     assert newest(before) != newest(after)
 
 
-@pytest.mark.parametrize("kind", [ClassifierSpec, AttackerSpec])
 def test_another_precision_is_refused(
-    tmp_path: Path, kind: type[ClassifierSpec] | type[AttackerSpec]
+    place: Path, classifier_file: FileMaker, attacker_file: FileMaker
 ) -> None:
-    arguments, changed = plain(kind()), {**plain(kind()), "precision": "32"}
-    (name,), kind_of = names_of(kind, arguments), ATTACKER if kind is AttackerSpec else CLASSIFIER
-    assert names_of(kind, changed) == [name]
-    file = write(tmp_path / f"{name}{'_epoch=01' * (kind is ClassifierSpec)}.ckpt", dpsnn=kind_of)
-    content = torch.load(file, weights_only=True)
-    record = {**RECORD, "mean_image": 0, "surrogate_source": "", "surrogate_images": 0}
-    torch.save({**content, "arguments": {**arguments, "target": ""}, "record": record}, file)
-    with pytest.raises(UsageError, match="precision='auto', not '32'"):
-        checkpoints.already(tmp_path, name, kind_of, {**changed, "target": ""})
+    model = classifier_file(place)
+    attacker = attacker_file(place, model)
+    for path, kind in ((model, CLASSIFIER), (attacker, ATTACKER)):
+        arguments = checkpoints.read(path, kind).arguments
+        changed = {**arguments, "precision": "32"}
+        spec = AttackerSpec if kind == ATTACKER else ClassifierSpec
+        assert names_of(spec, changed) == names_of(spec, arguments)
+        assert checkpoints.already(path.parent, names_of(spec, arguments)[0], kind, arguments)
+        with pytest.raises(UsageError, match="precision='auto', not '32'"):
+            checkpoints.already(path.parent, names_of(spec, changed)[0], kind, changed)
 
 
 def newest(spec: ClassifierSpec | AttackerSpec) -> str:

@@ -1,5 +1,6 @@
 """cluster.toml, certificates and the command line around them."""
 
+import os
 import ssl
 import stat
 from pathlib import Path
@@ -65,8 +66,18 @@ def test_a_wrong_file_is_refused_in_one_line(
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         read(path)
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(UsageError, match="there is no .*none.toml; name a cluster.toml"):
         read(tmp_path / "none.toml")
+
+
+def test_a_file_that_could_not_be_a_description_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(UsageError, match="pipe.toml is a pipe, a socket or a device"):
+        read(tmp_path / "pipe.toml")
+    with open(tmp_path / "large.toml", "wb") as file:
+        file.truncate(2**40)  # holds nothing, and takes no room
+    with pytest.raises(UsageError, match="large.toml is damaged or not TOML .more than 1,048,576"):
+        read(tmp_path / "large.toml")
 
 
 def test_order_is_that_of_completion_and_nobody_is_held_up() -> None:
@@ -102,7 +113,7 @@ def test_without_the_extra_one_line_says_how_to_install_it(
         (["worker", "--rank", "3"], "rank is 3"),
         (["worker"], "required: --rank"),
         (["worker", "--rank", "0", "--num_requests", "-1"], "num_requests is -1"),
-        (["serve", "--config", "none.toml"], "cannot read none.toml"),
+        (["serve", "--config", "none.toml"], "there is no none.toml"),
         (["share", "--model", "none"], "unknown classifier 'none'"),
         (["share"], "required: --model"),
         (["query"], "required: --images"),

@@ -27,6 +27,9 @@ from dpsnn.errors import UsageError, reading
 Seconds = float | int
 """Callers write 2 where 2.0 is meant, and the checker of types under pytest is strict about it."""
 
+LARGEST = 2**20
+"""Bytes of a description."""
+
 PARTIES = 3
 """Workers of a cluster; the protocol (ABY3) is made for exactly three."""
 
@@ -129,11 +132,11 @@ def read(path: str | Path) -> Cluster:
     if not str(path):
         return local_cluster()
     path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path} ({error}); name a cluster.toml") from error
-    with reading(path, "TOML", "see dpsnn/secure/config.py for an example"):
+    with reading(path, "TOML", "name a cluster.toml; dpsnn/secure/config.py has an example"):
+        with open(path, "rb") as file:
+            raw = file.read(LARGEST + 1)
+        if len(raw) > LARGEST:
+            raise ValueError(f"more than {LARGEST:,} bytes")
         content = tomllib.loads(raw.decode("utf-8"))
     try:
         return _cluster(content, path.parent)
