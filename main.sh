@@ -56,14 +56,37 @@ END { if (found) printf " (did you mean %s?)", found }' 2>/dev/null
 say() { echo "main.sh: $*" >&2; }
 fail() { say "$*"; exit 2; }
 
+# Ctrl-C and SIGTERM: one line and 130, also while something runs that takes minutes; that is ended too.
+exec 8>&2 # said there even where standard error is turned away, lest the shell itself speak of what was terminated
+child=''
+interrupted() {
+    trap '' INT TERM
+    [[ -z $child ]] || { kill "$child" && wait "$child" || true; } 2>/dev/null
+    say "interrupted; call it again to go on" 2>&8
+    exit 130
+}
+trap interrupted INT TERM
+
+# In the background, as a shell acts upon a signal only after what runs in the foreground.
+patiently() {
+    local status=0
+    "$@" </dev/null 8>&- &
+    child=$!
+    wait "$child" || status=$?
+    child=''
+    return "$status"
+}
+
 # has PYTHON MODULE...: can PYTHON import these? Asked from elsewhere, so that ./dpsnn itself does not count;
 # looks without importing, as torch alone takes seconds. Fails for Python < 3.11, which has no -P.
 has() {
-    (cd / && "$1" -P -c '
+    {
+        (cd / && "$1" -P -c '
 import sys
 from importlib.util import find_spec
 specs = [find_spec(module) for module in sys.argv[1:]]
-sys.exit(not all(spec and spec.origin for spec in specs))' "${@:2}") >/dev/null 2>&1
+sys.exit(not all(spec and spec.origin for spec in specs))' "${@:2}")
+    } >/dev/null 2>&1
 }
 
 # What an extra needs beside dpsnn and torch, as modules, and which locked packages give way to it.
@@ -112,7 +135,7 @@ is_complete() {
 }
 
 pip_install() {
-    "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --progress-bar off "$@" \
+    patiently "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --progress-bar off "$@" \
         >"$venv/install.log" 2>&1 ||
         fail "installation failed ($(sed -n 's/^ERROR: //p' "$venv/install.log" | tail -n 1));" \
             "see $venv/install.log, then call ./main.sh again"
@@ -124,7 +147,7 @@ make_venv() {
         fail "no Python 3.11 or newer with venv and pip found; install one, or activate an environment that has dpsnn"
     if [[ -e "$venv/installing" ]] || ! "$venv/bin/python" -P -c 'import pip' >/dev/null 2>&1; then
         say "making $venv with $("$python" --version)"
-        "$python" -m venv --clear "$venv" >&2 || fail "$python could not make $venv in $PWD"
+        patiently "$python" -m venv --clear "$venv" >&2 || fail "$python could not make $venv in $PWD"
     fi
     touch "$venv/installing"
     requirements >"$venv/requirements.txt"
@@ -166,7 +189,6 @@ run_tests() {
     "$python" -m pytest "$@"
 }
 
-trap 'exit 130' INT
 group=${1-}
 case $group in
     -h | --help) usage; exit 0 ;;
@@ -190,5 +212,10 @@ choose_python
 case $group in
     install) echo "$python" ;;
     test) run_tests "$@" ;;
-    *) exec "$python" -m dpsnn.cli "$group" "$@" ;;
+    *)
+        # Signals wait until dpsnn can take them: a Python that is still starting would answer with a traceback.
+        calmly=(env --block-signal=INT --block-signal=TERM)
+        "${calmly[@]}" true 2>/dev/null || calmly=() # not on macOS
+        exec ${calmly[@]+"${calmly[@]}"} "$python" -m dpsnn.cli "$group" "$@" 8>&-
+        ;;
 esac

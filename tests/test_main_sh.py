@@ -33,6 +33,7 @@ echo "$(basename "$(dirname "$here")")/$(basename "$0") $*" >>"$CALLS"
 case "$*" in
     "-m venv"*) venv=${*: -1}; rm -rf "$venv"; mkdir -p "$venv/bin"; cp "$0" "$venv/bin/python" ;;
     *" -r "*)
+        [[ ! -e $FAIL.slow ]] || sleep 30
         [[ ! -e $FAIL ]] || { echo "ERROR: no wheel"; exit 1; }
         sleep 0.3
         cp "${*: -1}" "$CALLS.requirements"
@@ -370,3 +371,33 @@ def test_ctrl_c_exits_130(front: Front) -> None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=30) == 130
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_installation_is_one_line_and_is_made_up_for(
+    front: Front, stop: signal.Signals
+) -> None:
+    front.stub("python3.11")
+    slow = Path(f"{front.fail_file}.slow")
+    slow.touch()
+    process = subprocess.Popen(
+        [front.repo / "main.sh", "demo"],
+        env=front.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
+    deadline = time.monotonic() + 30
+    while not front.installs and time.monotonic() < deadline:
+        time.sleep(0.02)
+    # A scheduler signals this process alone, and pip is to end all the same.
+    asked = time.monotonic()
+    process.send_signal(stop)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and time.monotonic() - asked < 10
+    assert err.splitlines()[-1] == "main.sh: interrupted; call it again to go on"
+    assert "Terminated" not in err
+    slow.unlink()
+    assert front("demo").returncode == 0
+    assert front.calls[-1] == ".venv/python -m dpsnn.cli demo"
