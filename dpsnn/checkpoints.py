@@ -57,6 +57,9 @@ from dpsnn.stored import (  # noqa: F401  what stands in a checkpoint belongs to
 from dpsnn.tensors import Number
 from dpsnn.training import seeded
 
+PROGRESS = ".progress"
+"""The folder, beside finished checkpoints, for the states of unfinished trainings."""
+
 # ---------------------------------------------------------------- places
 
 
@@ -75,7 +78,7 @@ def devices_dir(models_dir: str | Path) -> Path:
 def progress_path(folder: Path, name: str, arguments: dict[str, Any]) -> Path:
     """Where an unfinished training keeps its state: a file for each set of arguments, so none resumes another's."""
     mark = hashlib.sha256(repr(sorted(arguments.items())).encode()).hexdigest()[:8]
-    return folder / ".progress" / f"{name}_{mark}.ckpt"
+    return folder / PROGRESS / f"{name}_{mark}.ckpt"
 
 
 def _epochs_of(folder: Path, name: str) -> list[Path]:

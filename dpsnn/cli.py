@@ -395,7 +395,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"dpsnn: interrupted{options.resume}", file=sys.stderr)
         return signals.INTERRUPTED
-    if path is not None:
+    if path is not None and path.exists():
         print(path)
     return 0
 

@@ -145,7 +145,7 @@ def _conclude(group: str, dataset: str, folders: Folders) -> None:
         tables.models_table(folders.results_dir),
         *write_summaries(folders.results_dir),
     ]
-    print(*drawn, *written, sep="\n")
+    print(*(path for path in (*drawn, *written) if path.exists()), sep="\n")
     if folders.wandb:
         summarise(group, dataset, Path(folders.results_dir), drawn)
 

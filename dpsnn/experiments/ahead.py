@@ -17,6 +17,7 @@ import torch
 
 from dpsnn import checkpoints, signals
 from dpsnn.data import DATASETS
+from dpsnn.experiments import beforehand
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.run import finished_classifier, is_finished, merge, run
@@ -81,6 +82,7 @@ def ahead(
     total = len(now) + sum(map(len, later.values()))
     if not total:
         return
+    beforehand.check(experiments, judge, folders)
     if DATASETS[judge.dataset].judged:
         # Every attacker waits for it.
         train_classifier(judge, folders, group)

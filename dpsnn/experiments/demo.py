@@ -6,6 +6,7 @@ from typing import Any
 
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.tables import numeric
+from dpsnn.experiments.beforehand import check_file, check_places
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.run import plot_attacks, run
 from dpsnn.experiments.train import Folders
@@ -41,6 +42,10 @@ def demo(
     Returns:
         What to print, and the table's path; the picture lies beside it.
     """
+    folder = Path(folders.results_dir)
+    table = folder / "demo.csv"
+    check_places(folders, [(table, ("Defence",))])
+    check_file(folder / "demo.png")
     trained = run(demo_experiments(base, attacker), judge, folders, "demo")
     models = {r["Model"]: r for r in tables.read(tables.models_table(folders.results_dir))}
     attackers = {r["Attacker"]: r for r in tables.read(tables.attackers_table(folders.results_dir))}
@@ -67,8 +72,6 @@ def demo(
         "ValAccuracy": numeric(scores, "ValAccuracyCeiling"),
     }
     rows += [floor, ceiling]
-    folder = Path(folders.results_dir)
-    table = folder / "demo.csv"
     tables.upsert(table, rows, ("Defence",))
     picture = plot_attacks(
         labelled, folders, folder / "demo.png", f"{base.dataset}: what an attacker on the wire sees"

@@ -28,7 +28,8 @@ from dpsnn.evaluation.inversions import (
     load_target,
 )
 from dpsnn.evaluation.report import reconstruction_figure, save_figure
-from dpsnn.experiments import run
+from dpsnn.experiments import beforehand, run
+from dpsnn.experiments.beforehand import check_file
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import GroupFailed, note
 from dpsnn.experiments.train import Folders, train_classifier
@@ -187,6 +188,12 @@ def faces(
         GroupFailed: If a member failed; all others are attacked.
     """
     dataset = judge.dataset.removesuffix("_others")
+    own = [
+        (tables.inversions_table(folders.results_dir), KEY),
+        (by_person_table(folders.results_dir), PERSON_KEY),
+    ]
+    beforehand.check(experiments, judge, folders, own)
+    check_file(figure_path(folders, dataset))
     rows = len(DATASETS[f"{dataset}_tuning"](folders.data_dir).rows("train"))
     if rows < LOT:
         raise UsageError(

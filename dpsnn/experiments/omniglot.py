@@ -17,6 +17,7 @@ from dpsnn.evaluation import tables
 from dpsnn.evaluation.attackers import load_attacked, reconstruct
 from dpsnn.evaluation.measure import mean, standard_error
 from dpsnn.experiments import run
+from dpsnn.experiments.beforehand import check_places
 from dpsnn.experiments.figures import draw
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import note
@@ -136,9 +137,10 @@ def omniglot(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: 
         UsageError: If data cannot be reached, or a name is taken by other arguments.
         GroupFailed: If a member failed.
     """
-    trained = run.run(experiments, judge, folders, "omniglot")
     table = alphabets_table(folders.results_dir)
     key = ("Model", "Attacker", "Alphabet")
+    check_places(folders, [(table, key)])
+    trained = run.run(experiments, judge, folders, "omniglot")
     known = {(row["Attacker"], row.get("Digest")) for row in tables.read(table, key)}
     for _, _, attackers in trained:
         for path in attackers:

@@ -15,6 +15,7 @@ from dpsnn.checkpoints import ATTACKER, CLASSIFIER
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.published import BATCH, published_row
 from dpsnn.experiments import run
+from dpsnn.experiments.beforehand import check_places
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.train import Folders, complete
@@ -117,6 +118,7 @@ def published(experiments: Sequence[Experiment], judge: ClassifierSpec, folders:
         UsageError: If data cannot be reached, or a name is taken by other arguments.
         GroupFailed: If a member failed; the rows of all others are written.
     """
+    check_places(folders, [(tables.published_table(folders.results_dir), tables.CLASSIFIER_KEY)])
     return run.run_and_measure(
         experiments, judge, folders, "published", lambda: measure(experiments, judge, folders)
     )

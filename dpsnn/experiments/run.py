@@ -22,6 +22,7 @@ from dpsnn.evaluation.report import (
     reconstruction_figure,
     save_figure,
 )
+from dpsnn.experiments import beforehand
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import GroupFailed, Progress, note
 from dpsnn.experiments.train import complete, finished, train_attacker, train_classifier
@@ -309,13 +310,12 @@ def run(
         Each experiment with its classifier's and its attackers' checkpoints.
 
     Raises:
-        UsageError: Before anything is trained: if data cannot be reached, or a name is taken by other arguments.
+        UsageError: Before anything is trained: if data or their roles are missing, a folder or table cannot be written,
+            networks do not fit, or a name is taken by other arguments.
         GroupFailed: At the end, if a member failed.
     """
     experiments = merge(experiments)
-    datasets = {judge.dataset, *(a.surrogate for e in experiments for a in e.attackers)} - {""}
-    for name in sorted(datasets):
-        choose(DATASETS, name, "surrogate")(folders.data_dir).setup()
+    beforehand.check(experiments, judge, folders)
     judged = DATASETS[judge.dataset].judged
     finished = {
         spec: finished_classifier(spec, folders)
@@ -330,7 +330,6 @@ def run(
                 done += 1
             else:
                 plan.append("attacker")
-    checkpoints.ensure_writable(folders.classifiers, folders.attackers, Path(folders.results_dir))
     board = Progress(group, plan, done)
 
     def classifier(spec: ClassifierSpec) -> Path | None:

@@ -28,6 +28,7 @@ from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.report import one_per_class, reconstruction_figure, save_figure
+from dpsnn.experiments.beforehand import check_file, check_places
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.run import command
 from dpsnn.experiments.train import Folders, train_classifier
@@ -94,10 +95,14 @@ def secure(specs: Sequence[ClassifierSpec], folders: Folders) -> Path:
         ClusterFailed: If a worker goes away.
     """
     require()
-    for name in {spec.dataset for spec in specs}:
-        choose(DATASETS, name, "dataset")(folders.data_dir).setup()
     table = secure_table(folders.results_dir)
-    checkpoints.ensure_writable(table.parent)
+    check_places(folders, [(table, KEY)])
+    for spec in specs:
+        data = choose(DATASETS, spec.dataset, "dataset")(folders.data_dir)
+        for role in ("train", "validation", "test"):
+            data.rows(role)
+        check_file(secure_figure(folders.results_dir, spec.dataset))
+        checkpoints.build_classifier(spec)
     for spec in specs:
         path = train_classifier(spec, folders, "secure")
         row, figure = measure(path, spec, folders)

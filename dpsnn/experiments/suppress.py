@@ -25,6 +25,7 @@ from dpsnn.evaluation.attackers import (
 )
 from dpsnn.evaluation.measure import mean, standard_error
 from dpsnn.experiments import run
+from dpsnn.experiments.beforehand import check_places
 from dpsnn.experiments.groups import Experiment
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.train import Folders, train_classifier
@@ -218,6 +219,7 @@ def suppress(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: 
         UsageError: If data cannot be reached, or a name is taken by other arguments.
         GroupFailed: If a member failed; the rows of all others are written.
     """
+    check_places(folders, [(suppress_table(folders.results_dir), tables.ATTACKER_KEY)])
     return run.run_and_measure(
         experiments, judge, folders, "suppress", lambda: measure(experiments, folders)
     )

@@ -22,6 +22,7 @@ from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import Diverged, UsageError, choose
 from dpsnn.evaluation.measure import device
 from dpsnn.evaluation.report import reconstruction_figure
+from dpsnn.experiments.beforehand import check_surrogate
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.tracking import finish, make_loggers
 from dpsnn.folders import Folders
@@ -146,11 +147,7 @@ def _surrogate(
     """The attacker's images, in a seeded order, and where they are from."""
     data = choose(DATASETS, spec.surrogate, "surrogate")(data_dir)
     own = DATASETS[dataset]
-    if data.image_shape != own.image_shape:
-        raise UsageError(
-            f"surrogate {spec.surrogate} has images of shape {data.image_shape}, but {dataset} has"
-            f" {own.image_shape}; choose a surrogate of the same shape"
-        )
+    check_surrogate(data, spec.surrogate, own(data_dir), dataset)
     pixels = data.tensors("surrogate")[0] if spec.surrogate == dataset else data.foreign_surrogate()
     return pixels[: max(2, round(len(pixels) * spec.data_pct / 100))], data
 

@@ -20,6 +20,7 @@ from dpsnn.checkpoints import CLASSIFIER
 from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation import tables
+from dpsnn.experiments.beforehand import check_places
 from dpsnn.experiments.progress import note
 from dpsnn.experiments.train import Folders
 from dpsnn.federated.audit import Audit, audit
@@ -87,7 +88,8 @@ def federated(
     ensure_flower()
     spec = as_trained(classifier, federated)
     data = choose(DATASETS, spec.dataset, "dataset")(folders.data_dir)
-    data.setup()
+    for role in ("train", "validation", "test"):
+        data.rows(role)
     checkpoints.build_classifier(spec)
     parts = partition(data.tensors("train")[1], federated.clients, spec.seed, federated.skew)
     if spec.private and spec.dp_delta >= 1 / max(map(len, parts)):
@@ -96,8 +98,8 @@ def federated(
             f" {1 / max(map(len, parts)):.2g}"
         )
     results = Path(folders.results_dir)
-    checkpoints.ensure_writable(folders.classifiers, results)
     table = federated_table(results)
+    check_places(folders, [(table, KEY)])
     both = set(modes) >= set(MODES)
     rows: dict[str, list[dict[str, Any]]] = {}
     for mode in modes:
