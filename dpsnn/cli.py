@@ -18,7 +18,15 @@ from dpsnn.experiments.groups import GROUPS
 from dpsnn.federated.spec import FederatedSpec
 from dpsnn.folders import Folders
 from dpsnn.memory import keep_memory
-from dpsnn.options import Parser, Version, WholeNumbers, add_options, check_choices, listed
+from dpsnn.options import (
+    Parser,
+    Version,
+    WholeNumbers,
+    add_options,
+    check_choices,
+    check_data_dir,
+    listed,
+)
 from dpsnn.secure.options import add_commands
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.tidy import tidy
@@ -153,9 +161,9 @@ def _evaluation_parser(parser: argparse.ArgumentParser, what: str) -> None:
     add_options(parser, Folders)
 
 
-def _said(module: str, function: str) -> str:
-    """What a group is, as its function says, to stand after its name."""
-    text = source.summary(module, function).rstrip(".")
+def _said(text: str) -> str:
+    """What a group is, as its function says in a docstring, to stand after its name."""
+    text = " ".join(text.split("\n\n")[0].split()).rstrip(".")
     # Not where a name begins it, such as LeNet-5.
     return f"{text[0].lower()}{text[1:]}" if text.split()[0][1:].islower() else text
 
@@ -217,25 +225,31 @@ def make_parser() -> Parser:
     made = command("demo", "run_demo", "four defences on small digits, offline, with a picture")
     _group_parser(made, "results/demo", "models/demo")
     for name, experiments in GROUPS.items():
-        made = command(name, "run_group", _said(experiments.__module__, experiments.__name__))
+        made = command(name, "run_group", _said(experiments.__doc__ or name))
         _group_parser(made, "results", "models")
         _seeds_option(made)
         _jobs_option(made)
     made = command(
-        "published", "run_published", _said("dpsnn.experiments.published", "published_experiments")
+        "published",
+        "run_published",
+        _said(source.summary("dpsnn.experiments.published", "published_experiments")),
     )
     _group_parser(made, "results/published", "models/published", protocol=True)
     _seeds_option(made)
     _jobs_option(made)
     made = command(
-        "omniglot", "run_omniglot", _said("dpsnn.experiments.omniglot", "omniglot_experiments")
+        "omniglot",
+        "run_omniglot",
+        _said(source.summary("dpsnn.experiments.omniglot", "omniglot_experiments")),
     )
     _group_parser(made, "results", "models", protocol=True)
     made.set_defaults(dataset="omniglot")
     _seeds_option(made)
     _jobs_option(made)
     made = command(
-        "suppress", "run_suppress", _said("dpsnn.experiments.suppress", "suppress_experiments")
+        "suppress",
+        "run_suppress",
+        _said(source.summary("dpsnn.experiments.suppress", "suppress_experiments")),
     )
     _group_parser(made, "results", "models", protocol=True)
     made.set_defaults(dataset="mnist")
@@ -244,14 +258,20 @@ def make_parser() -> Parser:
     # Batches of 32 for so small a network keep no second core busy.
     made.set_defaults(jobs=2)
     _jobs_option(made)
-    made = command("faces", "run_faces", _said("dpsnn.experiments.faces", "faces_experiments"))
+    made = command(
+        "faces", "run_faces", _said(source.summary("dpsnn.experiments.faces", "faces_experiments"))
+    )
     _group_parser(made, "results", "models", protocol=True)
     made.set_defaults(dataset="faces")
     _seeds_option(made)
     made.add_argument(
         "--iterations", type=int, metavar="STEPS", help="limit of every attack (default: its own)"
     )
-    made = command("secure", "run_secure", _said("dpsnn.experiments.secure", "secure_experiments"))
+    made = command(
+        "secure",
+        "run_secure",
+        _said(source.summary("dpsnn.experiments.secure", "secure_experiments")),
+    )
     _group_parser(made, "results", "models", protocol=True)
     _seeds_option(made)
     add_commands(made, _folder_options)
@@ -374,6 +394,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         options = make_parser().parse_args(normalise(sys.argv[1:] if words is None else words))
         check_choices(options)
+        check_data_dir(options)
         action = _action(options.action)
         keep_memory()
         with signals.interruptible():

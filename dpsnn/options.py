@@ -5,6 +5,7 @@ Also how the command line speaks: under which heading an option stands, and what
 
 import argparse
 import contextlib
+import os
 import platform
 import shutil
 import sys
@@ -13,10 +14,11 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
 from dpsnn import source
-from dpsnn.errors import meant, one_of
+from dpsnn.errors import UsageError, meant, one_of
 from dpsnn.federated.spec import FederatedSpec
 from dpsnn.folders import Folders
 from dpsnn.specs import (
@@ -231,6 +233,17 @@ def check_choices(options: argparse.Namespace) -> None:
     for name, allowed in CHOICES.items():
         if value := getattr(options, name, None):
             one_of(value, allowed, name)
+
+
+def check_data_dir(options: argparse.Namespace) -> None:
+    """Raise UsageError where the mirror would silently stand in for a data folder that was named and is not there."""
+    folder = getattr(options, "data_dir", Folders.data_dir)
+    mirror = os.environ.get("DPSNN_DATA_MIRROR")
+    if mirror and folder != Folders.data_dir and not Path(folder).is_dir():
+        raise UsageError(
+            f"there is no data folder {folder}, and the mirror {mirror} would silently take its place; correct"
+            " --data_dir, make the folder, or leave the option out to read from the mirror"
+        )
 
 
 def spec_from(spec: type[Spec], options: argparse.Namespace, **override: Any) -> Spec:

@@ -5,7 +5,7 @@ from typing import NoReturn
 from dpsnn import signals
 
 
-def run(*words: str) -> NoReturn:
+def script(*words: str) -> NoReturn:
     """Be the command `words`, followed by what the command line says."""
     signals.watch()
     from dpsnn import cli

@@ -1,6 +1,6 @@
 """Write the scores of attackers' reconstructions to a table; --help shows the options."""
 
-from dpsnn.start import run
+from dpsnn.start import script
 
 if __name__ == "__main__":
-    run("evaluate_attackers")
+    script("evaluate_attackers")

@@ -1,6 +1,6 @@
 """Write accuracy and leakage of classifiers to a table; --help shows the options."""
 
-from dpsnn.start import run
+from dpsnn.start import script
 
 if __name__ == "__main__":
-    run("evaluate_models")
+    script("evaluate_models")

@@ -1,6 +1,6 @@
 """Draw originals above an attacker's reconstructions; --help shows the options."""
 
-from dpsnn.start import run
+from dpsnn.start import script
 
 if __name__ == "__main__":
-    run("plot_attack")
+    script("plot_attack")

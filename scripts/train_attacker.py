@@ -1,6 +1,6 @@
 """Train one attacker of a classifier; --help shows the options."""
 
-from dpsnn.start import run
+from dpsnn.start import script
 
 if __name__ == "__main__":
-    run("train_attacker")
+    script("train_attacker")

@@ -1,6 +1,6 @@
 """Train one split classifier with its defences; --help shows the options."""
 
-from dpsnn.start import run
+from dpsnn.start import script
 
 if __name__ == "__main__":
-    run("train_model")
+    script("train_model")

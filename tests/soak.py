@@ -41,7 +41,8 @@ class Run:
 
     def __init__(self, name: str, place: Path) -> None:
         self.place = place
-        (place / "tmp").mkdir(parents=True)
+        for made in ("tmp", "data"):
+            (place / made).mkdir(parents=True)
         folders = [f"--{kind}_dir={place / kind}" for kind in ("models", "results", "data")]
         self.command = [*COMMANDS[name], *SMALL, *folders]
         self.environment = {

@@ -17,8 +17,6 @@ from dpsnn.atomic import scratch
 from dpsnn.errors import UsageError, reading, regular
 
 MIRROR = "DPSNN_DATA_MIRROR"
-DEFAULT = "data"
-"""The data folder of who names none."""
 
 AGAIN = "fetch it again"
 
@@ -30,18 +28,13 @@ def roots(data_dir: Path) -> list[Path]:
     """The data folder and the mirror, where there is one.
 
     Raises:
-        UsageError: If the mirror is no folder, or would stand in for a folder that was named and is not there.
+        UsageError: If the mirror is no folder.
     """
     places = [data_dir]
     if mirror := os.environ.get(MIRROR):
         if not os.path.isdir(mirror):
             raise UsageError(
                 f"{MIRROR} is {mirror!r}, which is not a folder; correct it or unset it"
-            )
-        if data_dir != Path(DEFAULT) and not data_dir.is_dir():
-            raise UsageError(
-                f"there is no data folder {data_dir}, and {MIRROR} shall not silently take its place; correct --data_dir,"
-                " make the folder, or leave the option out to read from the mirror"
             )
         places.append(Path(mirror))
     return places
