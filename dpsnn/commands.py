@@ -145,7 +145,9 @@ def _conclude(group: str, dataset: str, folders: Folders) -> None:
         tables.models_table(folders.results_dir),
         *write_summaries(folders.results_dir),
     ]
-    print(*(path for path in (*drawn, *written) if path.exists()), sep="\n")
+    for path in (*drawn, *written):
+        if path.exists():
+            print(path)
     if folders.wandb:
         summarise(group, dataset, Path(folders.results_dir), drawn)
 
