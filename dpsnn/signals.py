@@ -49,16 +49,16 @@ def _end(text: str) -> None:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
+    repeated, _State.again = _State.again, False
+    now, asked = time.monotonic(), _State.asked
+    if asked is not None and not repeated and now - asked <= TOGETHER:
+        return
     if not _State.working:
         _end("interrupted")
-    repeated, _State.again = _State.again, False
-    now = time.monotonic()
-    if _State.asked is None:
+    if asked is None:
         _State.asked = now
     elif not repeated:
-        if now - _State.asked > TOGETHER:
-            _end("interrupted again; ended at once")
-        return
+        _end("interrupted again; ended at once")
     if not _State.held:
         raise KeyboardInterrupt
 

@@ -156,14 +156,13 @@ try:
         time.sleep(60)
 except KeyboardInterrupt:
     print("interrupted", file=sys.stderr, flush=True)
-    {then}
     raise SystemExit(130)
 """
 
 
-def process(then: str = "pass") -> "subprocess.Popen[str]":
+def process() -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", WORK.format(then=then)],
+        [sys.executable, "-c", WORK],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -186,16 +185,29 @@ def test_a_process_ends_in_one_line(moment: str, said: str, number: signal.Signa
 
 
 def test_the_same_signal_to_process_and_group_is_one_wish_and_a_later_one_ends_at_once() -> None:
-    running = process("with signals.interruptible(): signals._State.asked = 0.0; time.sleep(60)")
+    work = """print("working", flush=True)
+        time.sleep(60)"""
+    tidying = """try:
+            print("working", flush=True)
+            time.sleep(60)
+        finally:
+            print("tidying", file=sys.stderr, flush=True)
+            time.sleep(60)"""
+    running = subprocess.Popen(
+        [sys.executable, "-c", WORK.replace(work, tidying)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert running.stdout and running.stderr
     while running.stdout.readline().strip() != "working":
         pass
     for _ in range(2):
         running.send_signal(signal.SIGTERM)
-    assert running.stderr.readline() == "interrupted\n"
-    time.sleep(0.5)
+    assert running.stderr.readline() == "tidying\n"
+    time.sleep(signals.TOGETHER + 0.3)
     assert running.poll() is None
-    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGTERM)
     _, err = running.communicate(timeout=30)
     assert (running.returncode, err) == (130, "dpsnn: interrupted again; ended at once\n")
 
@@ -206,7 +218,7 @@ def test_signals_that_wait_at_the_start_are_let_through() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
 
     running = subprocess.Popen(
-        [sys.executable, "-c", WORK.format(then="pass")],
+        [sys.executable, "-c", WORK],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -219,7 +231,7 @@ def test_signals_that_wait_at_the_start_are_let_through() -> None:
 
 def test_a_process_started_to_ignore_ctrl_c_goes_on_ignoring_it() -> None:
     running = subprocess.Popen(
-        [sys.executable, "-c", WORK.format(then="pass").replace("sleep(60)", "sleep(1)")],
+        [sys.executable, "-c", WORK.replace("sleep(60)", "sleep(1)")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
