@@ -4,47 +4,40 @@ It protects the examples that a model is *trained* on: whoever sees the weights 
 them took part. It does not protect inputs that are sent through the finished model; noise on the wire does that.
 """
 
-import contextlib
-import copy
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, GradientAccumulationScheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.data import DataLoader
-from torchmetrics import Metric
 
+from dpsnn.defences import lots
 from dpsnn.defences.base import DefenceList
 from dpsnn.defences.nopeek import NoPeek
-from dpsnn.defences.per_example import PerExampleGradients
+from dpsnn.defences.per_example import OneByOne, PerExampleGradients
+from dpsnn.defences.sampling import poisson, sampling, steps_of
+from dpsnn.defences.secret import Secret
+from dpsnn.defences.trial import MeanLosses, Trial, loss_of
 from dpsnn.errors import UsageError, one_of
 from dpsnn.metrics.privacy import dp_sgd_epsilon, dp_sgd_noise_multiplier, dp_sgd_steps
 from dpsnn.specs import ACCOUNTANTS
 from dpsnn.tensors import Number
 
-PROBE = 8
-"""Examples on which the first step checks that the module can be trained privately at all."""
+__all__ = ["DPSGD", "poisson"]
 
-GRADIENTS = ("auto", "explicit")
+GRADIENTS = ("auto", "explicit", "single")
 
+TRIED = (0, 1, 8, 64)
+"""Steps of a training on which it is tried as well as on the first of each epoch: weights that begin at zero may hide
+what later steps show."""
 
-def poisson(loader: "DataLoader[Any]", seed: int | None = None) -> "DataLoader[Any]":
-    """The same data and expected batch size, sampled as amplification by subsampling assumes: every example by itself.
+ENOUGH = 12
+"""Examples of a lot on which a trial is not repeated for want of examples, and how often it is at most."""
 
-    Args:
-        loader: A loader of a map-style dataset with a batch size.
-        seed: Seed of the draws; whoever knows it knows who took part in which step.
-    """
-    from opacus.data_loader import DPDataLoader
-
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    made: DataLoader[Any] = DPDataLoader.from_data_loader(loader, generator=generator)
-    return made
+LOTS, NOISE = 1, 2
+"""Streams of the secret."""
 
 
 class DPSGD(Callback):
@@ -54,9 +47,13 @@ class DPSGD(Callback):
     drawn independently with the same rate (Poisson sampling); a step that draws none is noise alone. Neighbouring data
     sets differ by the presence of one example.
 
-    The loss of the module must be the mean over the examples of a batch. On the first step a few examples are tried:
-    should gradients of single examples not add up to the module's own, or should one depend on its neighbours, training
-    is refused.
+    The loss of the module must be the mean over the examples of a batch. That is tried on a few examples, on the first
+    step of every epoch and whenever other weights are trained (see `trial.py`): should gradients of single examples not
+    add up to the module's own, should one depend on its neighbours, or training write a buffer, it is refused.
+
+    Noise comes from a secret that the operating system gives at the start, and so do lots where the loader asks
+    `lot_seed` for seeds; see `secret.py` for how strong it is. Weights, dropout and augmentation may come from a public
+    seed: what is guaranteed holds whatever they are.
 
     Args:
         noise_multiplier: σ, standard deviation of the noise over the clip norm; None: as little as
@@ -66,14 +63,21 @@ class DPSGD(Callback):
         delta: δ of the guarantee, below one over the number of examples.
         accountant: `rdp`, `prv` or `gdp` (approximate, not a bound).
         physical_batch: Largest number of examples in memory at once; larger lots are processed in parts.
-        gradients: `auto`, the fastest, or `explicit`: all gradients formed, as opacus' hooks do.
+        gradients: `auto`, the fastest; `explicit`: all gradients formed, as opacus' hooks do; `single`: one backward
+            pass for every example, for modules that the others refuse.
         amplified: False accepts a loader that shuffles, and accounts for it without amplification by sampling: every
             epoch shows every example once. Neighbours then differ by an example that adds nothing.
         coupled: Train although examples of a batch mix (batch normalisation), as some published studies did; there is
             no guarantee then, and `epsilon` is infinite.
+        repeatable: Draw the noise from torch's generator, hence from a public seed, for tests and studies on public
+            data. Who knows the seed can take the noise off: `epsilon` is what it would be if the seed were secret.
+        resumable: Keep the secret in this callback's state, so that a training that is resumed draws what it would
+            have drawn. The file must stay private and be deleted in the end. Without, it goes on with another secret,
+            which is as safe.
 
     Raises:
-        UsageError: If an option is out of range; when training starts, if the set-up voids the guarantee.
+        UsageError: If an option is out of range; when training starts, or as soon as it happens, if the set-up voids
+            the guarantee.
     """
 
     def __init__(
@@ -87,6 +91,8 @@ class DPSGD(Callback):
         gradients: str = "auto",
         amplified: bool = True,
         coupled: bool = False,
+        repeatable: bool = False,
+        resumable: bool = False,
     ) -> None:
         if noise_multiplier is None and target_epsilon is None:
             raise UsageError("DP-SGD needs a noise multiplier, a target epsilon, or both")
@@ -111,10 +117,19 @@ class DPSGD(Callback):
         self.gradients = gradients
         self.amplified = amplified
         self.coupled = coupled
+        self.repeatable = repeatable
+        self.resumable = resumable
         self.history: list[tuple[float, float, int]] = []
+        self._secret = Secret()
+        self._drawn = 0
+        """Steps for which noise was drawn: no two share a stream of the secret."""
         self._per_example: PerExampleGradients | None = None
         self._sums: dict[Tensor, Tensor] = {}
-        self._lot = 0
+        self._ours: dict[Tensor, Tensor] = {}
+        self._lot = self._seen = self._here = 0
+        self._trials = 0
+        self._signature: tuple[Any, ...] = ()
+        self._fresh = self._new_epoch = False
 
     # ------------------------------------------------------------ the guarantee
 
@@ -125,10 +140,14 @@ class DPSGD(Callback):
 
     @property
     def epsilon(self) -> float:
-        """ε at `delta` of everything trained so far, resumed parts included."""
+        """ε at `delta` of everything trained so far, resumed parts included; with public noise, were it secret."""
         if self.coupled:
             return math.inf
         return dp_sgd_epsilon(self.history, self.delta, self.accountant) if self.history else 0.0
+
+    def lot_seed(self, epoch: int) -> int | None:
+        """Seed of the lots of one epoch, for a loader that draws them; None where the public seed is to be taken."""
+        return None if self.repeatable else self._secret.seed(LOTS, epoch)
 
     def spent(self) -> dict[str, float]:
         """What stands beside a model that was trained so, all epochs counted: choosing the best of them is not free."""
@@ -147,13 +166,19 @@ class DPSGD(Callback):
             self.history.append((noise_multiplier, rate, 1))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": list(self.history), "noise_multiplier": self.noise_multiplier}
+        state = {"history": list(self.history), "noise_multiplier": self.noise_multiplier}
+        if self.resumable and not self.repeatable:
+            state |= {"secret": self._secret.key.hex(), "drawn": self._drawn}
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = [(float(s), float(q), int(n)) for s, q, n in state_dict["history"]]
         # Noise that was given stands; noise that was found for a budget goes on as it began.
         if self.noise_multiplier is None:
             self.noise_multiplier = state_dict["noise_multiplier"]
+        if "secret" in state_dict:
+            self._secret = Secret(bytes.fromhex(state_dict["secret"]))
+            self._drawn = int(state_dict["drawn"])
 
     # ------------------------------------------------------------ set-up
 
@@ -166,11 +191,7 @@ class DPSGD(Callback):
             raise UsageError(
                 "DP-SGD needs automatic optimisation; let Lightning call backward and step"
             )
-        if trainer.accumulate_grad_batches != 1:
-            raise UsageError(
-                "DP-SGD does not go with accumulate_grad_batches; set the lot by the loader's batch size and"
-                " DPSGD(physical_batch=...) by the memory"
-            )
+        self._check_accumulation(trainer)
         if trainer.precision not in ("32-true", "64-true"):
             raise UsageError(
                 f"precision is {trainer.precision}; DP-SGD clips in full precision, lest rounding let a gradient"
@@ -179,6 +200,15 @@ class DPSGD(Callback):
         if trainer.world_size != 1:
             raise UsageError("DP-SGD runs on one device; set devices=1")
         self._check_optimisers(pl_module)
+
+    def _check_accumulation(self, trainer: pl.Trainer) -> None:
+        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+        scheduled = any(isinstance(c, GradientAccumulationScheduler) for c in callbacks)
+        if trainer.accumulate_grad_batches != 1 or scheduled:
+            raise UsageError(
+                f"DP-SGD does not go with {'GradientAccumulationScheduler' if scheduled else 'accumulate_grad_batches'}"
+                "; set the lot by the loader's batch size and DPSGD(physical_batch=...) by the memory"
+            )
 
     def _check_optimisers(self, module: pl.LightningModule) -> None:
         """Count what the module makes, before Lightning looks at it."""
@@ -199,17 +229,31 @@ class DPSGD(Callback):
         module.configure_optimizers = configure_optimizers  # type: ignore[method-assign]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._population, self._rate, steps = self._sampling(trainer)
-        if self.delta >= 1 / self._population:
+        self._sampling = sampling(trainer, self.amplified)
+        population, rate = self._sampling.population, self._sampling.rate
+        lots.check_first_axis(trainer.train_dataloader)
+        for optimiser in trainer.optimizers:
+            if isinstance(optimiser, torch.optim.LBFGS):
+                raise UsageError(
+                    "LBFGS looks at a lot several times in a step, each of which DP-SGD would have to account for; use"
+                    " another optimiser"
+                )
+        if self.delta >= 1 / population:
             raise UsageError(
-                f"delta is {self.delta}, but with {self._population} examples only below"
-                f" {1 / self._population:.2g} does it protect any one of them; lower --dp_delta"
+                f"delta is {self.delta}, but with {population} examples only below"
+                f" {1 / population:.2g} does it protect any one of them; lower --dp_delta"
             )
         if self.noise_multiplier is None:
             assert self.target_epsilon is not None
+            steps = steps_of(trainer, self.amplified)
+            if math.isinf(steps):
+                raise UsageError(
+                    "a budget alone sets the noise for a whole training, but nothing ends this one; give max_epochs,"
+                    " max_steps or a noise multiplier"
+                )
             try:
                 self.noise_multiplier = dp_sgd_noise_multiplier(
-                    self.target_epsilon, self._rate, steps, self.delta, self.accountant
+                    self.target_epsilon, rate, int(steps), self.delta, self.accountant
                 )
             except ValueError as error:
                 raise UsageError(f"{error}; train for fewer epochs or allow more") from error
@@ -220,15 +264,12 @@ class DPSGD(Callback):
                 [(self.noise_multiplier, self._rate, steps)], self.delta, self.accountant
             )
         if self.target_epsilon is not None:
-            done = [
-                part for part in self.history if part[:2] != (self.noise_multiplier, self._rate)
-            ]
-            if done:
+            if any(part[:2] != (self.noise_multiplier, rate) for part in self.history):
                 raise UsageError(
                     "a training with a budget cannot be resumed with other noise or lots"
                 )
             self._allowed = dp_sgd_steps(
-                self.target_epsilon, self.noise_multiplier, self._rate, self.delta, self.accountant
+                self.target_epsilon, self.noise_multiplier, rate, self.delta, self.accountant
             )
             if self._allowed < 1:
                 raise UsageError(
@@ -236,59 +277,106 @@ class DPSGD(Callback):
                     f" {self.noise_multiplier}; raise one of them"
                 )
             trainer.should_stop |= self.steps >= self._allowed
-        self._per_example = PerExampleGradients(pl_module, explicit=self.gradients == "explicit")
-        self._per_example.attach()
+        self._seen = self._trials = self._here = 0
+        self._new_epoch = True
+        self._renew(pl_module)
         self._wrap(pl_module)
 
-    def _sampling(self, trainer: pl.Trainer) -> tuple[int, float, int]:
-        """Number of examples, rate of a draw, and draws over the whole training."""
-        loader: Any = trainer.train_dataloader
-        rate = getattr(loader, "sample_rate", None)
-        if self.amplified and rate is None:
-            raise UsageError(
-                "the training loader does not sample every example by itself, so that an amplified epsilon would be"
-                " wrong; wrap it in dpsnn.defences.dp_sgd.poisson, or set amplified=False"
-            )
-        population = getattr(loader, "population", None)
-        if population is None:
-            population = len(loader.dataset)
-        steps = int(trainer.estimated_stepping_batches)
-        self._expected = population / len(loader) if rate is None else rate * population
-        if not self.amplified:
-            assert trainer.max_epochs is not None
-            return population, 1.0, trainer.max_epochs
-        assert rate is not None
-        return population, float(rate), steps
+    # ------------------------------------------------------------ what is trained
 
-    # ------------------------------------------------------------ a step
-
-    def _wrap(self, module: pl.LightningModule) -> None:
-        """Let `training_step` see no lot that is empty or too large for memory, and try the first one."""
-        original = module.training_step
-        tried = False
-
-        def training_step(batch: Any, *rest: Any, **named: Any) -> Any:
-            nonlocal tried
-            self._sums, self._lot = {}, _length(batch)
-            if self._lot == 0:
-                return sum(p.sum() for p in self._watch.parameters) * 0.0
-            if not (tried or self.coupled):
-                tried = True
-                self._try(module, original, batch, rest, named)
-            parts = list(_parts(batch, self._lot, self.physical_batch))
-            for part in parts[:-1]:
-                _loss(original(part, *rest, **named)).backward()
-                self._collect(module)
-            return original(parts[-1], *rest, **named)
-
-        module.training_step = training_step  # type: ignore[method-assign]
+    def _renew(self, module: pl.LightningModule) -> None:
+        """Watch what is trained now."""
+        if self._per_example is not None:
+            self._per_example.detach()
+        if not self.coupled:
+            refuse_coupling(module)
+        if self.gradients == "single":
+            self._per_example = OneByOne(module)
+        else:
+            self._per_example = PerExampleGradients(module, explicit=self.gradients == "explicit")
+        self._per_example.attach()
+        self._signature = _signature(module)
 
     @property
     def _watch(self) -> PerExampleGradients:
         assert self._per_example is not None, "training has not started"
         return self._per_example
 
-    def _collect(self, module: pl.LightningModule) -> None:
+    def _check_parameters(self, optimizer: torch.optim.Optimizer) -> None:
+        """Every weight that the optimiser moves must be clipped and noised here."""
+        watched = set(self._watch.parameters)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter in watched or not (
+                    parameter.requires_grad or parameter.grad is not None
+                ):
+                    continue
+                raise UsageError(
+                    f"the optimiser holds a weight of shape {tuple(parameter.shape)}"
+                    f" ({self._watch.names.get(parameter, 'which the module does not list')}) whose gradient would be"
+                    " neither clipped nor noised; keep layers in attributes or nn.ModuleList, and freeze what is not"
+                    " trained before the step"
+                )
+
+    # ------------------------------------------------------------ a step
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._new_epoch = True
+        self._here = self._trials = 0
+        if sampling(trainer, self.amplified) != self._sampling:
+            raise UsageError(
+                "the training loader changed its rate or its examples within a training, which the accounting does not"
+                " cover; keep one"
+            )
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._fresh = True
+
+    def _wrap(self, module: pl.LightningModule) -> None:
+        """Let `training_step` see no lot that is empty or too large for memory, and try it when something is new."""
+        original = module.training_step
+        limit = 1 if self.gradients == "single" else self.physical_batch
+
+        def one_part(part: Any, *rest: Any, **named: Any) -> Any:
+            if self.coupled:
+                return original(part, *rest, **named)
+            with MeanLosses(lots.length(part)):
+                return original(part, *rest, **named)
+
+        def training_step(batch: Any, *rest: Any, **named: Any) -> Any:
+            self._sums, self._lot = {}, lots.length(batch)
+            self._here += self._lot
+            if not self.amplified and self._here > self._sampling.population:
+                raise UsageError(
+                    f"an epoch shows more than the {self._sampling.population} examples that there are, some of them"
+                    " twice, which the accounting without amplification does not cover; show each once"
+                )
+            if self._lot == 0:
+                return sum(p.sum() for p in self._watch.parameters) * 0.0
+            if _signature(module) != self._signature:
+                self._renew(module)
+                self._trials = 0
+            parts = list(lots.parts(batch, self._lot, limit))
+            if not self.coupled and self._due():
+                step = lambda lot: one_part(lot, *rest, **named)  # noqa: E731
+                whole = self._seen == 0 and limit != 1
+                Trial(module, step, self._watch)(parts[0] if whole else batch, whole)
+                self._trials += 1 if self._lot < ENOUGH else ENOUGH
+            self._seen += 1
+            for part in parts[:-1]:
+                loss_of(one_part(part, *rest, **named)).backward()
+                self._collect()
+            return one_part(parts[-1], *rest, **named)
+
+        module.training_step = training_step  # type: ignore[method-assign]
+
+    def _due(self) -> bool:
+        """Whether to try again; a lot of few examples leaves a doubt, which later ones settle."""
+        return self._trials < ENOUGH or self._seen in TRIED
+
+    def _collect(self) -> None:
         """Add the clipped gradients of the examples that just went through the backward pass."""
         watch = self._watch
         if missed := watch.unwatched():
@@ -297,6 +385,8 @@ class DPSGD(Callback):
                 " use it through its layer or freeze it"
             )
         norms = watch.norms()
+        if not bool(norms.isfinite().all()):
+            raise UsageError(_not_finite(norms, self._seen))
         # Below 1 where the norm exceeds the clip norm; the tiny term keeps an all-zero gradient finite.
         weights = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1)
         for parameter, total in watch.weighted_sum(weights).items():
@@ -312,100 +402,70 @@ class DPSGD(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
+        if not self._fresh:
+            raise UsageError(
+                f"{type(optimizer).__name__} looks at a lot several times in a step, each of which DP-SGD would have to"
+                " account for; use another optimiser"
+            )
+        self._fresh = False
+        self._check_accumulation(trainer)
         if self._lot:
-            self._collect(pl_module)
-        for parameter in self._watch.parameters:
+            self._collect()
+        self._check_parameters(optimizer)
+        # Before anything is changed: what is interrupted in between has been paid for.
+        self._spend(trainer)
+        self._ours = {}
+        for position, parameter in enumerate(self._watch.parameters):
+            self._position = position
             noisy = self._noise(parameter)
             if parameter in self._sums:
                 noisy += self._sums[parameter]
-            parameter.grad = noisy.div_(self._expected)
+            parameter.grad = self._ours[parameter] = noisy.div_(self._sampling.expected)
+        self._drawn += 1
         self._sums = {}
+
+    def _spend(self, trainer: pl.Trainer) -> None:
+        """Account for the step that is about to be taken; without amplification for the epoch that it begins."""
+        assert self.noise_multiplier is not None
+        if self.amplified or self._new_epoch:
+            if self.steps >= self._allowed:
+                raise UsageError(
+                    f"the next step would exceed the budget, epsilon {self.target_epsilon}: min_epochs or min_steps"
+                    " make the trainer go on; leave them out, allow more, or add noise"
+                )
+            self._account(self.noise_multiplier, self._sampling.rate)
+        self._new_epoch = False
         if self.amplified:
-            assert self.noise_multiplier is not None
-            self._account(self.noise_multiplier, self._rate)
             trainer.should_stop |= self.steps >= self._allowed
 
     def _noise(self, parameter: Tensor) -> Tensor:
         assert self.noise_multiplier is not None
-        return torch.empty_like(parameter).normal_(0, self.noise_multiplier * self.max_grad_norm)
+        generator = None
+        if not self.repeatable:
+            stream = (NOISE, self._drawn, self._position)
+            generator = self._secret.generator(parameter.device, *stream)
+        spread = self.noise_multiplier * self.max_grad_norm
+        return torch.empty_like(parameter).normal_(0, spread, generator=generator)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        for parameter, gradient in self._ours.items():
+            if parameter.grad is not None and parameter.grad is not gradient:
+                raise UsageError(
+                    f"the gradient of {self._watch.names[parameter]} was replaced after DP-SGD had made it, perhaps by"
+                    " one from the examples; let DPSGD be the last callback and leave gradients alone"
+                )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self.amplified:
-            assert self.noise_multiplier is not None
-            self._account(self.noise_multiplier, 1.0)
-            trainer.should_stop |= self.steps >= self._allowed
-        pl_module.log("dp/epsilon", self.epsilon)
-
-    # ------------------------------------------------------------ the trial
-
-    def _try(
-        self,
-        module: pl.LightningModule,
-        step: Callable[..., Any],
-        batch: Any,
-        rest: Any,
-        named: Any,
-    ) -> None:
-        """Check on a few examples what the guarantee rests on.
-
-        Raises:
-            UsageError: If gradients of single examples do not add up to the module's own, or depend on neighbours.
-        """
-        few = tree_map(lambda t: _repeated(t, self._lot), batch)
-        other = tree_map(lambda t: _second_half_moved(t, PROBE), few)
-        twice = tree_map(lambda t: _repeated(t, PROBE, 2 * PROBE), few)
-        watch = self._watch
-        with _untouched(module):
-            watch.detach()
-            own = self._gradient(step, few, rest, named)
-            watch.attach()
-            self._gradient(step, few, rest, named)
-            norms = watch.norms()
-            if len(norms) != PROBE:
-                raise UsageError(
-                    f"layers see {len(norms)} rows for {PROBE} examples; the first axis must be the examples throughout"
-                )
-            together = watch.weighted_sum(torch.full_like(norms, 1 / len(norms)))
-            beside_others, of_twice = (self._norms(step, b, rest, named) for b in (other, twice))
-        # Noise and dropout make the two differ a little, a sum instead of a mean doubles it.
-        if not 0.67 < of_twice.mean() / norms.mean().clamp(min=1e-30) < 1.5:
-            raise UsageError(
-                "the loss grows with the number of examples in a batch; DP-SGD needs their mean, not their sum"
-            )
-        for parameter, gradient in own.items():
-            total = together.get(parameter, torch.zeros_like(gradient))
-            near = 1e-3 * gradient.abs().max().item() + 1e-9
-            if not torch.allclose(gradient, total, rtol=1e-2, atol=near):
-                raise UsageError(
-                    f"gradients of single examples do not add up to the batch's for {watch.names[parameter]}; use every"
-                    " parameter through its layer only, or freeze it"
-                )
-        half = PROBE // 2
-        if not torch.allclose(norms[:half], beside_others[:half], rtol=1e-2, atol=1e-6):
-            raise UsageError(
-                "the gradient of an example depends on the others of its batch, so that clipping it bounds nothing;"
-                " take out what couples them (batch statistics, penalties over a batch)"
-            )
-
-    def _norms(self, step: Callable[..., Any], batch: Any, rest: Any, named: Any) -> Tensor:
-        self._watch.clear()
-        self._gradient(step, batch, rest, named)
-        norms = self._watch.norms()
-        self._watch.clear()
-        return norms
-
-    def _gradient(
-        self, step: Callable[..., Any], batch: Any, rest: Any, named: Any
-    ) -> dict[Tensor, Tensor]:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            _loss(step(batch, *rest, **named)).backward()
-        found: dict[Tensor, Tensor] = {
-            p: p.grad for p in self._watch.parameters if p.grad is not None
-        }
-        for parameter in found:
-            parameter.grad = None
-        return found
+        trainer.should_stop |= self.steps >= self._allowed
+        name = "dp/epsilon_if_seed_were_secret" if self.repeatable else "dp/epsilon"
+        pl_module.log(name, self.epsilon)
 
     # ------------------------------------------------------------ the end
 
@@ -429,10 +489,10 @@ def refuse_coupling(module: nn.Module) -> None:
         UsageError: With the cure.
     """
     for name, layer in module.named_modules():
-        if isinstance(layer, _BatchNorm):
+        if isinstance(layer, _BatchNorm) and (layer.training or layer.running_mean is None):
             raise UsageError(
                 f"{name} is a {type(layer).__name__}: it mixes the examples of a batch, which voids the guarantee of"
-                " DP-SGD; use --norm group"
+                " DP-SGD; use --norm group, or freeze it: eval()"
             )
         if isinstance(layer, DefenceList) and any(
             isinstance(d, NoPeek) and d.weight for d in layer
@@ -443,64 +503,19 @@ def refuse_coupling(module: nn.Module) -> None:
             )
 
 
-def _length(batch: Any) -> int:
-    """Examples in a batch: rows of its first tensor."""
-    for leaf in tree_leaves(batch):
-        if isinstance(leaf, Tensor) and leaf.dim():
-            return len(leaf)
-    raise UsageError("a batch holds no tensor of examples; DP-SGD cannot tell its size")
+def _signature(module: nn.Module) -> tuple[Any, ...]:
+    """What is trained, and in which mode: when it changes, all that was tried must be tried again."""
+    trained = tuple(id(p) for p in module.parameters() if p.requires_grad)
+    return (*trained, *(m.training for m in module.modules()))
 
 
-def _parts(batch: Any, total: int, limit: int | None) -> Iterator[Any]:
-    if limit is None or total <= limit:
-        yield batch
-        return
-    for start in range(0, total, limit):
-        yield tree_map(lambda t: _rows(t, total)[start : start + limit], batch)
-
-
-def _rows(leaf: Any, total: int) -> Tensor:
-    if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == total:
-        return leaf
-    raise UsageError(
-        "batches with anything but tensors of one length cannot be split; leave out physical_batch"
+def _not_finite(norms: Tensor, step: int) -> str:
+    wrong = (~norms.isfinite()).nonzero().flatten().tolist()
+    if len(wrong) == len(norms) > 1:
+        return (
+            f"no gradient of step {step} is a finite number: training diverged; lower the step size"
+        )
+    return (
+        f"the gradient of example {wrong[0]} in the lot of step {step} is not a finite number; look for NaN or infinite"
+        " values in the training data and take the example out"
     )
-
-
-def _repeated(leaf: Any, total: int, wanted: int = PROBE) -> Any:
-    """The first examples, again and again if there are too few."""
-    if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == total:
-        return leaf[torch.arange(wanted) % total]
-    return leaf
-
-
-def _second_half_moved(leaf: Any, total: int) -> Any:
-    """Other neighbours for the first half: the second half's pixels scrambled, so that even equal examples differ."""
-    if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == total and leaf.is_floating_point():
-        half = total // 2
-        return torch.cat([leaf[:half], leaf[half:].flip(0) * 0.5 + 0.1])
-    return leaf
-
-
-def _loss(output: Any) -> Tensor:
-    loss = output["loss"] if isinstance(output, dict) else output
-    if not isinstance(loss, Tensor):
-        raise UsageError("training_step returned no loss; under DP-SGD every lot must give one")
-    return loss
-
-
-@contextlib.contextmanager
-def _untouched(module: pl.LightningModule) -> Iterator[None]:
-    """Leave no trace of what the module does inside the block: nothing logged, buffers as they were."""
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    metrics = [(m, copy.deepcopy(m.__dict__)) for m in module.modules() if isinstance(m, Metric)]
-    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        del module.log, module.log_dict
-        with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                buffer.copy_(buffers[name])
-        for metric, state in metrics:
-            metric.__dict__.update(state)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves
 
+from dpsnn.defences.layers import Call, LayerGradients
 from dpsnn.errors import UsageError
 
 IN_CACHE = 2**21
@@ -184,7 +185,8 @@ class PerExampleGradients:
     The loss must be a mean (or sum) over examples, each of which depends on its own rows alone.
 
     Args:
-        module: Its trainable parameters must all belong to layers that take one tensor `(N, ...)`.
+        module: Its trainable parameters must all belong to layers that take tensors `(N, ...)`; see `layers.py` for
+            those that are not linear or convolutions.
         mean: Whether the loss is the mean over examples, not their sum.
         explicit: Form the gradients of all examples, as opacus' hooks do: slow, for comparison.
 
@@ -198,6 +200,11 @@ class PerExampleGradients:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
         self.layers = list(_layers(module))
+        self.weighing = False
+        """Whether to note in `sizes` how large the numbers were that were added up."""
+        self.sizes: dict[Tensor, Tensor] = {}
+        """For each parameter and example a bound on the L1 norm of what its gradient was added up from, `(N,)`."""
+        self._rules = {layer: LayerGradients(layer) for layer in self.layers}
         self._given: dict[Tensor, list[Contribution]] = {}
         self._undo: list[Callable[[], None]] = []
         self._busy = False  # a layer is run again to differentiate it
@@ -210,7 +217,7 @@ class PerExampleGradients:
             if _is_plain(layer) and not self.explicit and layer.weight.requires_grad:
                 self._replace_forward(layer)
             else:
-                handle = layer.register_forward_hook(self._watch_output)
+                handle = layer.register_forward_hook(self._watch_outputs, with_kwargs=True)
                 self._undo.append(handle.remove)
 
     def detach(self) -> None:
@@ -222,36 +229,65 @@ class PerExampleGradients:
     def _replace_forward(self, layer: Any) -> None:
         original = layer.forward
 
-        def forward(inputs: Tensor) -> Tensor:
-            if not (torch.is_grad_enabled() and layer.training):
-                return original(inputs)
-            return _Watched.apply(inputs, layer.weight, layer.bias, layer, self._keep)
+        def forward(input: Tensor) -> Tensor:  # named as torch names it
+            if not torch.is_grad_enabled():
+                return original(input)
+            return _Watched.apply(input, layer.weight, layer.bias, layer, self._keep)
 
         layer.forward = forward
         self._undo.append(lambda: layer.__dict__.pop("forward"))
 
-    def _watch_output(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if output.requires_grad and layer.training and not self._busy:
-            held = tuple(t.detach() for t in inputs)
-            output.register_hook(lambda backprops: self._keep(layer, *held, backprops))
+    def _watch_outputs(
+        self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], outputs: Any
+    ) -> None:
+        if self._busy or not torch.is_grad_enabled():
+            return
+        call = Call(layer, inputs, named)
+        for position, output in enumerate(tree_leaves(outputs)):
+            if isinstance(output, Tensor) and output.requires_grad:
+                output.register_hook(
+                    lambda backprops, position=position: self._keep_of(call, position, backprops)
+                )
 
-    def _keep(self, layer: nn.Module, *tensors: Tensor) -> None:
-        *inputs, backprops = (t.detach() for t in tensors)
-        # The mean divided every example's loss by their number. Gradients are smaller than what they are made of.
-        factor = len(backprops) if self.mean else 1
+    def _keep(self, layer: Any, inputs: Tensor, backprops: Tensor) -> None:
+        """What the rules above give for a plain layer."""
+        inputs, backprops = inputs.detach(), backprops.detach()
+        self._note_sizes(layer, (inputs,), backprops, 0)
+        rule: Any = _linear if isinstance(layer, nn.Linear) else _conv2d
+        rule(layer, inputs, backprops, lambda p, c: self._give(p, c, len(backprops)))
 
-        def give(parameter: Tensor, contribution: Contribution) -> None:
-            if parameter.requires_grad:
-                self._given.setdefault(parameter, []).append(contribution.times(factor))
-
-        if _is_plain(layer) and not self.explicit:
-            rule: Any = _linear if isinstance(layer, nn.Linear) else _conv2d
-            rule(layer, inputs[0], backprops, give)
-        else:
-            self._busy = True
-            for parameter, gradients in _sampled(layer, inputs, backprops).items():
-                give(parameter, Explicit(gradients))
+    def _keep_of(self, call: Call, position: int, backprops: Tensor) -> None:
+        """What any other layer gives for one of its outputs."""
+        rule = self._rules[call.layer]
+        self._note_sizes(call.layer, call.tensors(), backprops, rule.axis(call, position))
+        self._busy = True
+        try:
+            gradients = rule(call, position, backprops.detach())
+        finally:
             self._busy = False
+        for parameter, of_examples in gradients.items():
+            self._give(parameter, Explicit(of_examples), len(of_examples))
+
+    def _give(self, parameter: Tensor, contribution: Contribution, examples: int) -> None:
+        # The mean divided every example's loss by their number. Gradients are smaller than what they are made of.
+        if parameter.requires_grad:
+            scaled = contribution.times(examples if self.mean else 1)
+            self._given.setdefault(parameter, []).append(scaled)
+
+    def _note_sizes(
+        self, layer: nn.Module, inputs: tuple[Tensor, ...], backprops: Tensor, axis: int
+    ) -> None:
+        if not self.weighing:
+            return
+        each = backprops.detach().abs().movedim(axis, 0).flatten(1).sum(1)
+        if self.mean:
+            each = each * len(each)
+        largest = [float(t.abs().max()) for t in inputs if t.is_floating_point() and t.numel()]
+        each = each * max(1.0, *largest) if largest else each
+        for parameter in layer.parameters(recurse=False):
+            before = self.sizes.get(parameter)
+            fits = before is not None and len(before) == len(each)
+            self.sizes[parameter] = before + each if fits and before is not None else each
 
     # ------------------------------------------------------------ asking
 
@@ -273,7 +309,7 @@ class PerExampleGradients:
         """L2 norm of the gradient of each example over all parameters, `(N,)`.
 
         Raises:
-            UsageError: If a layer saw something else than one row per example.
+            UsageError: If a layer saw something else than one row per example, or the loss reached no parameter.
         """
         squares = {parameter: c.squared_norms() for parameter, c in self._whole()}
         rows = {len(square): self.names[parameter] for parameter, square in squares.items()}
@@ -282,6 +318,8 @@ class PerExampleGradients:
                 f"layers see different numbers of rows ({', '.join(f'{n} at {p}' for n, p in rows.items())});"
                 " the first axis must be the examples throughout"
             )
+        if not squares:
+            raise UsageError("the loss depends on no parameter that is trained; unfreeze one")
         return torch.stack(list(squares.values())).sum(0).sqrt()
 
     def weighted_sum(self, weights: Tensor) -> dict[Tensor, Tensor]:
@@ -291,6 +329,28 @@ class PerExampleGradients:
     def clear(self) -> None:
         """Forget the last backward pass."""
         self._given.clear()
+        self.sizes.clear()
+
+
+class OneByOne(PerExampleGradients):
+    """The same interface for any module at all, of which every backward pass must be given one example: slow."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.names = {p: name for name, p in module.named_parameters()}
+        self.weighing, self.sizes = False, {}
+        self._given, self._undo = {}, []
+
+    def attach(self) -> None:
+        """Nothing to watch: torch's own gradients are those of the example."""
+
+    def unwatched(self) -> list[str]:
+        return []
+
+    def _whole(self) -> Iterator[tuple[Tensor, Contribution]]:
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                yield parameter, Explicit(parameter.grad.to_dense()[None])
 
 
 def _layers(module: nn.Module) -> Iterator[Any]:
@@ -306,40 +366,8 @@ def _layers(module: nn.Module) -> Iterator[Any]:
             where = f"{names[layer]}.{own[0]}".lstrip(".")
             raise UsageError(
                 f"the gradient of single examples cannot be had for {where}, which stands beside other layers in"
-                f" {type(layer).__name__}; move it into a layer of its own or freeze it"
+                f" {type(layer).__name__}; move it into a layer of its own or freeze it, or take"
+                ' DPSGD(gradients="single"), one backward pass an example'
             )
         if own:
             yield layer
-
-
-def _batch_norm(layer: _BatchNorm, inputs: Tensor, backprops: Tensor) -> dict[Tensor, Tensor]:
-    """What opacus would give for batch normalisation if it allowed it, for studies that trained so.
-
-    Only the gradient of scale and shift: that the statistics couple the examples is exactly what it leaves out.
-    """
-    normal = F.batch_norm(inputs, None, None, training=True, eps=layer.eps)
-    axes = [axis for axis in range(2, inputs.dim())]
-    products = {layer.weight: normal * backprops, layer.bias: backprops}
-    return {p: product.sum(axes) if axes else product for p, product in products.items()}
-
-
-def _sampled(layer: nn.Module, inputs: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
-    """Gradients of every example: by opacus' rule for the layer's type, or by vectorising autograd over any layer."""
-    if isinstance(layer, _BatchNorm):
-        return _batch_norm(layer, inputs[0], backprops)
-    # Importing opacus takes seconds, and layers other than the two above are rare.
-    from opacus.grad_sample import GradSampleModule
-
-    if rule := GradSampleModule.GRAD_SAMPLERS.get(type(layer)):
-        with torch.no_grad():
-            return rule(layer, inputs, backprops)
-    names = {n: p for n, p in layer.named_parameters(recurse=False) if p.requires_grad}
-
-    def product(weights: dict[str, Tensor], backprop: Tensor, *one: Tensor) -> Tensor:
-        output = torch.func.functional_call(layer, weights, tuple(t[None] for t in one))
-        return (output[0] * backprop).sum()
-
-    weights = {name: parameter.detach() for name, parameter in names.items()}
-    axes = (None, *[0] * (1 + len(inputs)))
-    single = torch.func.vmap(torch.func.grad(product), in_dims=axes)
-    return {names[n]: gradients for n, gradients in single(weights, backprops, *inputs).items()}

@@ -1,0 +1,447 @@
+"""Try on a few examples whether a module can be trained privately: what DP-SGD's guarantee rests on, checked by doing.
+
+Clipping bounds what an example adds only if its gradient is its own: the same whoever its neighbours are, and however
+many. So the same examples are put beside others, alone, and into batches of other sizes, and their gradients compared,
+with torch's own for batches of one as the reference. What training leaves in buffers is compared as well.
+"""
+
+import contextlib
+import copy
+import inspect
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchmetrics import Metric
+
+from dpsnn.defences.lots import altered, joined, length, take, unlike
+from dpsnn.defences.per_example import OneByOne, PerExampleGradients
+from dpsnn.errors import UsageError
+
+FOCUS = 4
+"""Examples whose gradients are compared; as many neighbours are exchanged."""
+
+WAY_OUT = (
+    "take out what couples them (batch statistics, penalties over a batch; a mean over class weights, valid labels or"
+    ' tokens: use reduction="none", weigh, sum within each example, then take the mean over the examples)'
+)
+
+Step = Callable[[Any], Any]
+"""The module's training step, of a batch."""
+
+
+class Trial:
+    """One trial of a module, on examples of a lot.
+
+    Args:
+        module: Left as it was found: buffers, metrics, attributes, random numbers.
+        step: Its training step.
+        watch: Watches the module, and does so again afterwards.
+    """
+
+    def __init__(self, module: pl.LightningModule, step: Step, watch: PerExampleGradients) -> None:
+        self.module, self.step, self.watch = module, step, watch
+        self._buffers: dict[str, Tensor] = {}
+
+    def __call__(self, lot: Any, whole: bool) -> None:
+        """Run it.
+
+        Args:
+            lot: One example or more; the more, the sharper.
+            whole: Whether to look at the lot as it is as well.
+
+        Raises:
+            UsageError: If something voids the guarantee, or gradients of single examples cannot be had.
+        """
+        total = length(lot)
+        order = [i % total for i in range(FOCUS)]
+        rest = unlike(lot, total)
+        others = [i for i in rest if i not in order] or rest
+        focus = take(lot, order)
+        strange = take(lot, [others[i % len(others)] for i in range(FOCUS)])
+        usual = take(lot, [others[-1 - i % len(others)] for i in range(FOCUS)])
+        if len(others) < 2 * FOCUS:
+            strange = altered(strange)
+        beside, beside_others = joined(focus, usual), joined(focus, strange)
+        self.weights = torch.linspace(0.5, 1.5, FOCUS) * torch.tensor([1.0, -1.0] * (FOCUS // 2))
+        with untouched(self.module) as rewind:
+            self._rewind = rewind
+            if isinstance(self.watch, OneByOne):
+                self._alone(focus, beside, beside_others, strange)
+            else:
+                self._watched(focus, beside, beside_others, strange)
+                if whole and total > FOCUS:
+                    self._same("size", self._found, self._sum(lot))
+                self._same("history", self._found, self._sum(beside))
+
+    def _watched(self, focus: Any, beside: Any, beside_others: Any, strange: Any) -> None:
+        device = self.watch.parameters[0].device
+        self.weights = self.weights.to(device)
+        self.watch.weighing = True
+        together = self._of_batch(beside)
+        self.watch.weighing = False
+        self._adds_up(together, self._plain(beside))
+        self._same("neighbours", self._found, self._sum(beside_others))
+        alone = self._sum(focus)
+        if _alike(self._found, {p: 2 * g for p, g in alone.items()}, 0.01):
+            raise UsageError(
+                "the loss grows with the number of examples in a batch; DP-SGD needs their mean, not their sum"
+            )
+        self._same("size", self._found, alone)
+        self._plain(strange)  # for its buffers
+        self._same("single", self._found, self._singles(focus))
+
+    def _alone(self, focus: Any, beside: Any, beside_others: Any, strange: Any) -> None:
+        """The same where every gradient is of a batch of one, which only what the module remembers could couple."""
+        self._found = self._singles(focus)
+        self._sizes = {p: torch.zeros(()) for p in self._found}
+        self._plain(strange)
+        each = [take(beside, [i]) for i in range(length(beside))]
+        mean = _summed([(1 / len(each), self._plain(one)) for one in each])
+        self._same("history", self._found, self._singles(focus))
+        if not _alike(mean, self._plain(beside), 0.01):
+            raise UsageError(
+                "the loss of a batch is not the mean of its examples' losses; " + WAY_OUT
+            )
+
+    # ------------------------------------------------------------ gradients
+
+    def _of_batch(self, batch: Any) -> dict[Tensor, Tensor]:
+        """The mean of the gradients of single examples; notes the sum that others are compared with, and its sizes."""
+        self._run(batch)
+        norms = self.watch.norms()
+        if len(norms) != length(batch):
+            raise UsageError(
+                f"layers see {len(norms)} rows for {length(batch)} examples; the first axis must be the examples"
+                ' throughout, or take DPSGD(gradients="single"), one backward pass an example'
+            )
+        if not bool(norms.isfinite().all()):
+            raise UsageError(
+                "the gradient of an example is not a finite number; look for damaged examples, or lower the step size"
+            )
+        weights = self._padded(len(norms))
+        self._found = self.watch.weighted_sum(weights)
+        # Rounding within an example, and in the sum over all of them.
+        self._sizes = {p: sizes.sum() for p, sizes in self.watch.sizes.items()}
+        together = self.watch.weighted_sum(torch.full_like(norms, 1 / len(norms)))
+        self._forget()
+        return together
+
+    def _padded(self, rows: int) -> Tensor:
+        return F.pad(self.weights, (0, rows - FOCUS))
+
+    def _sum(self, batch: Any) -> dict[Tensor, Tensor]:
+        """Gradients of the first examples, weighted."""
+        self._run(batch)
+        norms = self.watch.norms()
+        if len(norms) != length(batch):
+            raise UsageError(
+                f"layers see {len(norms)} rows for {length(batch)} examples; the first axis must be the examples"
+                ' throughout, or take DPSGD(gradients="single"), one backward pass an example'
+            )
+        found = self.watch.weighted_sum(self._padded(len(norms)))
+        self._forget()
+        return found
+
+    def _plain(self, batch: Any) -> dict[Tensor, Tensor]:
+        """torch's own gradient of the batch."""
+        self.watch.detach()
+        try:
+            self._run(batch)
+            return {p: p.grad.to_dense() for p in self.watch.parameters if p.grad is not None}
+        finally:
+            self._forget()
+            self.watch.attach()
+
+    def _singles(self, focus: Any) -> dict[Tensor, Tensor]:
+        """The same weighted sum, one batch for every example, by torch alone."""
+        terms = []
+        for i, weight in enumerate(self.weights.tolist()):
+            try:
+                terms.append((weight, self._plain(take(focus, [i]))))
+            except UsageError:
+                raise
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                reason = " ".join(str(error).split())[:120]
+                raise UsageError(
+                    f"training_step fails on a batch of one example ({reason}), but a lot that is drawn at random may"
+                    " be that small; let it take any size"
+                ) from error
+        return _summed(terms)
+
+    def _run(self, batch: Any) -> None:
+        self._rewind()
+        with same_draws(length(batch)):
+            loss_of(self.step(batch)).backward()
+        self._check_buffers()
+
+    def _forget(self) -> None:
+        self.watch.clear()
+        for parameter in self.module.parameters():
+            parameter.grad = None
+
+    # ------------------------------------------------------------ comparisons
+
+    def _adds_up(self, together: dict[Tensor, Tensor], own: dict[Tensor, Tensor]) -> None:
+        total = _norm(own)
+        for parameter in {**own, **together}:
+            expected = own.get(parameter, torch.zeros_like(parameter))
+            found = together.get(parameter, torch.zeros_like(parameter))
+            if not self._near(parameter, found, expected, total, loose=True):
+                raise UsageError(
+                    f"gradients of single examples do not add up to the batch's for {self.watch.names[parameter]}; use"
+                    " every parameter through its layer only, freeze it, or take"
+                    ' DPSGD(gradients="single"), one backward pass an example'
+                )
+
+    def _same(self, what: str, one: dict[Tensor, Tensor], other: dict[Tensor, Tensor]) -> None:
+        reasons = {
+            "neighbours": "depends on the others of its batch, so that clipping it bounds nothing; "
+            + WAY_OUT,
+            "size": "depends on how many others are in its batch, so that clipping it bounds nothing; "
+            + WAY_OUT,
+            "single": "is not the one it has in a batch of its own, so that clipping it bounds nothing; "
+            + WAY_OUT,
+            "history": "depends on the examples seen before, which no noise covers; let the loss depend on nothing"
+            " that training_step keeps from one batch to the next",
+        }
+        loose = what in ("size", "single")
+        total = max(_norm(one), _norm(other))
+        for parameter in {**one, **other}:
+            a = one.get(parameter, torch.zeros_like(parameter))
+            b = other.get(parameter, torch.zeros_like(parameter))
+            if not self._near(parameter, a, b, total, loose=loose):
+                raise UsageError(f"the gradient of an example {reasons[what]}")
+
+    def _near(self, p: Tensor, a: Tensor, b: Tensor, total: float, *, loose: bool) -> bool:
+        """Whether two gradients differ by rounding alone.
+
+        In batches of one shape the same arithmetic is done, and next to nothing may differ; in those of another, sums
+        are taken in another order. Rounding goes with the size of what was added up, which may all but cancel.
+        """
+        relative, rounding, rest = (1e-2, 2e-5, 2e-5) if loose else (1e-4, 2e-6, 1e-6)
+        added = float(self._sizes.get(p, torch.zeros(())))
+        allowed = relative * float(b.norm()) + rounding * added + rest * total
+        return float((a - b).norm()) <= allowed
+
+    def _check_buffers(self) -> None:
+        """Refuse buffers that hold something else after other examples.
+
+        Raises:
+            UsageError: With the name of the first.
+        """
+        now = {n: b for n, b in self.module.named_buffers()}
+        for name, buffer in now.items():
+            first = self._buffers.setdefault(name, buffer.clone())
+            if first.shape != buffer.shape or not torch.equal(
+                first.nan_to_num(), buffer.nan_to_num()
+            ):
+                raise UsageError(
+                    f"training writes {name}, a buffer, from the examples: they would leave with the model without any"
+                    " noise; take it out, or freeze it (track_running_stats=False, eval())"
+                )
+
+
+def _summed(terms: list[tuple[float, dict[Tensor, Tensor]]]) -> dict[Tensor, Tensor]:
+    total: dict[Tensor, Tensor] = {}
+    for weight, gradients in terms:
+        for parameter, gradient in gradients.items():
+            total[parameter] = total.get(parameter, 0) + weight * gradient
+    return total
+
+
+def _norm(gradients: dict[Tensor, Tensor]) -> float:
+    return float(sum(float(g.square().sum()) for g in gradients.values()) ** 0.5)
+
+
+def _alike(one: dict[Tensor, Tensor], other: dict[Tensor, Tensor], relative: float) -> bool:
+    """Whether two gradients are the same as a whole, and not both nothing."""
+    difference = _summed([(1.0, one), (-1.0, other)])
+    return _norm(difference) <= relative * _norm(one) and _norm(one) > 0
+
+
+def loss_of(output: Any) -> Tensor:
+    """The loss in what a training step returned."""
+    loss = output["loss"] if isinstance(output, dict) else output
+    if not isinstance(loss, Tensor):
+        raise UsageError("training_step returned no loss; under DP-SGD every lot must give one")
+    return loss
+
+
+# ---------------------------------------------------------------- means that are known to couple
+
+
+class MeanLosses(TorchFunctionMode):
+    """Refuse, in every step, losses of torch that divide by more than the number of examples.
+
+    A trial need not hold the rare class with the large weight, or the one example that ends in padding.
+
+    Args:
+        examples: In the batch that is seen.
+    """
+
+    def __init__(self, examples: int) -> None:
+        super().__init__()
+        self.examples = examples
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.cross_entropy or func is F.nll_loss:
+            self._check(inspect.signature(func).bind(*args, **(kwargs or {})).arguments)
+        return func(*args, **(kwargs or {}))
+
+    def _check(self, given: dict[str, Any]) -> None:
+        target, weight = given["target"], given.get("weight")
+        mean = given.get("reduction", "mean") == "mean"
+        # Targets that are probabilities are divided by their number, whatever the weights.
+        if not mean or target.is_floating_point() or self.examples < 2:
+            return
+        if target.dim() == 0 or len(target) % self.examples:
+            return
+        if weight is not None and bool((weight != weight[0]).any()):
+            raise UsageError(
+                "cross-entropy with class weights divides by the weights of the whole batch, so that clipping an"
+                ' example bounds nothing; use reduction="none", which weighs, then take the mean over the examples'
+            )
+        if bool((target == given.get("ignore_index", -100)).any()):
+            raise UsageError(
+                "cross-entropy divides by the number of labels in the batch that are not ignore_index, so that clipping"
+                ' an example bounds nothing; use reduction="none", sum within each example, then take the mean over'
+                " the examples"
+            )
+
+
+# ---------------------------------------------------------------- without a trace, and without chance
+
+
+@contextlib.contextmanager
+def untouched(module: pl.LightningModule) -> Iterator[Callable[[], None]]:
+    """Leave no trace of what the module does inside the block: nothing logged, everything in it as it was.
+
+    Yields:
+        What puts buffers and plain numbers back at once, but leaves all else that the module may remember.
+    """
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    metrics = [(m, copy.deepcopy(m.__dict__)) for m in module.modules() if isinstance(m, Metric)]
+    ours = ("training_step", "configure_optimizers", "forward", "log", "log_dict")
+    kept: list[tuple[nn.Module, dict[str, Any]]] = [
+        (m, {k: _held(v) for k, v in vars(m).items() if not k.startswith("_") and k not in ours})
+        for m in module.modules()
+        if not isinstance(m, Metric)
+    ]
+
+    def rewind() -> None:
+        with torch.no_grad():
+            for name, buffer in module.named_buffers():
+                if name in buffers and buffer.shape == buffers[name].shape:
+                    buffer.copy_(buffers[name])
+        for each, attributes in kept:
+            for name, value in attributes.items():
+                if isinstance(value, bool | int | float | str) and name != "training":
+                    vars(each)[name] = value
+
+    def restore() -> None:
+        rewind()
+        for each, attributes in kept:
+            for name, value in attributes.items():
+                _put_back(vars(each), name, value)
+            for name in [n for n in vars(each) if n not in attributes and not n.startswith("_")]:
+                if name not in ours:
+                    del vars(each)[name]
+        for metric, state in metrics:
+            metric.__dict__.update(state)
+
+    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    try:
+        yield rewind
+    finally:
+        del module.log, module.log_dict
+        restore()
+
+
+def _held(value: Any) -> Any:
+    """A copy of what may be changed in place."""
+    if isinstance(value, Tensor):
+        return (value, value.detach().clone())
+    return copy.copy(value) if isinstance(value, list | dict | set) else value
+
+
+def _put_back(attributes: dict[str, Any], name: str, value: Any) -> None:
+    now = attributes.get(name)
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Tensor):
+        tensor, content = value
+        if not torch.equal(tensor.detach(), content):
+            with torch.no_grad():
+                tensor.copy_(content)
+        attributes[name] = tensor
+    elif isinstance(now, list) and isinstance(value, list):
+        now[:] = value
+    elif isinstance(now, dict | set) and type(now) is type(value):
+        now.clear()
+        now.update(value)
+    else:
+        attributes[name] = value
+
+
+_IN_PLACE = {"bernoulli_", "normal_", "uniform_", "exponential_", "log_normal_", "cauchy_", "geometric_"}  # fmt: skip
+_LIKE = {"rand_like", "randn_like", "bernoulli", "normal", "poisson"}
+_SIZED = {"rand", "randn"}
+
+
+class _SameDraws(TorchDispatchMode):
+    """Every example draws the same numbers, those of a batch of one: then a batch's size changes no dropout mask."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, func.overloadpacket.__name__
+        if name == "native_dropout":
+            scale = 1 / (1 - args[1]) if args[1] < 1 else 0.0
+            mask = torch.empty_like(args[0][:1]).bernoulli_(1 - args[1]).bool().expand_as(args[0])
+            return args[0] * mask * scale, mask.contiguous()
+        if name not in _IN_PLACE | _LIKE | _SIZED or not self._of_examples(args[0]):
+            return func(*args, **kwargs)
+        if name in _SIZED:
+            return self._spread(func([1, *args[0][1:]], *args[1:], **kwargs))
+        one = [a[:1].clone() if self._of_examples(a) and isinstance(a, Tensor) else a for a in args]
+        drawn = func(*one, **kwargs)
+        if name in _IN_PLACE:
+            return args[0].copy_(drawn.expand_as(args[0]))
+        return self._spread(drawn)
+
+    def _of_examples(self, value: Any) -> bool:
+        if isinstance(value, Tensor):
+            return value.dim() > 0 and len(value) == self.rows
+        return isinstance(value, list | tuple) and len(value) > 0 and value[0] == self.rows
+
+    def _spread(self, drawn: Tensor) -> Tensor:
+        return drawn.expand(self.rows, *drawn.shape[1:]).contiguous()
+
+
+@contextlib.contextmanager
+def same_draws(rows: int) -> Iterator[None]:
+    """Whatever is drawn in the block is drawn again in the next such block, the same for every example.
+
+    In full precision: what a GPU rounds to ten bits would differ by more than the trial allows for.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        with torch.random.fork_rng(), _SameDraws(rows):
+            torch.manual_seed(0)
+            random.seed(0)
+            np.random.seed(0)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
