@@ -19,7 +19,7 @@ from dpsnn.defences.nopeek import NoPeek
 from dpsnn.defences.per_example import OneByOne, PerExampleGradients
 from dpsnn.defences.sampling import poisson, sampling, steps_of
 from dpsnn.defences.secret import Secret
-from dpsnn.defences.trial import MeanLosses, Trial, loss_of
+from dpsnn.defences.trial import MeanLosses, Step, Trial, loss_of
 from dpsnn.errors import UsageError, one_of
 from dpsnn.metrics.privacy import dp_sgd_epsilon, dp_sgd_noise_multiplier, dp_sgd_steps
 from dpsnn.specs import ACCOUNTANTS
@@ -128,6 +128,8 @@ class DPSGD(Callback):
         self._ours: dict[Tensor, Tensor] = {}
         self._lot = self._seen = self._here = 0
         self._trials = 0
+        self._kept: Any = None
+        """Examples of earlier lots, where lots are small."""
         self._signature: tuple[Any, ...] = ()
         self._fresh = self._new_epoch = False
 
@@ -346,6 +348,7 @@ class DPSGD(Callback):
                 return original(part, *rest, **named)
 
         def training_step(batch: Any, *rest: Any, **named: Any) -> Any:
+            self._check_accumulation(module.trainer)
             self._sums, self._lot = {}, lots.length(batch)
             self._here += self._lot
             if not self.amplified and self._here > self._sampling.population:
@@ -353,6 +356,9 @@ class DPSGD(Callback):
                     f"an epoch shows more than the {self._sampling.population} examples that there are, some of them"
                     " twice, which the accounting without amplification does not cover; show each once"
                 )
+            # Lightning clears gradients after this, before its own backward pass.
+            for parameter in self._watch.parameters:
+                parameter.grad = None
             if self._lot == 0:
                 return sum(p.sum() for p in self._watch.parameters) * 0.0
             if _signature(module) != self._signature:
@@ -360,10 +366,7 @@ class DPSGD(Callback):
                 self._trials = 0
             parts = list(lots.parts(batch, self._lot, limit))
             if not self.coupled and self._due():
-                step = lambda lot: one_part(lot, *rest, **named)  # noqa: E731
-                whole = self._seen == 0 and limit != 1
-                Trial(module, step, self._watch)(parts[0] if whole else batch, whole)
-                self._trials += 1 if self._lot < ENOUGH else ENOUGH
+                self._try(module, lambda lot: one_part(lot, *rest, **named), batch, parts[0])
             self._seen += 1
             for part in parts[:-1]:
                 loss_of(one_part(part, *rest, **named)).backward()
@@ -375,6 +378,16 @@ class DPSGD(Callback):
     def _due(self) -> bool:
         """Whether to try again; a lot of few examples leaves a doubt, which later ones settle."""
         return self._trials < ENOUGH or self._seen in TRIED
+
+    def _try(self, module: pl.LightningModule, step: Step, lot: Any, part: Any) -> None:
+        """Try the module on a lot, and on earlier ones where it holds too few examples."""
+        some = lot
+        if self._lot < ENOUGH:
+            some = self._kept = lots.enlarged(lot, self._kept, 2 * ENOUGH)
+        size = lots.length(some)
+        self._trials += ENOUGH if size >= ENOUGH else 1
+        trial = Trial(module, step, self._watch)
+        trial(some, None if self._seen or self.gradients == "single" else part)
 
     def _collect(self) -> None:
         """Add the clipped gradients of the examples that just went through the backward pass."""
@@ -408,7 +421,6 @@ class DPSGD(Callback):
                 " account for; use another optimiser"
             )
         self._fresh = False
-        self._check_accumulation(trainer)
         if self._lot:
             self._collect()
         self._check_parameters(optimizer)
@@ -473,6 +485,7 @@ class DPSGD(Callback):
         if self._per_example is not None:
             self._per_example.detach()
             self._per_example = None
+        self._kept = None
         for name in ("training_step", "configure_optimizers"):
             pl_module.__dict__.pop(name, None)
 

@@ -64,6 +64,17 @@ def joined(first: Any, second: Any) -> Any:
     return tree_map(both, first, second)
 
 
+def enlarged(lot: Any, more: Any, most: int) -> Any:
+    """A lot and examples of others, at most `most`; the lot alone where they do not fit it."""
+    if more is None:
+        return lot
+    try:
+        both = joined(lot, more)
+    except (RuntimeError, ValueError, TypeError):
+        return lot
+    return take(both, list(range(min(most, length(both)))))
+
+
 def unlike(lot: Any, total: int) -> list[int]:
     """All rows, those first that differ most from the rest: extremes of each tensor, and the rarest of its values."""
     chosen: list[int] = []

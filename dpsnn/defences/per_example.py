@@ -316,7 +316,8 @@ class PerExampleGradients:
         if len(rows) > 1:
             raise UsageError(
                 f"layers see different numbers of rows ({', '.join(f'{n} at {p}' for n, p in rows.items())});"
-                " the first axis must be the examples throughout"
+                " the first axis must be the examples throughout, or take"
+                ' DPSGD(gradients="single"), one backward pass an example'
             )
         if not squares:
             raise UsageError("the loss depends on no parameter that is trained; unfreeze one")

@@ -33,6 +33,8 @@ WAY_OUT = (
     ' tokens: use reduction="none", weigh, sum within each example, then take the mean over the examples)'
 )
 
+Plain = bool | int | float | str
+
 Step = Callable[[Any], Any]
 """The module's training step, of a batch."""
 
@@ -50,12 +52,12 @@ class Trial:
         self.module, self.step, self.watch = module, step, watch
         self._buffers: dict[str, Tensor] = {}
 
-    def __call__(self, lot: Any, whole: bool) -> None:
+    def __call__(self, lot: Any, part: Any = None) -> None:
         """Run it.
 
         Args:
             lot: One example or more; the more, the sharper.
-            whole: Whether to look at the lot as it is as well.
+            part: A whole batch as it is trained on, which begins with the same examples, to look at as well.
 
         Raises:
             UsageError: If something voids the guarantee, or gradients of single examples cannot be had.
@@ -77,9 +79,8 @@ class Trial:
                 self._alone(focus, beside, beside_others, strange)
             else:
                 self._watched(focus, beside, beside_others, strange)
-                if whole and total > FOCUS:
-                    self._same("size", self._found, self._sum(lot))
-                self._same("history", self._found, self._sum(beside))
+                if part is not None and length(part) > FOCUS:
+                    self._same("size", self._found, self._sum(part))
 
     def _watched(self, focus: Any, beside: Any, beside_others: Any, strange: Any) -> None:
         device = self.watch.parameters[0].device
@@ -87,6 +88,8 @@ class Trial:
         self.watch.weighing = True
         together = self._of_batch(beside)
         self.watch.weighing = False
+        self._plain(strange)
+        self._same("history", self._found, self._sum(beside))
         self._adds_up(together, self._plain(beside))
         self._same("neighbours", self._found, self._sum(beside_others))
         alone = self._sum(focus)
@@ -95,7 +98,6 @@ class Trial:
                 "the loss grows with the number of examples in a batch; DP-SGD needs their mean, not their sum"
             )
         self._same("size", self._found, alone)
-        self._plain(strange)  # for its buffers
         self._same("single", self._found, self._singles(focus))
 
     def _alone(self, focus: Any, beside: Any, beside_others: Any, strange: Any) -> None:
@@ -343,8 +345,12 @@ def untouched(module: pl.LightningModule) -> Iterator[Callable[[], None]]:
                     buffer.copy_(buffers[name])
         for each, attributes in kept:
             for name, value in attributes.items():
-                if isinstance(value, bool | int | float | str) and name != "training":
+                if isinstance(value, Plain) and name != "training":
                     vars(each)[name] = value
+            for name, value in [*vars(each).items()]:
+                new = name not in attributes and name not in ours and not name.startswith("_")
+                if new and isinstance(value, Plain):
+                    del vars(each)[name]
 
     def restore() -> None:
         rewind()

@@ -1,0 +1,298 @@
+"""DP-SGD on layers of many kinds: each example's gradient is that of a batch of its own, and training accepts it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from test_dp_sgd_refusals import Images, images, train
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from dpsnn.defences.dp_sgd import DPSGD
+from dpsnn.defences.per_example import PerExampleGradients
+from dpsnn.errors import UsageError
+
+
+class Output(nn.Module):
+    """The first of several outputs."""
+
+    def __init__(self, layer: nn.Module, position: int = 0) -> None:
+        super().__init__()
+        self.layer, self.position = layer, position
+
+    def forward(self, values: Tensor) -> Tensor:
+        found = self.layer(values)
+        while not isinstance(found, Tensor):
+            found = found[self.position if len(found) > self.position else 0]
+        return found.transpose(0, 1) if self.position else found
+
+
+class TimeFirst(nn.Module):
+    """A recurrent layer as torch lays it out by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(6, 4, num_layers=2)
+
+    def forward(self, values: Tensor) -> Tensor:
+        outputs, last = self.layer(values.transpose(0, 1))
+        return torch.cat([outputs.mean(0), last[0]], 1)
+
+
+class Attention(nn.Module):
+    """One head, with a bias of keys, whose gradient is 0: softmax does not see it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(6, 6) for _ in range(3))
+
+    def forward(self, values: Tensor) -> Tensor:
+        scores = self.query(values) @ self.key(values).mT / 6**0.5
+        return scores.softmax(-1) @ self.value(values)
+
+
+class Masked(nn.Module):
+    """A layer with an argument that examples share and one that is given by name."""
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.linspace(0.5, 1.5, 6))
+
+        def forward(self, values: Tensor, mask: Tensor, *, shift: Tensor) -> Tensor:
+            return mask @ (values * self.gain) + shift
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = self.Inner()
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.inner(values, torch.ones(6, 6).tril(), shift=values.flip(1))
+
+
+class Stubborn(nn.Module):
+    """A layer that torch.func cannot vectorise: it looks at its values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(6))
+
+    def forward(self, values: Tensor) -> Tensor:
+        scaled = values * self.gain
+        return scaled if len(values) > 1 or scaled.sum().item() > -1e9 else -scaled
+
+
+def conv(**options: Any) -> list[nn.Module]:
+    return [nn.Unflatten(1, (1, 6)), nn.Conv2d(1, 4, 3, padding=1, **options)]
+
+
+def eval_norm() -> nn.Module:
+    norm = nn.BatchNorm2d(4).eval()
+    norm.running_mean.copy_(torch.linspace(-0.5, 0.5, 4))  # type: ignore[union-attr]
+    norm.running_var.copy_(torch.linspace(0.5, 2, 4))  # type: ignore[union-attr]
+    return norm
+
+
+def tracked(kind: Callable[..., nn.Module]) -> nn.Module:
+    return kind(4, affine=True, track_running_stats=True).eval()
+
+
+LAYERS: dict[str, Callable[[], list[nn.Module]]] = {
+    "reflect": lambda: conv(padding_mode="reflect"),
+    "circular": lambda: conv(padding_mode="circular"),
+    "replicate": lambda: conv(padding_mode="replicate"),
+    "one dimension, circular": lambda: [nn.Conv1d(6, 4, 3, padding=1, padding_mode="circular")],
+    "transposed convolution": lambda: [nn.Unflatten(1, (1, 6)), nn.ConvTranspose2d(1, 2, 3)],
+    "group norm of channels": lambda: [*conv(), nn.GroupNorm(4, 4), nn.Tanh()],
+    "group norm of one": lambda: [
+        nn.Unflatten(1, (1, 6)),
+        nn.Conv2d(1, 1, 3),
+        nn.GroupNorm(1, 1),
+        nn.Tanh(),
+    ],
+    "instance norm": lambda: [*conv(), nn.InstanceNorm2d(4, affine=True), nn.Tanh()],
+    "frozen instance norm": lambda: [*conv(), tracked(nn.InstanceNorm2d), nn.Tanh()],
+    "frozen batch norm": lambda: [*conv(), eval_norm(), nn.Tanh()],
+    "layer norm without bias": lambda: [nn.LayerNorm(6, bias=False)],
+    "layer norm of two axes": lambda: [nn.LayerNorm([6, 6])],
+    "rms norm": lambda: [nn.RMSNorm(6)],
+    "prelu": lambda: [nn.PReLU(6)],
+    "lstm": lambda: [Output(nn.LSTM(6, 4, batch_first=True))],
+    "lstm, last cell": lambda: [Output(nn.LSTM(6, 4, batch_first=True, bidirectional=True), 1)],
+    "gru, time first": lambda: [TimeFirst()],
+    "attention": lambda: [Attention()],
+    "shared arguments": lambda: [Masked()],
+    "values looked at": lambda: [Stubborn()],
+    "bilinear": lambda: [nn.Flatten(), nn.Linear(36, 6), Both()],
+}
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Bilinear(6, 6, 5)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.layer(values, values.sin())
+
+
+EMBEDDINGS: dict[str, Callable[[], nn.Module]] = {
+    "embedding": lambda: nn.Embedding(9, 5),
+    "padding": lambda: nn.Embedding(9, 5, padding_idx=0),
+    "sparse": lambda: nn.Embedding(9, 5, sparse=True),
+    "bag": lambda: nn.EmbeddingBag(9, 5),
+    "bag, largest, padded": lambda: nn.EmbeddingBag(9, 5, mode="max", padding_idx=0),
+}
+
+
+def network(name: str) -> nn.Module:
+    torch.manual_seed(3)
+    if name in LAYERS:
+        return nn.Sequential(*LAYERS[name](), nn.Flatten(), nn.LazyLinear(3))
+    return nn.Sequential(EMBEDDINGS[name](), nn.Tanh(), nn.Flatten(), nn.LazyLinear(3))
+
+
+def data(name: str, n: int = 7) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.randint(0, 3, (n,), generator=generator)
+    if name in LAYERS:
+        return torch.randn(n, 6, 6, generator=generator), labels
+    return torch.randint(0, 9, (n, 4), generator=generator), labels
+
+
+@pytest.mark.parametrize("name", [*LAYERS, *EMBEDDINGS])
+def test_gradients_equal_those_of_batches_of_one(name: str) -> None:
+    net = network(name)
+    values, labels = data(name)
+    net(values)
+    slow = []
+    for i in range(len(values)):
+        net.zero_grad()
+        F.cross_entropy(net(values[i : i + 1]), labels[i : i + 1]).backward()
+        slow.append([p.grad.to_dense().clone() for p in net.parameters() if p.grad is not None])
+    net.zero_grad()
+    watch = PerExampleGradients(net)
+    watch.attach()
+    F.cross_entropy(net(values), labels).backward()
+    norms = torch.stack([torch.cat([g.flatten() for g in one]).norm() for one in slow])
+    torch.testing.assert_close(watch.norms(), norms, rtol=1e-4, atol=1e-6)
+    weights = torch.linspace(-1, 1, len(values))
+    sums = watch.weighted_sum(weights)
+    for position, parameter in enumerate(net.parameters()):
+        expected = sum(w * one[position] for w, one in zip(weights, slow))
+        torch.testing.assert_close(sums[parameter], expected, rtol=1e-4, atol=1e-5)
+
+
+class Of(pl.LightningModule):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize("gradients", ["auto", "single"])
+@pytest.mark.parametrize("name", [*LAYERS, *EMBEDDINGS])
+def test_such_layers_are_trained(name: str, gradients: str) -> None:
+    net = network(name)
+    values, labels = data(name, 60)
+    net(values)
+    callback = DPSGD(1.0, delta=1e-3, gradients=gradients)
+    assert train(Of(net), TensorDataset(values, labels), callback, batch=15).steps == 4
+
+
+@pytest.mark.parametrize(
+    "layer, message",
+    [
+        (lambda: nn.Embedding(9, 5, max_norm=1.0), "max_norm or scale_grad_by_freq"),
+        (lambda: nn.Embedding(9, 5, scale_grad_by_freq=True), "max_norm or scale_grad_by_freq"),
+        (lambda: nn.EmbeddingBag(9, 5, max_norm=1.0), "max_norm or scale_grad_by_freq"),
+    ],
+)
+def test_embeddings_that_couple_are_refused(layer: Callable[[], nn.Module], message: str) -> None:
+    values, labels = data("embedding", 60)
+    net = nn.Sequential(layer(), nn.Flatten(), nn.LazyLinear(3))
+    net(values)
+    with pytest.raises(UsageError, match=message):
+        train(Of(net), TensorDataset(values, labels), batch=15)
+
+
+class Draws(nn.Module):
+    """Weights and chance in one layer, which no rule can repeat."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(6))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values * self.gain * torch.rand_like(values)
+
+
+class Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(6, 4, batch_first=True)
+
+    def forward(self, values: Tensor) -> Tensor:
+        lengths = torch.full((len(values),), 6)
+        packed = nn.utils.rnn.pack_padded_sequence(values, lengths, batch_first=True)
+        return self.layer(packed)[1][0][0]
+
+
+class Beside(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.layer(values, values, values)[0]
+
+
+class Rows(nn.Module):
+    """Positions of an example become rows of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.layer(values.flatten(0, 1)).view(len(values), -1)
+
+
+@pytest.mark.parametrize(
+    "layer, message",
+    [
+        (Draws, "Draws has weights and draws random numbers"),
+        (Packed, "LSTM is given packed sequences"),
+        (Beside, "in_proj_weight, which stands beside other layers in MultiheadAttention"),
+        (Rows, "48 at net.0.layer.bias"),
+    ],
+)
+def test_what_no_rule_knows_is_refused_with_the_reason_and_trained_one_by_one(
+    layer: Callable[[], nn.Module], message: str
+) -> None:
+    values, labels = data("lstm", 60)
+    net = nn.Sequential(layer(), nn.Flatten(), nn.LazyLinear(3))
+    net(values)
+    with pytest.raises(UsageError, match=f'{message}.*gradients="single"'):
+        train(Of(net), TensorDataset(values, labels), batch=15)
+    one_by_one = DPSGD(1.0, delta=1e-3, gradients="single")
+    assert train(Of(net), TensorDataset(values, labels), one_by_one, batch=15).steps == 4
+
+
+def test_one_by_one_makes_the_same_update() -> None:
+    weights = []
+    for gradients in ("auto", "single"):
+        torch.manual_seed(1)
+        module = Images()
+        callback = DPSGD(1e-6, max_grad_norm=0.3, delta=1e-3, gradients=gradients)
+        train(module, images(), callback, max_epochs=2)
+        weights.append(nn.utils.parameters_to_vector(module.parameters()).detach())
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-5)
