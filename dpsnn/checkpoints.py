@@ -307,8 +307,14 @@ def build_classifier(spec: ClassifierSpec) -> SplitClassifier:
     )
 
 
-def private_training(spec: ClassifierSpec) -> DPSGD | None:
-    """The callback that trains privately, if the spec asks for it."""
+def private_training(spec: ClassifierSpec, resumable: bool = False) -> DPSGD | None:
+    """The callback that trains privately, if the spec asks for it.
+
+    Args:
+        spec: What to train.
+        resumable: Whether its state may hold the secret of its noise: only where that goes into a private file which is
+            deleted at the end.
+    """
     if not spec.private:
         return None
     return DPSGD(
@@ -318,6 +324,8 @@ def private_training(spec: ClassifierSpec) -> DPSGD | None:
         spec.dp_delta,
         spec.dp_accountant,
         coupled=spec.dp_coupled,
+        repeatable=spec.repeatable_noise,
+        resumable=resumable,
     )
 
 

@@ -55,6 +55,7 @@ FEDERATED_OPTIONS = (
     "dp_max_grad_norm",
     "dp_delta",
     "dp_accountant",
+    "repeatable_noise",
     "seed",
     "batch_size",
     "learning_rate",

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from dpsnn.numbers import Number
-from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+from dpsnn.specs import AttackerSpec, ClassifierSpec, as_written, plain
 
 Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec)
 Kind = type[ClassifierSpec] | type[AttackerSpec]
@@ -52,6 +52,7 @@ def _silent(arguments: Mapping[str, Any]) -> tuple[str, ...]:
         fields += ("nopeek_exponent", "nopeek_clean")
     if not arguments["dp_noise_multiplier"] and not arguments["dp_target_epsilon"]:
         fields += ("dp_max_grad_norm", "dp_delta", "dp_coupled", "dp_accountant")
+        fields += ("repeatable_noise",)
     if not arguments["suppress_sparsity"]:
         fields += ("suppress_noise",)
     if arguments["validator"]:
@@ -68,7 +69,8 @@ def settled(kind: Kind, arguments: Mapping[str, Any]) -> dict[str, Any]:
         arguments: As in a checkpoint; what it does not know yet had its default.
     """
     defaults = plain(kind())
-    full = {**defaults, **arguments}
+    written = as_written(arguments) if kind is ClassifierSpec else arguments
+    full = {**defaults, **written}
     return {**full, **{name: defaults[name] for name in _silent(full)}}
 
 
@@ -113,6 +115,8 @@ def _classifier_name(spec: ClassifierSpec, later: str) -> str:
         parts.append("_coupled")
     if spec.dp_target_epsilon:
         parts.append(f"_eps{spell(spec.dp_target_epsilon)}")
+    if spec.repeatable_noise:
+        parts.append("_repeatable")
     if spec.suppress_sparsity:
         parts.append(f"_suppress{spell(spec.suppress_sparsity)}")
     if spec.network != ClassifierSpec.network and not spec.validator:
@@ -201,7 +205,10 @@ def names_of(kind: Kind, arguments: Mapping[str, Any]) -> list[str]:
     if isinstance(spec, AttackerSpec):
         names = [attacker_name(spec), _attacker_name(spec, "")]
     else:
-        names = [classifier_name(spec), _classifier_name(spec, "")]
+        # Nor that noise was repeatable, as it always was.
+        unmarked = replace(spec, repeatable_noise=False)
+        names = [classifier_name(each) for each in (spec, unmarked)]
+        names.append(_classifier_name(unmarked, ""))
     if "federated_clients" in whole:
         among = (whole[f"federated_{name}"] for name in ("clients", "mode", "skew", "drop"))
         tail = _federated(*among)

@@ -5,6 +5,7 @@ Every default of training lives in these two dataclasses and nowhere else; the c
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,6 +118,11 @@ class ClassifierSpec:
         "DP-SGD: train although the network mixes images of a batch, as published; epsilon is void",
     )
     dp_accountant: str = option("rdp", "DP-SGD: how epsilon is counted")
+    repeatable_noise: bool = option(
+        False,
+        "DP-SGD: take noise and lots from the public seed, not from a secret, for tests and studies on public data: who"
+        " knows the seed can take the noise off",
+    )
     suppress_sparsity: Number = option(
         0.0, "suppress-privacy: share of each layer's weights silenced while training; 0 is none"
     )
@@ -168,6 +174,10 @@ class ClassifierSpec:
             raise UsageError(
                 "NoPeek compares the images of a batch with one another, which voids the guarantee of DP-SGD; leave"
                 " out --nopeek_weight or the options of DP-SGD"
+            )
+        if self.repeatable_noise and not self.private:
+            raise UsageError(
+                "repeatable_noise says nothing without DP-SGD; leave it out, or give --dp_noise_multiplier"
             )
         if self.private and self.fixed_order:
             raise UsageError(
@@ -295,3 +305,13 @@ class AttackerSpec:
 def plain(spec: ClassifierSpec | AttackerSpec) -> dict[str, Any]:
     """The spec as a dict of plain values, as it stands in a checkpoint."""
     return dataclasses.asdict(spec)
+
+
+def as_written(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a classifier's file, with what an older one lacks as it was then, whatever the defaults are now.
+
+    DP-SGD drew its noise from the public seed; clients who trained together had secrets of their own from the first.
+    """
+    private = arguments.get("dp_noise_multiplier") or arguments.get("dp_target_epsilon")
+    federated = "federated_mode" in arguments
+    return {"repeatable_noise": bool(private) and not federated, **arguments}

@@ -1,5 +1,6 @@
 """The shared part of every data set: roles of images that never mix, resident tensors, fast batches."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -63,6 +64,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.poisson = False
         """Whether training lots are drawn row by row, as DP-SGD's accounting needs it, rather than shuffled."""
+        self.lot_seed: Callable[[int], int | None] = lambda epoch: None
+        """Seed of the lots of an epoch, where it is not made from the public one."""
         self.fixed_order = False
         """Whether training images come in the order of their rows in every epoch, rather than shuffled."""
         self._pool: Pool | None = None
@@ -155,9 +158,14 @@ class ImageDataModule(pl.LightningDataModule):
         epoch = self.trainer.current_epoch if self.trainer else 0
         if self.poisson:
             rows = self.tensors("train", self._device())
-            return PoissonBatches(
-                *rows, batch_size=self.batch_size, seed=derived_seed(self.seed, epoch, 1)
-            )
+            if self.batch_size > len(rows[0]):
+                raise UsageError(
+                    f"batch_size is {self.batch_size}, but there are {len(rows[0])} training images; lots of DP-SGD"
+                    " cannot be larger: lower --batch_size"
+                )
+            secret = self.lot_seed(epoch)
+            seed = derived_seed(self.seed, epoch, 1) if secret is None else secret
+            return PoissonBatches(*rows, batch_size=self.batch_size, seed=seed)
         order = None if self.fixed_order else derived_seed(self.seed, epoch)
         return self.batches("train", order, self._device())
 

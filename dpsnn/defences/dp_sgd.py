@@ -168,7 +168,10 @@ class DPSGD(Callback):
             self.history.append((noise_multiplier, rate, 1))
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"history": list(self.history), "noise_multiplier": self.noise_multiplier}
+        state: dict[str, Any] = {
+            "history": list(self.history),
+            "noise_multiplier": self.noise_multiplier,
+        }
         if self.resumable and not self.repeatable:
             state |= {"secret": self._secret.key.hex(), "drawn": self._drawn}
         return state

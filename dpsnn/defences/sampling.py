@@ -70,7 +70,7 @@ def sampling(trainer: pl.Trainer, amplified: bool) -> Sampling:
                 " give a map-style dataset"
             )
         population = len(known)
-    if amplified:
+    if amplified and rate is not None:
         return Sampling(population, float(rate), rate * population)
     if rate is not None:
         raise UsageError(

@@ -389,6 +389,7 @@ def attacker_row(
         "Epsilon": epsilon,
         "EpsilonDelta": delta,
         "DPEpsilon": attacked.target_stored.record.get("dp_epsilon"),
+        "DPRepeatable": target_spec.repeatable_noise or None,
         "DPNoiseMultiplier": target_spec.dp_noise_multiplier or None,
         "Dataset": dataset,
         "Network": target_spec.network,

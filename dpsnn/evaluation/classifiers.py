@@ -110,6 +110,7 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
         "Epsilon": epsilon,
         "EpsilonDelta": delta,
         "DPEpsilon": stored.record.get("dp_epsilon"),
+        "DPRepeatable": spec.repeatable_noise or None,
         "DPDelta": spec.dp_delta if spec.private else None,
         "DPNoiseMultiplier": stored.record.get("dp_noise_multiplier"),
         "DPMaxGradNorm": spec.dp_max_grad_norm if spec.private else None,

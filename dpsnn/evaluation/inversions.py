@@ -290,6 +290,7 @@ def inversion_row(
         "DPNoiseMultiplier": record.get("dp_noise_multiplier"),
         "DPTargetEpsilon": target.spec.dp_target_epsilon or None,
         "DPEpsilon": record.get("dp_epsilon"),
+        "DPRepeatable": target.spec.repeatable_noise or None,
         **epsilons,
         "DPDelta": target.spec.dp_delta if target.spec.private else None,
         "Dataset": target.spec.dataset,

@@ -92,7 +92,9 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
         if done := finished(folders.classifiers, name, CLASSIFIER, plain(spec)):
             return done
         classifier = checkpoints.build_classifier(spec)
-        private = checkpoints.private_training(spec)
+        private = checkpoints.private_training(spec, resumable=True)
+        if private:
+            data.lot_seed = private.lot_seed
         data.poisson, data.fixed_order = private is not None, spec.fixed_order
         silencer = checkpoints.suppression(spec)
         callbacks = [callback for callback in (private, silencer) if callback]

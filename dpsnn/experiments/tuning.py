@@ -44,6 +44,8 @@ def trial(spec: ClassifierSpec, folders: Folders) -> dict[str, object]:
     data = DATASETS[spec.dataset](folders.data_dir, spec.batch_size, spec.seed)
     classifier = checkpoints.build_classifier(spec)
     private = checkpoints.private_training(spec)
+    if private:
+        data.lot_seed = private.lot_seed
     data.poisson = private is not None
     accuracy: float | None = None
     loss: float | None = None

@@ -52,8 +52,9 @@ class TrainingClient(NumPyClient):
         rows = partition(labels, federated.clients, spec.seed, federated.skew)[self.index]
         seed = derived_seed(spec.seed, 23, self.index, current)
         private = self._private()
-        if private:
-            # Neither the server nor another client, who know the run's seed, may draw this noise again.
+        if private and not private.repeatable:
+            # Neither the server nor another client, who know the run's seed, may draw these lots again. The noise has a
+            # secret of its own, another one in every round.
             seed = secrets.randbits(62)
         images = OwnImages(pixels[rows], labels[rows], spec.batch_size, seed, private is not None)
         classifier = checkpoints.build_classifier(spec)

@@ -48,8 +48,7 @@ def train_locally(
         classifier: Starts with the weights of the round.
         images: What to train on.
         epochs: Passes over them.
-        seed: Seed of noise and dropout. For DP-SGD it must be known to nobody else: who can draw the noise again can
-            take it off.
+        seed: Seed of noise and dropout; the noise of DP-SGD is drawn from a secret of its own, unless it is repeatable.
         private: Trains by DP-SGD and goes on counting from earlier rounds.
 
     Raises:

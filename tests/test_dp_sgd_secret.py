@@ -1,0 +1,273 @@
+"""Noise and lots of DP-SGD come from a secret that is left nowhere; a public seed must be asked for, and says so."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from scipy.stats import kstest
+from test_dp_sgd_refusals import Images, images, train
+from torch import Tensor, nn
+
+from dpsnn import checkpoints
+from dpsnn.classifier import SplitClassifier
+from dpsnn.cli import main
+from dpsnn.data import Digits
+from dpsnn.defences.dp_sgd import DPSGD
+from dpsnn.defences.secret import WORDS, Secret
+from dpsnn.errors import UsageError
+from dpsnn.evaluation import tables
+from dpsnn.experiments.faces import faces_experiments
+from dpsnn.experiments.omniglot import omniglot_experiments
+from dpsnn.networks import titcombe
+from dpsnn.specs import AttackerSpec, ClassifierSpec, as_written, plain
+from dpsnn.training import fit
+
+TRAIN = "train_model --dataset digits --max_epochs 1 --batch_size 200 --dp_delta 1e-4".split()
+NOISE = ["--dp_noise_multiplier", "1.5"]
+CPU = torch.device("cpu")
+
+# ---------------------------------------------------------------- the generator
+
+
+def test_a_stream_is_the_twister_from_all_of_its_words() -> None:
+    secret = Secret(bytes(range(32)))
+    ours = torch.empty(3000, dtype=torch.int64)
+    ours.random_(0, 2**20, generator=secret.generator(CPU, 2, 5))
+    twister = np.random.MT19937()
+    words = np.frombuffer(secret.derive(4 * WORDS, 2, 5), dtype="<u4")
+    twister.state = {"bit_generator": "MT19937", "state": {"key": words, "pos": WORDS}}
+    assert ours.tolist() == (twister.random_raw(3000) % 2**20).tolist()
+
+
+def test_streams_differ_and_repeat() -> None:
+    secret = Secret()
+    streams = [(1, 0), (2, 0), (2, 1), (2, 0, 0), (2, 0, 1)]
+    drawn = [torch.rand(50, generator=secret.generator(CPU, *s)) for s in [*streams, (2, 0, 1)]]
+    assert torch.equal(drawn[-1], drawn[-2])
+    assert len({tuple(t.tolist()) for t in drawn}) == len(streams)
+    assert len({secret.seed(1, epoch) for epoch in range(100)}) == 100
+    assert Secret().key != Secret().key and len(Secret().key) == 32
+    assert secret.key.hex() not in repr(secret)
+
+
+def test_noise_from_a_secret_is_normal() -> None:
+    callback = DPSGD(3.0, max_grad_norm=0.5)
+    callback._secret = Secret(b"k" * 32)
+    drawn = []
+    for step in range(20):
+        callback._drawn, callback._position = step, step % 3
+        drawn.append(callback._noise(torch.zeros(500)))
+    assert kstest(torch.cat(drawn).numpy() / 1.5, "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(torch.stack(drawn))[np.triu_indices(20, 1)]).max() < 0.2
+
+
+# ---------------------------------------------------------------- two trainings
+
+
+def weights_of(callback: DPSGD) -> Tensor:
+    torch.manual_seed(0)
+    module = Images()
+    train(module, images(), callback, max_epochs=2)
+    return nn.utils.parameters_to_vector(module.parameters()).detach()
+
+
+def test_one_public_seed_makes_other_noise_each_time_unless_asked_for() -> None:
+    known = weights_of(DPSGD(1.0, delta=1e-3, repeatable=True))
+    assert torch.equal(known, weights_of(DPSGD(1.0, delta=1e-3, repeatable=True)))
+    first, second = (weights_of(DPSGD(1.0, delta=1e-3)) for _ in range(2))
+    assert not torch.allclose(first, second, atol=1e-3)
+    assert not torch.allclose(first, known, atol=1e-3)
+
+
+def test_noise_of_two_steps_and_of_two_layers_is_independent() -> None:
+    """A key that is used twice would let the difference of two updates cancel the noise."""
+    callback = DPSGD(1.0)
+    first = []
+    for callback._drawn in range(3):
+        for callback._position in range(3):
+            first.append(tuple(callback._noise(torch.zeros(4)).tolist()))
+    assert len(set(first)) == 9
+
+
+def test_lots_are_drawn_from_the_secret() -> None:
+    def lots(callback: DPSGD | None) -> list[list[float]]:
+        data = Digits(batch_size=100, seed=0)
+        data.poisson = True
+        if callback:
+            data.lot_seed = callback.lot_seed
+        return [images.sum((1, 2, 3)).tolist() for images, _ in data.train_dataloader()]
+
+    public = lots(None)
+    assert public == lots(DPSGD(1.0, repeatable=True))
+    secret = DPSGD(1.0)
+    assert lots(secret) == lots(secret) != public
+    assert lots(secret) != lots(DPSGD(1.0))
+    assert secret.lot_seed(0) != secret.lot_seed(1)
+
+
+# ---------------------------------------------------------------- interruption
+
+
+class Stops(pl.Callback):
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 2:
+            raise RuntimeError("power")
+
+
+def trained(progress: Path | None, key: bytes, *extra: pl.Callback) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    data = Digits(batch_size=200)
+    callback = DPSGD(1.0, delta=1e-4, resumable=True)
+    callback._secret = Secret(key)
+    data.poisson, data.lot_seed = True, callback.lot_seed
+    classifier = SplitClassifier(titcombe((1, 28, 28), 10))
+    fit(classifier, data, monitor="val/accuracy", mode="last", max_epochs=4, seed=0, precision="32",
+        callbacks=[callback, *extra], progress_file=progress)  # fmt: skip
+    return classifier.state_dict()
+
+
+def test_a_resumed_training_equals_its_own_continuation(tmp_path: Path) -> None:
+    progress = tmp_path / "progress"
+    with pytest.raises(RuntimeError, match="power"):
+        trained(progress, b"a" * 32, Stops())
+    # Another process has drawn another secret, but the file has the first.
+    resumed = trained(progress, b"b" * 32)
+    whole = trained(None, b"a" * 32)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_strangers_checkpoint_holds_no_secret() -> None:
+    callback = DPSGD(1.0)
+    assert "secret" not in callback.state_dict()
+    other = DPSGD(1.0)
+    other.load_state_dict(callback.state_dict())
+    assert other._secret.key != callback._secret.key
+    assert "secret" not in DPSGD(1.0, repeatable=True, resumable=True).state_dict()
+    kept = DPSGD(1.0, resumable=True)
+    other.load_state_dict(kept.state_dict())
+    assert other._secret.key == kept._secret.key
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def test_two_commands_draw_different_noise_and_leave_no_secret(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[bytes] = []
+    original = secrets.token_bytes
+
+    def noted(length: int) -> bytes:
+        keys.append(original(length))
+        return keys[-1]
+
+    monkeypatch.setattr("dpsnn.defences.secret.secrets.token_bytes", noted)
+    stored = []
+    for name in ("first", "second"):
+        assert main([*TRAIN, *NOISE, "--models_dir", name]) == 0
+        out, err = capsys.readouterr()
+        stored.append(checkpoints.read(place / out.strip(), "classifier"))
+        assert "repeatable" not in stored[-1].stem and "dp/epsilon " in err
+    assert stored[0].digest != stored[1].digest
+    assert stored[0].stem.split("_epoch")[0] == stored[1].stem.split("_epoch")[0]
+    assert len(keys) == 2
+    for file in [p for p in place.rglob("*") if p.is_file()]:
+        content = file.read_bytes()
+        assert not any(key in content or key.hex().encode() in content for key in keys), file
+
+
+def test_repeatable_noise_marks_name_checkpoint_and_table(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = []
+    for name in ("models", "again"):
+        assert main([*TRAIN, *NOISE, "--repeatable_noise", "--models_dir", name]) == 0
+        out, err = capsys.readouterr()
+        stored.append(checkpoints.read(place / out.strip(), "classifier"))
+        assert "dp/epsilon_if_seed_were_secret" in err
+    assert stored[0].digest == stored[1].digest
+    assert stored[0].stem.startswith("digits_00noise_00nopeek_15dpsgd_repeatable_epoch=")
+    assert stored[0].arguments["repeatable_noise"] is True
+    assert main(["evaluate_models"]) == 0
+    (row,) = tables.read(tables.models_table("results"))
+    assert row["DPRepeatable"] == "True" and float(row["DPEpsilon"]) > 0
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--repeatable_noise"], "repeatable_noise says nothing without DP-SGD"),
+        ([*NOISE, "--batch_size", "1000"], "batch_size is 1000, but there are 1"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    given = [*TRAIN, *options]
+    if "1000" in options:
+        count = len(Digits().tensors("train")[0])
+        given[-1] = str(count + 1)
+        message = f"batch_size is {count + 1}, but there are {count} training images"
+    assert main(given) == 2
+    err = capsys.readouterr().err
+    assert message in err.splitlines()[-1] and "Traceback" not in err
+
+
+# ---------------------------------------------------------------- what older files say, and studies
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ({"dataset": "digits"}, False),
+        ({"dp_noise_multiplier": 0.0, "dp_target_epsilon": 0.0}, False),
+        ({"dp_noise_multiplier": 1.5}, True),
+        ({"dp_noise_multiplier": 0.0, "dp_target_epsilon": 3.0}, True),
+        ({"dp_noise_multiplier": 1.5, "federated_mode": "secure"}, False),
+        ({"dp_noise_multiplier": 1.5, "repeatable_noise": False}, False),
+    ],
+)
+def test_an_older_file_was_trained_as_was_usual_then(
+    arguments: dict[str, Any], expected: bool
+) -> None:
+    assert as_written(arguments)["repeatable_noise"] is expected
+
+
+def test_an_older_file_is_read_and_found_as_repeatable(tmp_path: Path) -> None:
+    spec = ClassifierSpec(dp_noise_multiplier=1.5, repeatable_noise=True)
+    older = plain(spec)
+    del older["repeatable_noise"]
+    name = checkpoints.classifier_name(spec)
+    path = tmp_path / f"{name}_epoch=00.ckpt"
+    record = {"epoch": 0, "precision": "32-true"}
+    weights = checkpoints.build_classifier(spec).state_dict()
+    checkpoints.save(path, "classifier", older, record, weights)
+    assert checkpoints.load_classifier(path)[1] == spec
+    assert checkpoints.already(tmp_path, name, "classifier", plain(spec)) == path
+
+
+def studies() -> list[ClassifierSpec]:
+    base = ClassifierSpec()
+    experiments = [
+        *omniglot_experiments(replace(base, dataset="omniglot"), AttackerSpec()),
+        *faces_experiments(replace(base, dataset="faces"), AttackerSpec()),
+    ]
+    return [experiment.classifier for experiment in experiments]
+
+
+def test_studies_on_public_data_can_be_repeated() -> None:
+    specs = studies()
+    assert any(spec.private for spec in specs)
+    assert all(spec.repeatable_noise == spec.private for spec in specs)
+
+
+def test_repeatable_noise_is_refused_without_dp_sgd() -> None:
+    made: Callable[..., ClassifierSpec] = ClassifierSpec
+    with pytest.raises(UsageError, match="says nothing without DP-SGD"):
+        made(repeatable_noise=True)
