@@ -248,9 +248,9 @@ class DPSGD(Callback):
                 f"delta is {self.delta}, but with {population} examples only below"
                 f" {1 / population:.2g} does it protect any one of them; lower --dp_delta"
             )
+        steps = steps_of(trainer, self.amplified)
         if self.noise_multiplier is None:
             assert self.target_epsilon is not None
-            steps = steps_of(trainer, self.amplified)
             if math.isinf(steps):
                 raise UsageError(
                     "a budget alone sets the noise for a whole training, but nothing ends this one; give max_epochs,"
@@ -263,11 +263,10 @@ class DPSGD(Callback):
             except ValueError as error:
                 raise UsageError(f"{error}; train for fewer epochs or allow more") from error
         self._allowed = math.inf
-        if self.target_epsilon is None and not self.coupled:
+        if self.target_epsilon is None and not self.coupled and math.isfinite(steps):
             # What cannot be accounted for in the end is refused here rather than after an epoch.
-            dp_sgd_epsilon(
-                [(self.noise_multiplier, self._rate, steps)], self.delta, self.accountant
-            )
+            whole = [(self.noise_multiplier, rate, int(steps))]
+            dp_sgd_epsilon(whole, self.delta, self.accountant)
         if self.target_epsilon is not None:
             if any(part[:2] != (self.noise_multiplier, rate) for part in self.history):
                 raise UsageError(
