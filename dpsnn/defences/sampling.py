@@ -115,4 +115,4 @@ def steps_of(trainer: pl.Trainer, amplified: bool) -> float:
     epochs = trainer.max_epochs
     per_epoch = max(1, len(trainer.train_dataloader or ()))
     by_steps = math.ceil(trainer.max_steps / per_epoch) if trainer.max_steps >= 0 else math.inf
-    return min(math.inf if epochs is None or epochs < 0 else epochs, by_steps)
+    return float(min(math.inf if epochs is None or epochs < 0 else epochs, by_steps))
