@@ -20,7 +20,7 @@ from dpsnn.defences.per_example import OneByOne, PerExampleGradients
 from dpsnn.defences.sampling import poisson, sampling, steps_of
 from dpsnn.defences.secret import Secret
 from dpsnn.defences.trial import MeanLosses, Step, Trial, loss_of
-from dpsnn.errors import UsageError, one_of
+from dpsnn.errors import Diverged, UsageError, one_of
 from dpsnn.metrics.privacy import dp_sgd_epsilon, dp_sgd_noise_multiplier, dp_sgd_steps
 from dpsnn.specs import ACCOUNTANTS
 from dpsnn.tensors import Number
@@ -401,7 +401,7 @@ class DPSGD(Callback):
             )
         norms = watch.norms()
         if not bool(norms.isfinite().all()):
-            raise UsageError(_not_finite(norms, self._seen))
+            raise _not_finite(norms, self._seen)
         # Below 1 where the norm exceeds the clip norm; the tiny term keeps an all-zero gradient finite.
         weights = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1)
         for parameter, total in watch.weighted_sum(weights).items():
@@ -524,13 +524,13 @@ def _signature(module: nn.Module) -> tuple[Any, ...]:
     return (*trained, *(m.training for m in module.modules()))
 
 
-def _not_finite(norms: Tensor, step: int) -> str:
+def _not_finite(norms: Tensor, step: int) -> UsageError:
     wrong = (~norms.isfinite()).nonzero().flatten().tolist()
     if len(wrong) == len(norms) > 1:
-        return (
-            f"no gradient of step {step} is a finite number: training diverged; lower the step size"
+        return Diverged(
+            f"no gradient of step {step} is a finite number: training diverged; lower --learning_rate"
         )
-    return (
+    return UsageError(
         f"the gradient of example {wrong[0]} in the lot of step {step} is not a finite number; look for NaN or infinite"
         " values in the training data and take the example out"
     )
