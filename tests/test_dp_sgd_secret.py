@@ -243,13 +243,24 @@ def test_an_older_file_is_read_and_found_as_repeatable(tmp_path: Path) -> None:
     spec = ClassifierSpec(dp_noise_multiplier=1.5, repeatable_noise=True)
     older = plain(spec)
     del older["repeatable_noise"]
-    name = checkpoints.classifier_name(spec)
-    path = tmp_path / f"{name}_epoch=00.ckpt"
-    record = {"epoch": 0, "precision": "32-true"}
-    weights = checkpoints.build_classifier(spec).state_dict()
-    checkpoints.save(path, "classifier", older, record, weights)
+    path = tmp_path / "digits_00noise_00nopeek_15dpsgd_epoch=00.ckpt"
+    content = {
+        "dpsnn": "classifier",
+        "format": 1,
+        "arguments": older,
+        "record": {"epoch": 0, "precision": "32-true"},
+        "state_dict": checkpoints.build_classifier(spec).state_dict(),
+    }
+    torch.save(content, path)
     assert checkpoints.load_classifier(path)[1] == spec
+    name = checkpoints.classifier_name(spec)
+    assert "repeatable" in name
     assert checkpoints.already(tmp_path, name, "classifier", plain(spec)) == path
+    secret = replace(spec, repeatable_noise=False)
+    with pytest.raises(UsageError, match="repeatable_noise=True, not False"):
+        checkpoints.already(
+            tmp_path, checkpoints.classifier_name(secret), "classifier", plain(secret)
+        )
 
 
 def studies() -> list[ClassifierSpec]:
