@@ -23,7 +23,8 @@ again with step sizes tuned alike and three pictures of each person held out (*f
 
 *±* and brackets: 95 %, over seeds for accuracies, over people for shares. *Recognised*: by a judge who was trained on
 other pictures of the same people, of the lowest seed. *Floor*: the mean of all faces. *Ceiling*: a true picture of
-each person. Larger networks than softmax regression are attacked by 1,000 steps at most.
+each person. Larger networks than softmax regression are attacked by 1,000 steps at most. *ε* of ours: if the seed of
+the noise were secret; so that anyone can repeat the study, it is not.
 """
 
 NOT_RUN = "not run"
