@@ -12,7 +12,8 @@ from pathlib import Path
 @cache
 def _parsed(module: str) -> ast.Module:
     found = find_spec(module)
-    assert found and found.origin
+    if found is None or found.origin is None:
+        raise LookupError(f"there is no module {module}")
     return ast.parse(Path(found.origin).read_text(encoding="utf-8"))
 
 
