@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dpsnn.data import DATASETS, EMNIST, MNIST
+from dpsnn.data import DATASETS, EMNIST, MNIST, files
 from dpsnn.data.files import Idx, find, fingerprint, read_array, read_idx
 from dpsnn.data.omniglot import Archive, digest_of, read_drawings
 from dpsnn.errors import UsageError, reading
@@ -475,3 +475,23 @@ def test_every_reader_behind_the_boundary_refuses_them(tmp_path: Path, kind: str
             path.read_bytes()
 
     assert "is a pipe, a socket or a device" in at_once(read)
+
+
+@pytest.mark.parametrize("named, said", [("mine", True), ("data", False)])
+def test_a_named_folder_that_lacks_a_set_is_said_once(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    named: str,
+    said: bool,
+) -> None:
+    mirror = place / "mirror"
+    for folder in (mirror, place / named):
+        folder.mkdir()
+    (mirror / "set").write_text("")
+    monkeypatch.setenv(files.MIRROR, str(mirror))
+    for _ in range(2):
+        assert files.find(Path(named), ["set"]) == [mirror / "set"]
+    assert files.find(Path(named), ["another"]) is None
+    line = f"{named} has no set; it is read from the mirror {mirror}\n"
+    assert capsys.readouterr().err == (line if said else "")

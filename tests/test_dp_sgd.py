@@ -269,9 +269,7 @@ def test_noise_in_an_update_has_the_stated_spread() -> None:
         after = torch.cat([p.detach().flatten() for p in module.parameters()])
         noise.append((after - before - (clean if seed % 2 else 0)) / spread)
         assert callback.steps == 1, "an empty lot is accounted for as well"
-        assert module.lots == (
-            [6] if seed % 2 else []
-        ), "an empty lot never reaches the module"
+        assert module.lots == ([6] if seed % 2 else []), "an empty lot never reaches the module"
     drawn = torch.stack(noise)
     assert kstest(drawn[1::2].flatten().numpy(), "norm").pvalue > 1e-3
     assert kstest(drawn[::2].flatten().numpy(), "norm").pvalue > 1e-3

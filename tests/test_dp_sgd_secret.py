@@ -192,7 +192,9 @@ def test_repeatable_noise_marks_name_checkpoint_and_table(
         stored.append(checkpoints.read(place / out.strip(), "classifier"))
         assert "dp/epsilon_if_seed_were_secret" in err
     assert stored[0].digest == stored[1].digest
-    assert stored[0].stem.startswith("digits_00noise_00nopeek_15dpsgd_repeatable_00001delta_1epochs_200batch_epoch=")
+    assert stored[0].stem.startswith(
+        "digits_00noise_00nopeek_15dpsgd_repeatable_00001delta_1epochs_200batch_epoch="
+    )
     assert stored[0].arguments["repeatable_noise"] is True
     assert main(["evaluate_models"]) == 0
     (row,) = tables.read(tables.models_table("results"))

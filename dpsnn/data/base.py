@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dpsnn.batches import PoissonBatches, TensorBatches, derived_seed
+from dpsnn.data.files import USUAL
 from dpsnn.errors import UsageError, one_of
 
 ROLES = ("train", "surrogate", "scoring", "validation", "test")
@@ -57,7 +58,7 @@ class ImageDataModule(pl.LightningDataModule):
     chooses_epoch: ClassVar[bool] = True
     """Whether there are images to choose the classifier's epoch by; without them the last one is kept."""
 
-    def __init__(self, data_dir: str | Path = "data", batch_size: int = 128, seed: int = 0) -> None:
+    def __init__(self, data_dir: str | Path = USUAL, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size

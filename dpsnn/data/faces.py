@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dpsnn.batches import derived_seed
 from dpsnn.data.base import ImageDataModule, Pool
-from dpsnn.data.files import AGAIN, MIRROR, by, fingerprint, is_file, roots, unpacked
+from dpsnn.data.files import AGAIN, MIRROR, by, fingerprint, is_file, roots, say_place, unpacked
 from dpsnn.data.pictures import read_picture
 from dpsnn.errors import UsageError, reading
 
@@ -251,12 +251,15 @@ class Faces(ImageDataModule):
         for root in roots(self.data_dir):
             if class_folders(folder := root / "att_faces"):
                 self._where = f"folder {folder.name}"
+                say_place(self.data_dir, root, folder.name)
                 return self._read_known(pictures_of_folder(folder), folder)
             for archive in (root / f"{ARCHIVE}.gz", root / ARCHIVE):
                 if is_file(archive):
                     self._where = archive.name
+                    say_place(self.data_dir, root, archive.name)
                     return self._read_known(pictures_of_archive(archive), archive)
             if class_folders(root):
+                say_place(self.data_dir, root, "people")
                 return self._read_own(root)
         raise UsageError(
             f"cannot reach the faces; put {ARCHIVE}.gz, or a folder att_faces with a folder of pictures for each person,"

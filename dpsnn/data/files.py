@@ -5,6 +5,7 @@ import hashlib
 import math
 import os
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,9 @@ from dpsnn.atomic import scratch
 from dpsnn.errors import UsageError, reading, regular
 
 MIRROR = "DPSNN_DATA_MIRROR"
+
+USUAL = Path("data")
+"""The folder that is taken where none is named."""
 
 AGAIN = "fetch it again"
 
@@ -54,8 +58,20 @@ def find(data_dir: Path, names: Sequence[str]) -> list[Path] | None:
                 break
             found.append(path)
         else:
+            say_place(data_dir, root, names[0])
             return found
     return None
+
+
+def say_place(data_dir: Path, root: Path, name: str) -> None:
+    """Say once that a set comes from the mirror where somebody named a folder for it that lacks it."""
+    named = data_dir != USUAL and os.path.isdir(data_dir)
+    if named and root != data_dir and (data_dir, name) not in _said:
+        _said.add((data_dir, name))
+        print(f"{data_dir} has no {name}; it is read from the mirror {root}", file=sys.stderr)
+
+
+_said: set[tuple[Path, str]] = set()
 
 
 def is_file(path: Path) -> bool:
