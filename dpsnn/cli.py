@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dpsnn import source
-from dpsnn.errors import UsageError, WorkFailed
+from dpsnn.errors import UsageError, WorkFailed, one_line
 from dpsnn.experiments.groups import GROUPS
 from dpsnn.federated.spec import FederatedSpec
 from dpsnn.folders import Folders
@@ -366,7 +366,7 @@ def normalise(words: Sequence[str]) -> list[str]:
             name, equals, value = word.partition("=")
             word = f"--{name[2:].replace('-', '_')}{equals}{value}"
         elif position == 0:
-            word = word.replace("-", "_")
+            word = word if word.startswith("-") else word.replace("-", "_")
         elif word.startswith("-") and result[-1].startswith("--") and _is_number(word):
             word = f"{result.pop()}={word}"
         result.append(word)
@@ -405,14 +405,14 @@ def main(words: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     except UsageError as error:
-        print(f"dpsnn: {error}", file=sys.stderr)
+        print(f"dpsnn: {one_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"dpsnn: {where}{error.strerror or error}", file=sys.stderr)
+        print(one_line(f"dpsnn: {where}{error.strerror or error}"), file=sys.stderr)
         return 2
     except WorkFailed as error:
-        print(f"dpsnn: {error}", file=sys.stderr)
+        print(f"dpsnn: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"dpsnn: interrupted{options.resume}", file=sys.stderr)

@@ -43,6 +43,14 @@ def meant(word: str, allowed: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
+def one_line(error: object) -> str:
+    """What an error says, in one line: whatever cannot be printed, as names of files may hold, is escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in str(error)
+    )
+
+
 def choose(registry: Mapping[str, T], name: str, kind: str) -> T:
     """Look `name` up in a registry.
 

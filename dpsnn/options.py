@@ -119,6 +119,12 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse, but what is unknown is said here, by the command that does not know it."""
+        first = next(iter(sys.argv[1:] if args is None else args), "")
+        name = first.partition("=")[0]
+        # What follows it would be taken for the command.
+        if self._subparsers and name.startswith("-") and name not in self._names:
+            hint = meant(name, self._names) or "; options stand after the command"
+            self.error(f"unrecognized arguments: {first}{hint}")
         namespace, rest = super().parse_known_args(args, namespace)
         if rest:
             word = next((word for word in rest if word.startswith("-")), rest[0])

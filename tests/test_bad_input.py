@@ -226,6 +226,27 @@ def test_nothing_is_guessed_of_what_is_like_nothing(refused: Refused, command: s
     assert "did you mean" not in refused(command)
 
 
+def test_options_stand_after_the_command(refused: Refused) -> None:
+    assert "--noise; options stand after the command" in refused("--noise 1")
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_both_words_for_help(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([word]) == 0
+    assert "Six scales" not in (shown := capsys.readouterr().out)
+    assert "six scales of Laplace noise on the wire" in shown
+
+
+def test_a_name_with_a_line_break_leaves_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder := tmp_path / "a\nb\x1b[31mé").mkdir()
+    (folder / "model.ckpt").write_bytes(b"nothing")
+    assert cli.main(["train_attacker", "--model", str(folder / "model")]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and r"/a\nb\x1b[31mé/model.ckpt is damaged" in line
+
+
 @pytest.mark.parametrize(
     "command, whose",
     [
@@ -233,6 +254,7 @@ def test_nothing_is_guessed_of_what_is_like_nothing(refused: Refused, command: s
         ("secure serve --nose 1", "dpsnn secure serve"),
         ("secure --nose 1", "dpsnn secure"),
         ("--nose", "dpsnn"),
+        ("--noise_scale 1", "dpsnn"),
         ("nose", "dpsnn"),
     ],
 )

@@ -495,3 +495,9 @@ def test_a_named_folder_that_lacks_a_set_is_said_once(
     assert files.find(Path(named), ["another"]) is None
     line = f"{named} has no set; it is read from the mirror {mirror}\n"
     assert capsys.readouterr().err == (line if said else "")
+
+
+def test_a_file_that_states_no_shape_is_refused(tmp_path: Path) -> None:
+    (path := tmp_path / "one").write_bytes(bytes([0, 0, 8, 0, 7]))
+    with pytest.raises(UsageError, match="no shape"):
+        read_idx(path)

@@ -230,3 +230,15 @@ def test_the_real_archive(mirror: Path, tmp_path: Path) -> None:
     every = {np.asarray(p).tobytes() for p in data.pool.pixels}
     assert len(every) == 400, "all distinct, hence no picture is in two parts"
     assert len(DATASETS["faces_all"](tmp_path).tensors("train")[0]) == 400
+
+
+@pytest.mark.parametrize("ending", [".gif", ".webp", ".ppm"])
+def test_a_person_whose_pictures_are_of_any_kind_that_is_decoded_is_not_left_out(
+    tmp_path: Path, ending: str
+) -> None:
+    write_people(tmp_path, people=3, pictures=4)
+    first = sorted(tmp_path.iterdir())[0]
+    for path in list(first.iterdir()):
+        Image.open(path).save(path.with_suffix(ending))
+        path.unlink()
+    assert own_faces(tmp_path).num_classes == 3

@@ -164,15 +164,15 @@ def a_folder(path: Path) -> None:
 
 
 WRONG: list[tuple[str, Callable[[Path], None], str]] = [
-    ("authority/ca.key", another_key, "ca.pem is not the certificate of the key beside it"),
+    ("authority/ca.key", another_key, "ca.pem is not the certificate of ca.key beside it"),
     ("authority/ca.key", an_rsa_key, "ca.key is a key of another kind"),
     ("authority/ca.key", a_locked_key, "ca.key is damaged or not a private key"),
     ("authority/ca.key", rubbish, "ca.key is damaged or not a private key"),
     ("authority/ca.key", Path.unlink, "there is no .*ca.key; make new keys for all in another"),
     ("authority/ca.pem", rubbish, "ca.pem is damaged or not a certificate"),
     ("authority/ca.pem", expired, "ca.pem is valid from .* to .*; make new keys"),
-    ("authority/engine-ca.key", another_key, "engine-ca.pem is not the certificate of the key"),
-    ("owner/cert.key", another_key, "cert.pem is not the certificate of the key beside it"),
+    ("authority/engine-ca.key", another_key, "engine-ca.pem is not the certificate of engine-ca.key"),
+    ("owner/cert.key", another_key, "cert.pem is not the certificate of cert.key beside it"),
     ("owner/cert.key", an_rsa_key, "cert.key is a key of another kind"),
     ("owner/cert.key", a_locked_key, "cert.key is damaged or not a private key"),
     ("owner/cert.pem", rubbish, "cert.pem is damaged or not a certificate"),
@@ -219,7 +219,9 @@ def test_the_engine_takes_no_damaged_certificate(cluster: Cluster) -> None:
     from dpsnn.secure.engine import connect
 
     another_key(cluster.keys / "worker-2" / "engine.key")
-    with pytest.raises(UsageError, match="engine.pem is not the certificate of the key beside it"):
+    with pytest.raises(
+        UsageError, match="engine.pem is not the certificate of engine.key beside it"
+    ):
         connect(cluster, 2)
 
 

@@ -23,7 +23,7 @@ from dpsnn.errors import UsageError, reading
 ARCHIVE = "att_faces.tar"
 """Also as `att_faces.tar.gz`; unpacked it is the folder `att_faces`."""
 
-SUFFIXES = (".pgm", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".pgm", ".ppm", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 """Files with other endings are no pictures and are passed over."""
 
 TRAINED = 0.7

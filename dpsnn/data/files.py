@@ -167,6 +167,8 @@ def read_idx(path: Path, shape: tuple[int, ...] | None = None) -> Tensor:
         zeros, kind, rank = struct.unpack_from(">HBB", content)
         if zeros != 0 or kind != 8:
             raise ValueError("wrong magic number")
+        if not rank:
+            raise ValueError("no shape")
         stated = struct.unpack_from(f">{rank}I", content, 4)
         if shape is not None and stated != shape:
             raise UsageError(f"{path} holds {by(stated)} values, where {by(shape)} belong; {AGAIN}")

@@ -34,7 +34,7 @@ def plain(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
 
 
 def noise(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
-    """Laplace noise on the wire, six scales."""
+    """Six scales of Laplace noise on the wire."""
     return [_experiment(base, attacker, noise_scale=scale) for scale in NOISES]
 
 

@@ -199,7 +199,7 @@ def _pair(folder: Path, stem: str, remedy: str) -> _Signer:
     path = folder / f"{stem}.pem"
     made = _Signer(_read_certificate(path, remedy), _read_key(path.with_suffix(".key"), remedy))
     if made.certificate.public_key() != made.key.public_key():
-        raise UsageError(f"{path} is not the certificate of the key beside it; {remedy}")
+        raise UsageError(f"{path} is not the certificate of {path.stem}.key beside it; {remedy}")
     return made
 
 

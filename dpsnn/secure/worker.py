@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dpsnn.errors import UsageError
+from dpsnn.errors import UsageError, one_line
 from dpsnn.orphans import end_with
 from dpsnn.secure import config, graph, shares
 from dpsnn.secure.config import PARTIES, START_SECONDS, Cluster
@@ -425,10 +425,10 @@ def main() -> int:
     try:
         run(config.read(path), int(rank), int(num_requests))
     except UsageError as error:
-        print(f"dpsnn: {error}", file=sys.stderr)
+        print(f"dpsnn: {one_line(error)}", file=sys.stderr)
         return 2
     except ClusterFailed as error:
-        print(f"dpsnn: {error}", file=sys.stderr)
+        print(f"dpsnn: {one_line(error)}", file=sys.stderr)
     return 1
 
 
