@@ -86,7 +86,7 @@ class PoissonBatches:
     Args:
         tensors: As of `TensorBatches`.
         batch_size: Rows of a lot on average.
-        seed: Seed of this pass's draws, made on the CPU; whoever knows it knows which rows took part.
+        seed: Seed of the draws, made on the CPU, other ones in every pass; whoever knows it knows which rows took part.
 
     Yields:
         A tuple with one batch of each tensor; as many tuples as `TensorBatches` gives batches.
@@ -101,13 +101,16 @@ class PoissonBatches:
         if batch_size > self.population:
             raise ValueError(f"lots of {batch_size} from {self.population} rows")
         self.sample_rate, self._lots = poisson_lots(self.population, batch_size)
-        self.seed = seed
+        self.tensors, self.seed, self._passes = tensors, seed, 0
 
     def __len__(self) -> int:
         return self._lots
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        generator = torch.Generator().manual_seed(self.seed)
+        # The same lots twice would be no amplification by sampling.
+        seed = derived_seed(self.seed, self._passes) if self._passes else self.seed
+        self._passes += 1
+        generator = torch.Generator().manual_seed(seed)
         for _ in range(len(self)):
             drawn = torch.rand(self.population, generator=generator) < self.sample_rate
             rows = drawn.nonzero().squeeze(1).to(self._all.tensors[0].device)

@@ -17,9 +17,10 @@ from dpsnn.defences import lots
 from dpsnn.defences.base import DefenceList
 from dpsnn.defences.nopeek import NoPeek
 from dpsnn.defences.per_example import OneByOne, PerExampleGradients
+from dpsnn.defences.preparation import check_preparation
 from dpsnn.defences.sampling import poisson, sampling, steps_of
 from dpsnn.defences.secret import Secret
-from dpsnn.defences.trial import MeanLosses, Step, Trial, loss_of
+from dpsnn.defences.trial import SEEDS, MeanLosses, Step, Trial, loss_of
 from dpsnn.errors import Diverged, UsageError, one_of
 from dpsnn.metrics.privacy import dp_sgd_epsilon, dp_sgd_noise_multiplier, dp_sgd_steps
 from dpsnn.specs import ACCOUNTANTS
@@ -237,6 +238,8 @@ class DPSGD(Callback):
         self._sampling = sampling(trainer, self.amplified)
         population, rate = self._sampling.population, self._sampling.rate
         lots.check_first_axis(trainer.train_dataloader)
+        if not self.coupled:
+            check_preparation(trainer, pl_module)
         for optimiser in trainer.optimizers:
             if isinstance(optimiser, torch.optim.LBFGS):
                 raise UsageError(
@@ -298,6 +301,12 @@ class DPSGD(Callback):
             self._per_example = OneByOne(module)
         else:
             self._per_example = PerExampleGradients(module, explicit=self.gradients == "explicit")
+        for parameter in self._per_example.parameters:
+            if parameter.dtype not in (torch.float32, torch.float64):
+                raise UsageError(
+                    f"{self._per_example.names[parameter]} is of type {str(parameter.dtype).removeprefix('torch.')};"
+                    " DP-SGD clips and adds noise in full precision, to real numbers: use float32 or float64"
+                )
         self._per_example.attach()
         self._signature = _signature(module)
 
@@ -388,7 +397,9 @@ class DPSGD(Callback):
             some = self._kept = lots.enlarged(lot, self._kept, 2 * ENOUGH)
         size = lots.length(some)
         self._trials += ENOUGH if size >= ENOUGH else 1
-        trial = Trial(module, step, self._watch)
+        # Every trial draws other numbers: what mixes a batch now and then is found sooner or later.
+        seeds = range(SEEDS) if not self._seen else (SEEDS + self._seen,)
+        trial = Trial(module, step, self._watch, seeds)
         trial(some, None if self._seen or self.gradients == "single" else part)
 
     def _collect(self) -> None:
@@ -469,6 +480,11 @@ class DPSGD(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        if self._fresh:
+            raise UsageError(
+                "a batch went by without a step that DP-SGD could make private, so that what happened to its gradients"
+                " is not known; let optimizer_step of the module call optimizer.step(closure) for every batch"
+            )
         for parameter, gradient in self._ours.items():
             if parameter.grad is not None and parameter.grad is not gradient:
                 raise UsageError(

@@ -171,6 +171,8 @@ def _written_back(layer: nn.Module) -> Iterator[None]:
 def _rule(layer: nn.Module) -> Callable[[Any, Tensor, Tensor], dict[Any, Tensor]] | None:
     """What is known of exactly this class; a subclass may compute something else."""
     kind = type(layer)
+    if not isinstance(layer.weight if hasattr(layer, "weight") else None, nn.Parameter):
+        return None  # made from other parameters, or none
     if kind in (nn.GroupNorm, nn.LayerNorm) or isinstance(layer, _BatchNorm | _InstanceNorm):
         return _normalisation
     if kind is nn.Embedding and layer.max_norm is None and not layer.scale_grad_by_freq:

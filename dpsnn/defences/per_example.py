@@ -174,9 +174,21 @@ class _Watched(torch.autograd.Function):
 
 def _is_plain(layer: nn.Module) -> bool:
     """Whether `_Watched` knows the layer: exactly these classes, as a subclass may compute something else."""
-    if type(layer) is nn.Conv2d:
+    if type(layer) not in (nn.Conv2d, nn.Linear) or not isinstance(layer.weight, nn.Parameter):
+        return (
+            False  # such as one whose weight is made from others before every pass, by weight_norm
+        )
+    if isinstance(layer, nn.Conv2d):
         return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return type(layer) is nn.Linear
+    return True
+
+
+def _refuse_autocast(values: Tensor) -> None:
+    if torch.is_autocast_enabled(values.device.type):
+        raise UsageError(
+            "layers run under autocast, where gradients of single examples would be rounded before they are clipped;"
+            ' leave autocast out, or take DPSGD(gradients="single"), one backward pass an example'
+        )
 
 
 class PerExampleGradients:
@@ -232,6 +244,7 @@ class PerExampleGradients:
         def forward(input: Tensor) -> Tensor:  # named as torch names it
             if not torch.is_grad_enabled():
                 return original(input)
+            _refuse_autocast(input)
             return _Watched.apply(input, layer.weight, layer.bias, layer, self._keep)
 
         layer.forward = forward
@@ -243,6 +256,7 @@ class PerExampleGradients:
         if self._busy or not torch.is_grad_enabled():
             return
         call = Call(layer, inputs, named)
+        _refuse_autocast(call.first)
         for position, output in enumerate(tree_leaves(outputs)):
             if isinstance(output, Tensor) and output.requires_grad:
                 output.register_hook(

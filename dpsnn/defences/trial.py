@@ -8,8 +8,9 @@ with torch's own for batches of one as the reference. What training leaves in bu
 import contextlib
 import copy
 import inspect
+import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from torchmetrics import Metric
 from dpsnn.defences.lots import altered, joined, length, take, unlike
 from dpsnn.defences.per_example import OneByOne, PerExampleGradients
 from dpsnn.errors import UsageError
+
+SEEDS = 16
+"""Sets of random numbers under which a module that draws any is tried at first: some mix a batch only now and then."""
 
 FOCUS = 4
 """Examples whose gradients are compared; as many neighbours are exchanged."""
@@ -46,11 +50,19 @@ class Trial:
         module: Left as it was found: buffers, metrics, attributes, random numbers.
         step: Its training step.
         watch: Watches the module, and does so again afterwards.
+        seeds: Of the random numbers that the module draws meanwhile; further ones are used only if it draws.
     """
 
-    def __init__(self, module: pl.LightningModule, step: Step, watch: PerExampleGradients) -> None:
-        self.module, self.step, self.watch = module, step, watch
-        self._buffers: dict[str, Tensor] = {}
+    def __init__(
+        self,
+        module: pl.LightningModule,
+        step: Step,
+        watch: PerExampleGradients,
+        seeds: Sequence[int] = (0,),
+    ) -> None:
+        self.module, self.step, self.watch, self.seeds = module, step, watch, seeds
+        self._seed, self._draws = seeds[0], False
+        self._written: dict[str, Tensor] = {}
 
     def __call__(self, lot: Any, part: Any = None) -> None:
         """Run it.
@@ -84,7 +96,7 @@ class Trial:
 
     def _watched(self, focus: Any, beside: Any, beside_others: Any, strange: Any) -> None:
         device = self.watch.parameters[0].device
-        self.weights = self.weights.to(device)
+        self.weights = self.weights.to(device, self.watch.parameters[0].dtype)
         self.watch.weighing = True
         together = self._of_batch(beside)
         self.watch.weighing = False
@@ -99,6 +111,10 @@ class Trial:
             )
         self._same("size", self._found, alone)
         self._same("single", self._found, self._singles(focus))
+        for self._seed in self.seeds[1:] if self._draws else ():
+            self._written = {}
+            self._same("neighbours", self._sum(beside), self._sum(beside_others))
+        self._seed = self.seeds[0]
 
     def _alone(self, focus: Any, beside: Any, beside_others: Any, strange: Any) -> None:
         """The same where every gradient is of a batch of one, which only what the module remembers could couple."""
@@ -180,9 +196,19 @@ class Trial:
 
     def _run(self, batch: Any) -> None:
         self._rewind()
-        with same_draws(length(batch)):
-            loss_of(self.step(batch)).backward()
-        self._check_buffers()
+        with same_draws(length(batch), self._seed):
+            before = _random_states()
+            try:
+                loss_of(self.step(batch)).backward()
+            except RuntimeError as error:
+                if "differentiate twice" not in str(error):
+                    raise
+                raise UsageError(
+                    "the loss holds gradients that are differentiated again (a gradient penalty), which is known of"
+                    ' single examples only: DPSGD(gradients="single"), one backward pass an example'
+                ) from error
+            self._draws |= _random_states() != before
+        self._check_written()
 
     def _forget(self) -> None:
         self.watch.clear()
@@ -233,22 +259,28 @@ class Trial:
         allowed = relative * float(b.norm()) + rounding * added + rest * total
         return float((a - b).norm()) <= allowed
 
-    def _check_buffers(self) -> None:
-        """Refuse buffers that hold something else after other examples.
+    def _check_written(self) -> None:
+        """Refuse buffers and weights that hold something else after other examples went through the step.
 
         Raises:
             UsageError: With the name of the first.
         """
-        now = {n: b for n, b in self.module.named_buffers()}
-        for name, buffer in now.items():
-            first = self._buffers.setdefault(name, buffer.clone())
-            if first.shape != buffer.shape or not torch.equal(
-                first.nan_to_num(), buffer.nan_to_num()
-            ):
-                raise UsageError(
-                    f"training writes {name}, a buffer, from the examples: they would leave with the model without any"
-                    " noise; take it out, or freeze it (track_running_stats=False, eval())"
-                )
+        cures = {
+            "buffer": "take it out, or freeze it (track_running_stats=False, eval())",
+            "weight": "write it from nothing but weights, or let the optimiser train it",
+        }
+        held = {"buffer": self.module.named_buffers(), "weight": self.module.named_parameters()}
+        for kind, tensors in held.items():
+            for name, tensor in tensors:
+                now = tensor.detach()
+                first = self._written.setdefault(name, now.clone())
+                if first.shape != now.shape or not torch.equal(
+                    first.nan_to_num(), now.nan_to_num()
+                ):
+                    raise UsageError(
+                        f"training writes {name}, a {kind}, from the examples: they would leave with the model without"
+                        f" any noise; {cures[kind]}"
+                    )
 
 
 def _summed(terms: list[tuple[float, dict[Tensor, Tensor]]]) -> dict[Tensor, Tensor]:
@@ -327,9 +359,13 @@ def untouched(module: pl.LightningModule) -> Iterator[Callable[[], None]]:
     """Leave no trace of what the module does inside the block: nothing logged, everything in it as it was.
 
     Yields:
-        What puts buffers and plain numbers back at once, but leaves all else that the module may remember.
+        What puts weights, buffers and plain numbers back at once, but leaves all else that the module may remember.
     """
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        return itertools.chain(module.named_buffers(), module.named_parameters())
+
+    held = {name: tensor.detach().clone() for name, tensor in tensors()}
     metrics = [(m, copy.deepcopy(m.__dict__)) for m in module.modules() if isinstance(m, Metric)]
     ours = ("training_step", "configure_optimizers", "forward", "log", "log_dict")
     kept: list[tuple[nn.Module, dict[str, Any]]] = [
@@ -340,9 +376,13 @@ def untouched(module: pl.LightningModule) -> Iterator[Callable[[], None]]:
 
     def rewind() -> None:
         with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                if name in buffers and buffer.shape == buffers[name].shape:
-                    buffer.copy_(buffers[name])
+            for name, tensor in tensors():
+                if (
+                    name in held
+                    and tensor.shape == held[name].shape
+                    and not torch.equal(tensor, held[name])
+                ):
+                    tensor.copy_(held[name])
         for each, attributes in kept:
             for name, value in attributes.items():
                 if isinstance(value, Plain) and name != "training":
@@ -395,8 +435,9 @@ def _put_back(attributes: dict[str, Any], name: str, value: Any) -> None:
         attributes[name] = value
 
 
-_IN_PLACE = {"bernoulli_", "normal_", "uniform_", "exponential_", "log_normal_", "cauchy_", "geometric_"}  # fmt: skip
-_LIKE = {"rand_like", "randn_like", "bernoulli", "normal", "poisson"}
+_IN_PLACE = {"bernoulli_", "normal_", "uniform_", "exponential_", "log_normal_", "cauchy_", "geometric_", "random_"}  # fmt: skip
+_LIKE = {"rand_like", "randn_like", "randint_like", "bernoulli", "normal", "poisson", "multinomial", "binomial",
+         "_standard_gamma", "_sample_dirichlet"}  # fmt: skip
 _SIZED = {"rand", "randn"}
 
 
@@ -411,8 +452,17 @@ class _SameDraws(TorchDispatchMode):
         kwargs, name = kwargs or {}, func.overloadpacket.__name__
         if name == "native_dropout":
             scale = 1 / (1 - args[1]) if args[1] < 1 else 0.0
-            mask = torch.empty_like(args[0][:1]).bernoulli_(1 - args[1]).bool().expand_as(args[0])
+            # Within recurrent layers time comes first.
+            time_first = args[0].dim() > 2 and len(args[0]) != self.rows == args[0].shape[1]
+            one = args[0][:, :1] if time_first else args[0][:1]
+            mask = torch.empty_like(one).bernoulli_(1 - args[1]).bool().expand_as(args[0])
             return args[0] * mask * scale, mask.contiguous()
+        if name == "randint":
+            # The size comes after one bound or two.
+            at = next(i for i, a in enumerate(args) if isinstance(a, list | tuple))
+            if self._of_examples(args[at]):
+                return self._spread(func(*args[:at], [1, *args[at][1:]], *args[at + 1 :], **kwargs))
+            return func(*args, **kwargs)
         if name not in _IN_PLACE | _LIKE | _SIZED or not self._of_examples(args[0]):
             return func(*args, **kwargs)
         if name in _SIZED:
@@ -432,8 +482,16 @@ class _SameDraws(TorchDispatchMode):
         return drawn.expand(self.rows, *drawn.shape[1:]).contiguous()
 
 
+def _random_states() -> tuple[Any, ...]:
+    """Where all generators stand; two are equal if nothing was drawn in between."""
+    name, words, *rest = np.random.get_state(legacy=True)
+    cuda = [torch.cuda.get_rng_state().tolist()] if torch.cuda.is_initialized() else []
+    own = torch.get_rng_state().numpy().tobytes()
+    return random.getstate(), np.asarray(words).tobytes(), *rest, own, *cuda
+
+
 @contextlib.contextmanager
-def same_draws(rows: int) -> Iterator[None]:
+def same_draws(rows: int, seed: int = 0) -> Iterator[None]:
     """Whatever is drawn in the block is drawn again in the next such block, the same for every example.
 
     In full precision: what a GPU rounds to ten bits would differ by more than the trial allows for.
@@ -443,9 +501,9 @@ def same_draws(rows: int) -> Iterator[None]:
     try:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         with torch.random.fork_rng(), _SameDraws(rows):
-            torch.manual_seed(0)
-            random.seed(0)
-            np.random.seed(0)
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
             yield
     finally:
         random.setstate(python)
