@@ -435,7 +435,8 @@ def _put_back(attributes: dict[str, Any], name: str, value: Any) -> None:
         attributes[name] = value
 
 
-_IN_PLACE = {"bernoulli_", "normal_", "uniform_", "exponential_", "log_normal_", "cauchy_", "geometric_", "random_"}  # fmt: skip
+_IN_PLACE = {"bernoulli_", "normal_", "uniform_", "exponential_", "log_normal_", "cauchy_", "geometric_",
+             "random_"}  # fmt: skip
 _LIKE = {"rand_like", "randn_like", "randint_like", "bernoulli", "normal", "poisson", "multinomial", "binomial",
          "_standard_gamma", "_sample_dirichlet"}  # fmt: skip
 _SIZED = {"rand", "randn"}
