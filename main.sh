@@ -56,16 +56,16 @@ END { if (found) printf " (did you mean %s?)", found }' 2>/dev/null
 say() { echo "main.sh: $*" >&2; }
 fail() { say "$*"; exit 2; }
 
-# Ctrl-C and SIGTERM: one line and 130, also while something runs that takes minutes; that is ended too.
+# Ctrl-C, SIGTERM and SIGHUP: one line and 130, also while something runs that takes minutes; that is ended too.
 exec 8>&2 # said there even where standard error is turned away, lest the shell itself speak of what was terminated
 child=''
 interrupted() {
-    trap '' INT TERM
+    trap '' INT TERM HUP
     [[ -z $child ]] || { kill "$child" && wait "$child" || true; } 2>/dev/null
     say "interrupted; call it again to go on" 2>&8
     exit 130
 }
-trap interrupted INT TERM
+trap interrupted INT TERM HUP
 
 # In the background, as a shell acts upon a signal only after what runs in the foreground.
 patiently() {
@@ -214,7 +214,7 @@ case $group in
     test) run_tests "$@" ;;
     *)
         # Signals wait until dpsnn can take them: a Python that is still starting would answer with a traceback.
-        calmly=(env --block-signal=INT --block-signal=TERM)
+        calmly=(env --block-signal=INT --block-signal=TERM --block-signal=HUP)
         "${calmly[@]}" true 2>/dev/null || calmly=() # not on macOS
         exec ${calmly[@]+"${calmly[@]}"} "$python" -m dpsnn.cli "$group" "$@" 8>&-
         ;;

@@ -6,7 +6,9 @@ if __name__ == "__main__":
     signals.watch()  # before anything is imported that takes time
 
 import argparse
+import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,6 +85,9 @@ FOLDERS = ("models_dir", "results_dir", "data_dir")
 
 GOES_ON = "; call again to go on from the last finished epoch"
 """What an interrupted training says of itself."""
+
+UNHEARD = 141
+"""Exit code where standard output or error is a pipe that nobody reads any more: 128 + SIGPIPE."""
 
 PROTOCOL_OPTIONS = ("dataset", "seed", "precision")
 """What the published protocol leaves open."""
@@ -389,7 +394,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
     Returns:
         0 done, 1 if members of a group or a cluster failed, 2 bad input (one line on standard error says what), 130
-        interrupted, by Ctrl-C or SIGTERM.
+        interrupted, by Ctrl-C, SIGTERM or SIGHUP, 141 if nobody reads its output any more.
     """
     options = argparse.Namespace(resume="")
     try:
@@ -402,30 +407,48 @@ def main(words: Sequence[str] | None = None) -> int:
             if not getattr(options, "dry_run", False):
                 tidy(**{name: getattr(options, name, "") for name in FOLDERS})
             path = action(options)
+        if path is not None and path.exists():
+            print(path)
+        if sys.stdout:  # None where it was closed before we came
+            sys.stdout.flush()
     except SystemExit as stop:
         return int(stop.code or 0)
     except UsageError as error:
-        print(f"dpsnn: {one_line(error)}", file=sys.stderr)
-        return 2
+        return _end(2, error)
+    except BrokenPipeError:
+        return UNHEARD
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(one_line(f"dpsnn: {where}{error.strerror or error}"), file=sys.stderr)
-        return 2
+        return _end(2, f"{where}{error.strerror or error}")
     except WorkFailed as error:
-        print(f"dpsnn: {one_line(error)}", file=sys.stderr)
-        return 1
+        return _end(1, error)
     except KeyboardInterrupt:
-        print(f"dpsnn: interrupted{options.resume}", file=sys.stderr)
-        return signals.INTERRUPTED
-    if path is not None and path.exists():
-        print(path)
+        return _end(signals.INTERRUPTED, f"interrupted{options.resume}")
     return 0
+
+
+def _end(code: int, text: object) -> int:
+    """Say why, where anybody can still hear it, and give the exit code."""
+    with contextlib.suppress(OSError):
+        print(f"dpsnn: {one_line(text)}", file=sys.stderr)
+    return code
+
+
+def _let_go() -> None:
+    """Drop what could not be written: Python would try again at its very end, and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run(*words: str) -> NoReturn:
     """Be, as a process, the command `words`, followed by what the command line says."""
     signals.watch()
     code = main([*words, *sys.argv[1:]])
+    _let_go()
     signals.unwatch()
     raise SystemExit(code)
 

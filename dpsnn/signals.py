@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, as job schedulers send it: never lost and never a traceback, whenever they come.
+"""Ctrl-C, SIGTERM as job schedulers send it, SIGHUP of a closed terminal: never lost and never a traceback.
 
 While a command works, a signal raises KeyboardInterrupt, so that everything is kept and tidied up on the way out.
 Python swallows an exception in finalisers and in callbacks of its garbage collector and of C libraries, and libraries
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130
 """Exit code, as of a shell whose command was ended by Ctrl-C."""
 TOGETHER = 1.0
@@ -148,12 +148,12 @@ def held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-    """Processes started in this block never hear of Ctrl-C, which goes to a whole group: it is ours to end them.
+    """Processes started in this block never hear what goes to a whole group, Ctrl-C and SIGHUP: it is ours to end them.
 
     They inherit the mask, and with it the peace in which to start up.
     """
     with held():
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])
         try:
             yield
         finally:

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from dpsnn.evaluation import tables
+from dpsnn.signals import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--dataset", "digits", "--precision", "32"]
@@ -28,7 +29,7 @@ TIMED = ("Seconds",)
 def calmly() -> None:
     """As main.sh starts Python: signals wait until it can take them. A test run in the background ignores Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 class Run:
@@ -136,10 +137,10 @@ def soak(name: str, count: int, place: Path, seed: int = 0) -> Counter[str]:
         run = Run(name, place / str(number))
         for _ in range(min(PER_RUN, count - number * PER_RUN)):
             after = draw.uniform(0, 1.5 if draw.random() < 0.5 else seconds)
-            stop = draw.choice((signal.SIGINT, signal.SIGTERM))
+            stop = draw.choice(SIGNALS)
             code = run.struck(after, stop, draw.random() < 0.5)
             said, moment = run.said(), f"{stop.name} after {after:.3f} s"
-            assert code in (0, 130, -signal.SIGINT, -signal.SIGTERM), f"{moment}: {code}, {said}"
+            assert code in (0, 130, *(-number for number in SIGNALS)), f"{moment}: {code}, {said}"
             assert "Traceback" not in said and "Exception ignored" not in said, f"{moment}: {said}"
             if code == 130:
                 assert "interrupted" in said.splitlines()[-1], f"{moment}: {said}"

@@ -373,7 +373,7 @@ def test_ctrl_c_exits_130(front: Front) -> None:
     assert process.wait(timeout=30) == 130
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_installation_is_one_line_and_is_made_up_for(
     front: Front, stop: signal.Signals
 ) -> None:

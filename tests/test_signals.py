@@ -245,7 +245,8 @@ def test_a_process_started_to_ignore_ctrl_c_goes_on_ignoring_it() -> None:
     assert (running.returncode, err) == (0, "")
 
 
-def test_a_child_never_hears_of_ctrl_c() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_child_never_hears_what_goes_to_the_whole_group(number: signal.Signals) -> None:
     with signals.blocked():
         child = subprocess.Popen(
             [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(0.3); print(2)"],
@@ -253,6 +254,6 @@ def test_a_child_never_hears_of_ctrl_c() -> None:
             text=True,
         )
     assert child.stdout and child.stdout.readline() == "1\n"
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     assert (child.communicate(timeout=30)[0], child.returncode) == ("2\n", 0)
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
