@@ -71,7 +71,7 @@ def test_secure_and_plain_side_by_side(
         assert (spec.max_epochs, stored.arguments["federated_clients"]) == (3, 4)
     # Nothing is left but results: no process, no update of a client.
     assert sorted(path.name for path in place.iterdir()) == ["models", "results"]
-    assert left(str(place / "dpsnn_federated_")) == []
+    assert left(str(place / "dpsnn-federated-")) == []
     # Again: all of it is there.
     assert main(["federated", *SMALL]) == 0
     assert "exists, with its rows" in capsys.readouterr().err
@@ -125,9 +125,9 @@ def test_no_process_outlives_the_command(place: Path, number: signal.Signals, co
         if "round 1/" in line:
             break
     # The client processes, the SuperLink, the SuperExec and its ServerApp.
-    assert len(children(str(place / "dpsnn_federated_"))) >= 4 + 3
+    assert len(children(str(place / "dpsnn-federated-"))) >= 4 + 3
     process.send_signal(number)
     assert process.wait(timeout=60) == code
-    assert left(str(place / "dpsnn_federated_")) == []
+    assert left(str(place / "dpsnn-federated-")) == []
     # Who is killed cannot tidy up.
-    assert bool(list(place.glob("dpsnn_federated_*"))) == (number == signal.SIGKILL)
+    assert bool(list(place.glob("dpsnn-federated-*"))) == (number == signal.SIGKILL)
