@@ -140,11 +140,11 @@ def all_in(folder: Path) -> list[Path]:
 # ---------------------------------------------------------------- files
 
 
-def ensure_writable(*folders: Path) -> None:
-    """Prove that files can be written to `folders`, before any work is spent; those not there yet are made afterwards.
+def check_writable(*folders: Path) -> None:
+    """Prove that files can be written to `folders`, or these be made, before any work is spent; none is made.
 
     Raises:
-        UsageError: If not; then none was made.
+        UsageError: If not.
     """
     for folder in folders:
         try:
@@ -154,6 +154,15 @@ def ensure_writable(*folders: Path) -> None:
             raise UsageError(
                 f"cannot write to {folder} ({error.strerror}); name another folder"
             ) from error
+
+
+def ensure_writable(*folders: Path) -> None:
+    """Prove that files can be written to `folders`; those not there yet are made afterwards.
+
+    Raises:
+        UsageError: If not; then none was made.
+    """
+    check_writable(*folders)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
 

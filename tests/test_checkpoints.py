@@ -201,6 +201,7 @@ OTHER: dict[str, Any] = {
     "dp_max_grad_norm": 2.0,
     "dp_delta": 1e-6,
     "dp_coupled": True,
+    "repeatable_noise": True,
     "dp_accountant": "prv",
     "suppress_sparsity": 0.9,
     "suppress_start_epoch": 2,
@@ -232,6 +233,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     **{name: {"nopeek_weight": 0.5} for name in OTHER if name.startswith("nopeek_")},
     **{name: {"dp_noise_multiplier": 1.0} for name in OTHER if name.startswith("dp_")},
     **{name: {"suppress_sparsity": 0.5} for name in OTHER if name.startswith("suppress_")},
+    "repeatable_noise": {"dp_noise_multiplier": 1.0},
     **{name: {"attack": "inversion"} for name in ("steps", "restarts")},
 }
 """Beside which a field says something."""

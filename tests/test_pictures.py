@@ -231,14 +231,43 @@ def test_what_is_no_picture_is_refused(content: bytes) -> None:
     assert refusal(b"") == "picture x is empty; replace it or take it out"
 
 
-def png_of(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that states any size."""
+def png_of(width: int, height: int, pixels: bytes = b"", interlaced: int = 0) -> bytes:
+    """A PNG with right checksums that states any size."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))  # fmt: skip
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, interlaced)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+ADAM7 = """
+16462646
+77777777
+56565656
+77777777
+36463646
+77777777
+56565656
+77777777
+""".split()
+"""Which pass a pixel of an interlaced PNG is in (ISO 15948, figure 4.8)."""
+
+
+@pytest.mark.parametrize("width, height", [(1, 1), (3, 2), (5, 5), (8, 8), (13, 11)])
+@pytest.mark.parametrize("interlaced", [0, 1])
+def test_rows_that_a_png_lacks_are_not_black(width: int, height: int, interlaced: int) -> None:
+    rows: set[tuple[str, int]] = set()
+    for y in range(height):
+        rows |= {(ADAM7[y % 8][x % 8] if interlaced else "", y) for x in range(width)}
+    size = width * height + len(rows)
+    whole = png_of(width, height, zlib.compress(bytes(size)), interlaced)
+    assert grey(whole).tolist() == [[0] * width] * height
+    for cut in (size - 1, size // 2, 0):
+        lacking = png_of(width, height, zlib.compress(bytes(cut)), interlaced)
+        assert "rows of pixels are missing" in refusal(lacking)
 
 
 @pytest.mark.parametrize("size", [(4097, 4096), (10_000, 10_000), (2**31 - 1, 2**31 - 1)])

@@ -171,7 +171,11 @@ WRONG: list[tuple[str, Callable[[Path], None], str]] = [
     ("authority/ca.key", Path.unlink, "there is no .*ca.key; make new keys for all in another"),
     ("authority/ca.pem", rubbish, "ca.pem is damaged or not a certificate"),
     ("authority/ca.pem", expired, "ca.pem is valid from .* to .*; make new keys"),
-    ("authority/engine-ca.key", another_key, "engine-ca.pem is not the certificate of engine-ca.key"),
+    (
+        "authority/engine-ca.key",
+        another_key,
+        "engine-ca.pem is not the certificate of engine-ca.key",
+    ),
     ("owner/cert.key", another_key, "cert.pem is not the certificate of cert.key beside it"),
     ("owner/cert.key", an_rsa_key, "cert.key is a key of another kind"),
     ("owner/cert.key", a_locked_key, "cert.key is damaged or not a private key"),

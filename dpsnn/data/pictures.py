@@ -36,6 +36,17 @@ MOST_PIXELS = 2**24
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 """Pillow's names of 8-bit pixels that it turns into grey and colour correctly."""
 
+ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+"""First column, first row and both steps of the passes of an interlaced PNG."""
+
 REMEDY = "replace it or take it out"
 
 
@@ -79,10 +90,10 @@ def decoded(
     content: bytes, channels: int, name: str, size: tuple[int, int] | None = None
 ) -> UInt8[np.ndarray, "..."]:
     """As `read_picture`, for many in a row: the caller handles what Pillow raises and warns of."""
-    if content.startswith(b"\x89PNG"):
-        _check_png(content)
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         _check_header(picture, name, size)
+        if picture.format == "PNG":
+            _check_png(content)
         kind, depth = picture.format, _depth(picture)
         picture.load()
         # Reading EXIF takes longer than decoding a small picture.
@@ -106,14 +117,37 @@ def _content(path: Path, name: str) -> bytes:
 
 
 def _check_png(content: bytes) -> None:
-    """Pillow does not look at the checksums of pixels, and would decode damaged ones."""
-    position, kind = 8, b""
+    """Pillow does not look at the checksums of pixels, and would decode damaged ones; rows that lack it leaves black."""
+    position, kind, most, packed = 8, b"", 0, []
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", content, position)
-        end = position + 8 + length
+        start, end = position + 8, position + 8 + length
         if zlib.crc32(content[position + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
             raise ValueError("a checksum is wrong")
+        if kind == b"IHDR":
+            most = _unpacked_png(*struct.unpack_from(">IIBBxxB", content, start))
+        elif kind == b"IDAT":
+            packed.append(content[start:end])
         position = end + 4
+    if len(zlib.decompressobj().decompress(b"".join(packed), most + 1)) < most:
+        raise ValueError("rows of pixels are missing")
+
+
+def _unpacked_png(width: int, height: int, bits: int, colours: int, interlaced: int) -> int:
+    """Bytes of the pixels of a PNG with a filter byte per row, as its header states them (ISO 15948, sections 8 and 9).
+
+    0 for more pixels than are read: such a picture is refused by its header.
+    """
+    if width * height > MOST_PIXELS:
+        return 0
+    depth = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colours]
+    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    total = 0
+    for left, top, across, down in passes:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        if columns > 0:
+            total += max(rows, 0) * (1 + -(-columns * depth // 8))
+    return total
 
 
 def _check_header(picture: Image.Image, name: str, size: tuple[int, int] | None) -> None:

@@ -24,7 +24,7 @@ from torchmetrics import Metric
 
 from dpsnn.defences.lots import altered, joined, length, take, unlike
 from dpsnn.defences.per_example import OneByOne, PerExampleGradients
-from dpsnn.errors import UsageError
+from dpsnn.errors import Diverged, UsageError
 
 SEEDS = 16
 """Sets of random numbers under which a module that draws any is tried at first: some mix a batch only now and then."""
@@ -141,8 +141,10 @@ class Trial:
                 ' throughout, or take DPSGD(gradients="single"), one backward pass an example'
             )
         if not bool(norms.isfinite().all()):
-            raise UsageError(
-                "the gradient of an example is not a finite number; look for damaged examples, or lower the step size"
+            every = not bool(norms.isfinite().any())
+            raise (Diverged if every else UsageError)(
+                f"{'training diverged: no' if every else 'not every'} gradient of an example is a finite number; look"
+                " for NaN or infinite values in the training data, or lower --learning_rate"
             )
         weights = self._padded(len(norms))
         self._found = self.watch.weighted_sum(weights)

@@ -96,7 +96,7 @@ def check_places(folders: Folders, own: Sequence[Table] = ()) -> None:
     measures = tables.models_table(results)
     places = [folders.classifiers, folders.attackers]
     progress = [place / checkpoints.PROGRESS for place in places]
-    checkpoints.ensure_writable(
+    checkpoints.check_writable(
         *places, *progress, results, measures.parent, results / "logs", *(p.parent for p, _ in own)
     )
     for path, key in (

@@ -1,7 +1,7 @@
 """Run a group: train what is missing, evaluate what has no row yet, leave the rest alone."""
 
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
@@ -47,6 +47,7 @@ def evaluate_models(paths: Sequence[Path], folders: Folders, again: bool = False
     table = tables.models_table(folders.results_dir)
     rows = tables.read(table, tables.CLASSIFIER_KEY)
     known = {(row["Model"], row.get("Digest")) for row in rows}
+    unmarked = _unmarked(rows)
     due = {}
     for path in paths:
         _, spec, stored = checkpoints.load_classifier(path)
@@ -54,7 +55,8 @@ def evaluate_models(paths: Sequence[Path], folders: Folders, again: bool = False
             raise UsageError(
                 f"{path.name} is a validator: it judges and is not measured; name others"
             )
-        if again or (stored.stem, stored.digest) not in known:
+        old = spec.repeatable_noise and stored.stem in unmarked
+        if again or old or (stored.stem, stored.digest) not in known:
             due[path] = spec.dataset
     if not due and not table.exists():
         raise UsageError(f"{folders.classifiers} holds no classifier to measure; train one first")
@@ -64,6 +66,11 @@ def evaluate_models(paths: Sequence[Path], folders: Folders, again: bool = False
         tables.upsert(table, [classifier_row(path, folders.data_dir)], tables.CLASSIFIER_KEY)
         _retire(path, folders)
     return table
+
+
+def _unmarked(rows: Iterable[Mapping[str, str]]) -> set[str]:
+    """Models whose rows have an ε and do not say on what condition, as earlier versions left them."""
+    return {row["Model"] for row in rows if row.get("DPEpsilon") and not row.get("DPRepeatable")}
 
 
 def _retire(path: Path, folders: Folders) -> None:
@@ -132,10 +139,12 @@ def evaluate_attackers(
         UsageError: If there is no validator.
     """
     table = tables.attackers_table(folders.results_dir)
+    rows = tables.read(table, tables.ATTACKER_KEY)
     known = {
         (row["Model"], row["Attacker"], row.get("Digest"), row.get("ValidatorDigest"))
-        for row in tables.read(table, tables.ATTACKER_KEY)
+        for row in rows
     }
+    unmarked = _unmarked(rows)
     due = {}
     for path in paths:
         attacked = load_attacked(path, folders.models_dir)
@@ -145,7 +154,8 @@ def evaluate_attackers(
             judge = _validator(folders, attacked.spec.model, validation_model)
             judge_digest = load_judge(judge, dataset)[1].digest
         names = (attacked.spec.model, attacked.stored.stem)
-        if again or (*names, attacked.stored.digest, judge_digest) not in known:
+        old = attacked.target_spec.repeatable_noise and attacked.spec.model in unmarked
+        if again or old or (*names, attacked.stored.digest, judge_digest) not in known:
             due[path] = (judge, dataset)
     _prepare(table, [dataset for _, dataset in due.values()], folders)
     for path, (judge, _) in due.items():
