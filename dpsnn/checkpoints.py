@@ -386,8 +386,7 @@ def recut(classifier: SplitClassifier, spec: ClassifierSpec, cut: str) -> None:
 
 def _spec_from(stored: Stored, kind: Kind) -> Any:
     types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(kind)}
-    whole = settled(kind, stored.arguments)
-    values = {key: value for key, value in whole.items() if key in types}
+    values = {key: value for key, value in stored.arguments.items() if key in types}
     for key, value in values.items():
         if type(value) is int and isinstance(0.0, types[key]):
             values[key] = float(value)
@@ -397,7 +396,7 @@ def _spec_from(stored: Stored, kind: Kind) -> Any:
                 f"{stored.path} has {key}={value!r}, of the wrong type; train it again"
             )
     try:
-        return kind(**values)
+        return kind(**{key: value for key, value in settled(kind, values).items() if key in types})
     except UsageError as error:
         raise UsageError(f"{stored.path}: {error}") from error
 

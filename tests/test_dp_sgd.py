@@ -251,6 +251,7 @@ def test_an_update_is_the_clipped_sum_over_the_expected_lot(options: dict[str, A
     assert not torch.allclose(by_hand(0.3, ROWS), by_hand(10.0, ROWS), rtol=0.1)
 
 
+@pytest.mark.slow
 def test_noise_in_an_update_has_the_stated_spread() -> None:
     """Standard deviation multiplier x clip / expected lot, the same for every weight, normal; also for an empty lot."""
     clean = by_hand(0.5, ROWS)
@@ -298,6 +299,7 @@ def test_a_strangers_module_learns_privately_and_is_left_as_it_was() -> None:
     pl.Trainer(max_epochs=1, **QUIET).fit(module, DataLoader(table(), batch_size=20))
 
 
+@pytest.mark.slow
 def test_noise_a_thousand_times_the_clip_leaves_chance() -> None:
     data = Digits(batch_size=64)
     data.setup()

@@ -380,6 +380,7 @@ def moved(module: Callable[[], pl.LightningModule], data: TensorDataset) -> floa
     return worst
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module, data", [(Images, images()), (Weighed, images(rare=9))])
 def test_one_example_moves_an_accepted_sum_by_the_clip_norm_at_most(
     module: Callable[[], pl.LightningModule], data: TensorDataset

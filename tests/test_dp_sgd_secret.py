@@ -132,6 +132,7 @@ def trained(progress: Path | None, key: bytes, *extra: pl.Callback) -> dict[str,
     return classifier.state_dict()
 
 
+@pytest.mark.slow
 def test_a_resumed_training_equals_its_own_continuation(tmp_path: Path) -> None:
     progress = tmp_path / "progress"
     with pytest.raises(RuntimeError, match="power"):

@@ -45,6 +45,7 @@ def test_published_epsilons_are_those_of_all_images() -> None:
         assert dp_sgd_epsilon(history, 1e-5, "classic") == pytest.approx(row.epsilon, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_whole_study_in_small(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "omniglot --dataset digits --max_epochs 1".split()
     assert main(words) == 0
