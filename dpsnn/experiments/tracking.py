@@ -68,10 +68,10 @@ def _settings() -> Any:
 
 def finish(loggers: list[Logger], summary: dict[str, Any], pictures: dict[str, Figure]) -> None:
     """Hand the outcome and the pictures to W&B, if it is among the loggers, and close its run."""
-    import wandb
-
     for logger in loggers:
         if isinstance(logger, WandbLogger):
+            import wandb  # takes a second, and is for those who asked for it
+
             run = logger.experiment
             run.log({key: wandb.Image(figure) for key, figure in pictures.items()})
             run.summary.update(summary)
