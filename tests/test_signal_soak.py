@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from soak import COMMANDS, soak
 
-COUNT = int(os.environ.get("DPSNN_SOAK", "30"))
+COUNT = int(os.environ.get("DPSNN_SOAK", "12"))
 """Signals over all commands."""
 
 
