@@ -133,13 +133,7 @@ class Trial:
 
     def _of_batch(self, batch: Any) -> dict[Tensor, Tensor]:
         """The mean of the gradients of single examples; notes the sum that others are compared with, and its sizes."""
-        self._run(batch)
-        norms = self.watch.norms()
-        if len(norms) != length(batch):
-            raise UsageError(
-                f"layers see {len(norms)} rows for {length(batch)} examples; the first axis must be the examples"
-                ' throughout, or take DPSGD(gradients="single"), one backward pass an example'
-            )
+        norms = self._norms(batch)
         if not bool(norms.isfinite().all()):
             every = not bool(norms.isfinite().any())
             raise (Diverged if every else UsageError)(
@@ -154,11 +148,8 @@ class Trial:
         self._forget()
         return together
 
-    def _padded(self, rows: int) -> Tensor:
-        return F.pad(self.weights, (0, rows - FOCUS))
-
-    def _sum(self, batch: Any) -> dict[Tensor, Tensor]:
-        """Gradients of the first examples, weighted."""
+    def _norms(self, batch: Any) -> Tensor:
+        """Of the gradient of every example of a batch."""
         self._run(batch)
         norms = self.watch.norms()
         if len(norms) != length(batch):
@@ -166,6 +157,14 @@ class Trial:
                 f"layers see {len(norms)} rows for {length(batch)} examples; the first axis must be the examples"
                 ' throughout, or take DPSGD(gradients="single"), one backward pass an example'
             )
+        return norms
+
+    def _padded(self, rows: int) -> Tensor:
+        return F.pad(self.weights, (0, rows - FOCUS))
+
+    def _sum(self, batch: Any) -> dict[Tensor, Tensor]:
+        """Gradients of the first examples, weighted."""
+        norms = self._norms(batch)
         found = self.watch.weighted_sum(self._padded(len(norms)))
         self._forget()
         return found
