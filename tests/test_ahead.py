@@ -1,5 +1,6 @@
 """`--jobs`: members made at the same time come out as those made one after another."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -110,3 +111,43 @@ def test_processes_end_with_the_group_that_is_killed(place: Path) -> None:
         group.kill()
     # They hold the pipe too: it ends with the last of them.
     group.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGHUP))
+def test_what_pythons_pool_starts_beside_it_outlives_a_signal_to_the_group(
+    number: signal.Signals,
+) -> None:
+    script = f"""
+import os, signal, time, warnings
+from multiprocessing import resource_tracker
+from dpsnn import signals
+from dpsnn.experiments.ahead import processes
+
+def main():
+    warnings.simplefilter("error")
+    signal.signal({int(number)}, lambda *_: None)
+    with processes(1) as pool:
+        tracker = resource_tracker._resource_tracker._pid
+        assert tracker
+        os.killpg(0, {int(number)})
+        time.sleep(0.2)
+        with signals.blocked():
+            first = pool.submit(abs, -3)
+        assert first.result() == 3
+        os.killpg(0, {int(number)})
+        time.sleep(0.2)
+        assert pool.submit(abs, -4).result() == 4
+        resource_tracker.ensure_running()  # warns of a dead one
+        assert resource_tracker._resource_tracker._pid == tracker
+
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr

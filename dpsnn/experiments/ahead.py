@@ -86,8 +86,7 @@ def ahead(
     if DATASETS[judge.dataset].judged:
         # Every attacker waits for it.
         train_classifier(judge, folders, group)
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, spawn, _begin, (threads_of(jobs), os.getpid()))
+    pool = processes(jobs)
 
     def start(member: Experiment) -> "Future[str]":
         with signals.blocked():
@@ -113,6 +112,18 @@ def ahead(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def processes(jobs: int) -> ProcessPoolExecutor:
+    """A pool that, with Python's own process beside it, never hears what goes to a whole group.
+
+    Args:
+        jobs: Processes, each with its share of the cores.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with signals.blocked():
+        # The locks of the pool start Python's tracker of resources, which is deaf to Ctrl-C but not to SIGHUP.
+        return ProcessPoolExecutor(jobs, spawn, _begin, (threads_of(jobs), os.getpid()))
 
 
 def _begin(threads: int, parent: int) -> None:
