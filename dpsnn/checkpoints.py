@@ -28,7 +28,7 @@ from dpsnn.attacks import (
 )
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
-from dpsnn.defences import Defence, GaussianNoise, LaplaceNoise, NoPeek
+from dpsnn.defences import DefenceModule, GaussianNoise, LaplaceNoise, NoPeek
 from dpsnn.defences.dp_sgd import DPSGD
 from dpsnn.defences.suppression import Suppression
 from dpsnn.errors import UsageError, choose
@@ -290,9 +290,9 @@ def attacker_file(folder: Path, spec: AttackerSpec) -> Path | None:
 # ---------------------------------------------------------------- models
 
 
-def defences_of(spec: ClassifierSpec) -> list[Defence]:
+def defences_of(spec: ClassifierSpec) -> list[DefenceModule]:
     """The defences that a spec asks for, in the order in which they act."""
-    noise: list[Defence] = [LaplaceNoise(spec.noise_scale)]
+    noise: list[DefenceModule] = [LaplaceNoise(spec.noise_scale)]
     if spec.gaussian_std:
         noise.append(GaussianNoise(spec.gaussian_std))
     if not spec.nopeek_weight:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpsnn.defences import Defence, DefenceList
+from dpsnn.defences import DefenceList, DefenceModule
 from dpsnn.metrics import correct
 from dpsnn.networks import SplitNetwork
 from dpsnn.tensors import Activation, Batch, Images, Logits, Number, Smashed
@@ -28,7 +28,7 @@ class SplitClassifier(pl.LightningModule):
     def __init__(
         self,
         network: SplitNetwork,
-        defences: Iterable[Defence] = (),
+        defences: Iterable[DefenceModule] = (),
         learning_rate: float = 1e-3,
         sgd_momentum: Number | None = None,
         constant_rate: bool = False,

@@ -10,7 +10,7 @@ from dpsnn.errors import UsageError
 from dpsnn.tensors import Activation, Images, Number, Smashed
 
 
-class Defence(nn.Module):
+class DefenceModule(nn.Module):
     """One defence; by default it does nothing."""
 
     def forward(self, activation: Activation) -> Smashed:
@@ -28,7 +28,7 @@ class DefenceList(nn.ModuleList):
     A penalty looks at what has come as far as its defence: behind noise at noisy values, before it at clean ones.
     """
 
-    def __init__(self, defences: Iterable[Defence] = ()) -> None:
+    def __init__(self, defences: Iterable[DefenceModule] = ()) -> None:
         super().__init__(defences)
 
     def forward(self, activation: Activation) -> Smashed:
@@ -40,7 +40,7 @@ class DefenceList(nn.ModuleList):
         """What crosses the wire, and the sum of the penalties."""
         total = torch.zeros((), device=activation.device)
         for defence in self:
-            assert isinstance(defence, Defence)
+            assert isinstance(defence, DefenceModule)
             activation = defence(activation)
             total = total + defence.penalty(images, activation)
         return activation, total

@@ -2,11 +2,11 @@
 
 import torch
 
-from dpsnn.defences.base import Defence, checked_strength
+from dpsnn.defences.base import DefenceModule, checked_strength
 from dpsnn.tensors import Activation, Number, Smashed
 
 
-class LaplaceNoise(Defence):
+class LaplaceNoise(DefenceModule):
     """Add independent Laplace(0, scale) noise to every value; scale 0 is exactly the identity.
 
     Args:
@@ -34,7 +34,7 @@ class LaplaceNoise(Defence):
         return f"scale={self.scale}"
 
 
-class GaussianNoise(Defence):
+class GaussianNoise(DefenceModule):
     """Add independent N(0, std²) noise to every value; std 0 is exactly the identity.
 
     Raises:

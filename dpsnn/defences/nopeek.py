@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from dpsnn.defences.base import Defence, checked_strength
+from dpsnn.defences.base import DefenceModule, checked_strength
 from dpsnn.metrics import distance_correlation
 from dpsnn.tensors import Images, Number, Smashed
 
 
-class NoPeek(Defence):
+class NoPeek(DefenceModule):
     """Penalise the distance correlation of images and smashed tensor; nothing changes at inference.
 
     Args:
