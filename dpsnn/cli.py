@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 
 from dpsnn import source
 from dpsnn.errors import UsageError, WorkFailed, one_line
-from dpsnn.experiments.groups import GROUPS
 from dpsnn.federated.spec import FederatedSpec
 from dpsnn.folders import Folders
 from dpsnn.memory import keep_memory
@@ -31,6 +30,7 @@ from dpsnn.options import (
 )
 from dpsnn.secure.options import add_commands
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.titcombe.groups import GROUPS
 from dpsnn.tidy import tidy
 
 GROUP_OPTIONS = (
@@ -238,7 +238,7 @@ def make_parser() -> Parser:
     made = command(
         "published",
         "run_published",
-        _said(source.summary("dpsnn.experiments.published", "published_experiments")),
+        _said(source.summary("dpsnn.studies.titcombe.published", "published_experiments")),
     )
     _group_parser(made, "results/published", "models/published", protocol=True)
     _seeds_option(made)
@@ -246,7 +246,7 @@ def make_parser() -> Parser:
     made = command(
         "omniglot",
         "run_omniglot",
-        _said(source.summary("dpsnn.experiments.omniglot", "omniglot_experiments")),
+        _said(source.summary("dpsnn.studies.omniglot.study", "omniglot_experiments")),
     )
     _group_parser(made, "results", "models", protocol=True)
     made.set_defaults(dataset="omniglot")
@@ -255,7 +255,7 @@ def make_parser() -> Parser:
     made = command(
         "suppress",
         "run_suppress",
-        _said(source.summary("dpsnn.experiments.suppress", "suppress_experiments")),
+        _said(source.summary("dpsnn.studies.suppress.study", "suppress_experiments")),
     )
     _group_parser(made, "results", "models", protocol=True)
     made.set_defaults(dataset="mnist")
@@ -265,7 +265,9 @@ def make_parser() -> Parser:
     made.set_defaults(jobs=2)
     _jobs_option(made)
     made = command(
-        "faces", "run_faces", _said(source.summary("dpsnn.experiments.faces", "faces_experiments"))
+        "faces",
+        "run_faces",
+        _said(source.summary("dpsnn.studies.faces.study", "faces_experiments")),
     )
     _group_parser(made, "results", "models", protocol=True)
     made.set_defaults(dataset="faces")
@@ -276,7 +278,7 @@ def make_parser() -> Parser:
     made = command(
         "secure",
         "run_secure",
-        _said(source.summary("dpsnn.experiments.secure", "secure_experiments")),
+        _said(source.summary("dpsnn.studies.secure.study", "secure_experiments")),
     )
     _group_parser(made, "results", "models", protocol=True)
     _seeds_option(made)

@@ -14,29 +14,31 @@ from dpsnn import checkpoints
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
 from dpsnn.errors import UsageError, one_of, passed_on
 from dpsnn.evaluation import tables
+from dpsnn.evaluation.epsilon import costs, noises, steps_of
+from dpsnn.evaluation.pictures import plot_attacks
 from dpsnn.evaluation.summary import write_summaries
-from dpsnn.experiments import run, train
-from dpsnn.experiments.ahead import ahead
-from dpsnn.experiments.demo import demo, demo_experiments
-from dpsnn.experiments.epsilon import costs, noises, steps_of
-from dpsnn.experiments.faces import SEEDS, faces, faces_experiments, judges
-from dpsnn.experiments.figures import FIGURES, SUPPRESS_FIGURES, draw, figure_path
-from dpsnn.experiments.groups import GROUPS, Experiment
-from dpsnn.experiments.headline import headline
-from dpsnn.experiments.ledger import write_ledger
-from dpsnn.experiments.omniglot import omniglot, omniglot_experiments
-from dpsnn.experiments.paper import write_paper
-from dpsnn.experiments.progress import GroupFailed, note
-from dpsnn.experiments.published import published, published_experiments
-from dpsnn.experiments.secure import dry_run as secure_dry_run
-from dpsnn.experiments.secure import secure, secure_experiments
-from dpsnn.experiments.suppress import suppress, suppress_experiments
-from dpsnn.experiments.tracking import summarise
 from dpsnn.federated.run import commands, federated
 from dpsnn.federated.spec import MODES, FederatedSpec
 from dpsnn.folders import Folders
 from dpsnn.options import CHOICES, spec_from
+from dpsnn.runner import run, train
+from dpsnn.runner.ahead import ahead
+from dpsnn.runner.experiment import Experiment
+from dpsnn.runner.progress import GroupFailed, note
+from dpsnn.runner.tracking import summarise
 from dpsnn.specs import ACCOUNTANTS, AttackerSpec, ClassifierSpec
+from dpsnn.studies.faces.study import SEEDS, faces, faces_experiments, judges
+from dpsnn.studies.omniglot.study import omniglot, omniglot_experiments
+from dpsnn.studies.secure.study import dry_run as secure_dry_run
+from dpsnn.studies.secure.study import secure, secure_experiments
+from dpsnn.studies.suppress.study import suppress, suppress_experiments
+from dpsnn.studies.titcombe.demo import demo, demo_experiments
+from dpsnn.studies.titcombe.figures import FIGURES, SUPPRESS_FIGURES, draw, figure_path
+from dpsnn.studies.titcombe.groups import GROUPS
+from dpsnn.studies.titcombe.headline import headline
+from dpsnn.studies.titcombe.ledger import write_ledger
+from dpsnn.studies.titcombe.paper import write_paper
+from dpsnn.studies.titcombe.published import published, published_experiments
 
 
 def train_model(options: argparse.Namespace) -> Path:
@@ -101,7 +103,7 @@ def plot_attack(options: argparse.Namespace) -> Path:
             )
     default = Path(folders.results_dir) / "figures" / f"{paths[0].name.removesuffix('.ckpt')}.png"
     labelled = [(path.name.split("_model<")[0], path) for path in paths]
-    return run.plot_attacks(labelled, folders, Path(options.savepath or default), model.stem)
+    return plot_attacks(labelled, folders, Path(options.savepath or default), model.stem)
 
 
 def run_demo(options: argparse.Namespace) -> Path | None:

@@ -256,10 +256,10 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _read_tables(folder: Path) -> object:
+    from dpsnn.evaluation.results import Results
     from dpsnn.evaluation.summary import write_summaries
-    from dpsnn.experiments.ledger import write_ledger
-    from dpsnn.experiments.results import Results
     from dpsnn.folders import Folders
+    from dpsnn.studies.titcombe.ledger import write_ledger
 
     write_summaries(folder)
     Results(Folders(results_dir=str(folder)), "mnist")

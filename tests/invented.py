@@ -7,10 +7,11 @@ from pathlib import Path
 
 from dpsnn import checkpoints
 from dpsnn.evaluation import tables
-from dpsnn.experiments.groups import GROUPS, Experiment
-from dpsnn.experiments.suppress import MEASURES, suppress_experiments, suppress_table
-from dpsnn.experiments.train import Folders
+from dpsnn.runner.experiment import Experiment
+from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.suppress.study import MEASURES, suppress_experiments, suppress_table
+from dpsnn.studies.titcombe.groups import GROUPS
 
 
 def invented_rows(

@@ -11,9 +11,9 @@ import pytest
 
 from dpsnn.cli import main
 from dpsnn.evaluation import tables
-from dpsnn.experiments.ahead import missing, threads_of
-from dpsnn.experiments.groups import Experiment
-from dpsnn.experiments.train import Folders
+from dpsnn.runner.ahead import missing, threads_of
+from dpsnn.runner.experiment import Experiment
+from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 
 FileMaker = Callable[..., Path]
@@ -87,9 +87,9 @@ def test_what_fails_ahead_is_named_in_the_end(
 
 ENDLESS = """
 if __name__ == "__main__":
-    from dpsnn.experiments.ahead import ahead
-    from dpsnn.experiments.groups import Experiment
-    from dpsnn.experiments.train import Folders
+    from dpsnn.runner.ahead import ahead
+    from dpsnn.runner.experiment import Experiment
+    from dpsnn.runner.train import Folders
     from dpsnn.specs import ClassifierSpec
     members = [Experiment(ClassifierSpec(seed=seed, max_epochs=10**6), ()) for seed in range(2)]
     ahead(members, ClassifierSpec(validator=True, max_epochs=1), Folders(), "endless", 2)
@@ -121,7 +121,7 @@ def test_what_pythons_pool_starts_beside_it_outlives_a_signal_to_the_group(
 import os, signal, time, warnings
 from multiprocessing import resource_tracker
 from dpsnn import signals
-from dpsnn.experiments.ahead import processes
+from dpsnn.runner.ahead import processes
 
 def main():
     warnings.simplefilter("error")

@@ -12,7 +12,7 @@ from dpsnn import checkpoints
 from dpsnn.atomic import _HOST, scratch
 from dpsnn.cli import main
 from dpsnn.data import DATASETS
-from dpsnn.experiments.train import finished
+from dpsnn.runner.train import finished
 from dpsnn.specs import ClassifierSpec, plain
 from dpsnn.tidy import tidy
 

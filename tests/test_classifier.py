@@ -15,9 +15,9 @@ from dpsnn.classifier import SplitClassifier
 from dpsnn.data import Digits
 from dpsnn.defences import LaplaceNoise, NoPeek
 from dpsnn.errors import Diverged
-from dpsnn.experiments.train import Folders, train_classifier
 from dpsnn.metrics import distance_correlation
 from dpsnn.networks import titcombe
+from dpsnn.runner.train import Folders, train_classifier
 from dpsnn.specs import ClassifierSpec
 from dpsnn.training import KeepBest, fit, resolve_precision, seeded
 

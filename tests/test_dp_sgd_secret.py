@@ -22,10 +22,10 @@ from dpsnn.defences.dp_sgd import DPSGD
 from dpsnn.defences.secret import WORDS, Secret
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
-from dpsnn.experiments.faces import faces_experiments
-from dpsnn.experiments.omniglot import omniglot_experiments
 from dpsnn.networks import titcombe
 from dpsnn.specs import AttackerSpec, ClassifierSpec, as_written, plain
+from dpsnn.studies.faces.study import faces_experiments
+from dpsnn.studies.omniglot.study import omniglot_experiments
 from dpsnn.training import fit
 
 TRAIN = "train_model --dataset digits --max_epochs 1 --batch_size 200 --dp_delta 1e-4".split()

@@ -21,9 +21,9 @@ from dpsnn.evaluation.classifiers import classifier_row
 from dpsnn.evaluation.measure import block_size, dcorr_blocks, standard_error
 from dpsnn.evaluation.report import one_per_class, reconstruction_figure, save_figure
 from dpsnn.evaluation.tables import as_text, cell
-from dpsnn.experiments.comparison import of_longest
 from dpsnn.metrics import mean_image, mse
 from dpsnn.networks import SplitNetwork
+from dpsnn.studies.titcombe.comparison import of_longest
 
 MODEL_COLUMNS = "Model MeanTrainAcc SETrainAcc MeanValAcc SEValAcc MeanTrainDCorr SETrainDCorr MeanValDCorr SEValDCorr"
 ATTACKER_COLUMNS = "Model Attacker MeanValDCorr SEValDCorr ValAccuracy"

@@ -16,26 +16,26 @@ from dpsnn.data import DATASETS, FacesAll, FacesOthers, FacesTuning
 from dpsnn.data.faces import Faces, own_faces
 from dpsnn.errors import Diverged, UsageError
 from dpsnn.evaluation import tables
-from dpsnn.evaluation.inversions import (
+from dpsnn.metrics import dp_sgd_epsilon, mse, ssim
+from dpsnn.networks import NETWORKS, SplitNetwork
+from dpsnn.runner.train import Folders
+from dpsnn.runner.tuning import KEY, tuned, tuning_table
+from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.faces import study
+from dpsnn.studies.faces.ledger import section
+from dpsnn.studies.faces.measures import (
     accounted,
     contrasted,
     identified,
     likeness,
     wilson,
 )
-from dpsnn.experiments import faces as study
-from dpsnn.experiments.faces import (
+from dpsnn.studies.faces.study import (
     PUBLISHED,
     by_person_table,
     faces_experiments,
     judges,
 )
-from dpsnn.experiments.ledger_faces import section
-from dpsnn.experiments.train import Folders
-from dpsnn.experiments.tuning import KEY, tuned, tuning_table
-from dpsnn.metrics import dp_sgd_epsilon, mse, ssim
-from dpsnn.networks import NETWORKS, SplitNetwork
-from dpsnn.specs import AttackerSpec, ClassifierSpec
 
 # ---------------------------------------------------------------- targets
 

@@ -14,16 +14,17 @@ from matplotlib.figure import Figure
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import plots, tables
 from dpsnn.evaluation.summary import interval
-from dpsnn.experiments import figures, figures_suppress
-from dpsnn.experiments.figures import FIGURES, Missing, Results
-from dpsnn.experiments.groups import GROUPS
-from dpsnn.experiments.headline import markdown
-from dpsnn.experiments.omniglot import omniglot_experiments
-from dpsnn.experiments.paper import write_paper
-from dpsnn.experiments.suppress import suppress_table
-from dpsnn.experiments.train import Folders
 from dpsnn.networks.lenet5 import CUTS
+from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.omniglot.study import omniglot_experiments
+from dpsnn.studies.suppress import figures as figures_suppress
+from dpsnn.studies.suppress.study import suppress_table
+from dpsnn.studies.titcombe import figures
+from dpsnn.studies.titcombe.figures import FIGURES, Missing, Results
+from dpsnn.studies.titcombe.groups import GROUPS
+from dpsnn.studies.titcombe.headline import markdown
+from dpsnn.studies.titcombe.paper import write_paper
 
 FileMaker = Callable[..., Path]
 

@@ -16,11 +16,12 @@ from dpsnn.checkpoints import attacker_name, classifier_name
 from dpsnn.cli import main
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError
-from dpsnn.experiments import run
-from dpsnn.experiments.groups import GROUPS, Experiment
-from dpsnn.experiments.run import merge
-from dpsnn.experiments.train import Folders
+from dpsnn.runner import run
+from dpsnn.runner.experiment import Experiment
+from dpsnn.runner.run import merge
+from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.titcombe.groups import GROUPS
 
 
 @pytest.mark.parametrize(

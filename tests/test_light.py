@@ -11,9 +11,9 @@ import pytest
 
 from dpsnn import cli, source
 from dpsnn.data import DATASETS
-from dpsnn.experiments.published import published_experiments
 from dpsnn.networks import NETWORKS
 from dpsnn.options import CHOICES
+from dpsnn.studies.titcombe.published import published_experiments
 
 ASKED = """
 import sys
@@ -59,7 +59,7 @@ def test_names_read_from_the_source_are_those_of_the_registries() -> None:
 
 
 def test_a_summary_is_the_first_paragraph() -> None:
-    text = source.summary("dpsnn.experiments.published", "published_experiments")
+    text = source.summary("dpsnn.studies.titcombe.published", "published_experiments")
     assert text == " ".join((published_experiments.__doc__ or "").split("\n\n")[0].split())
 
 

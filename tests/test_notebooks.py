@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from invented import write_inversions, write_tables
 
-from dpsnn.experiments.groups import GROUPS
-from dpsnn.experiments.omniglot import omniglot_experiments
-from dpsnn.experiments.run import merge
+from dpsnn.runner.run import merge
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.omniglot.study import omniglot_experiments
+from dpsnn.studies.titcombe.groups import GROUPS
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))

@@ -8,9 +8,9 @@ import pytest
 from dpsnn.checkpoints import attacker_name, classifier_name
 from dpsnn.cli import main
 from dpsnn.evaluation import tables
-from dpsnn.experiments.omniglot import PUBLISHED, alphabets_table, omniglot_experiments
 from dpsnn.metrics import dp_sgd_epsilon
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.omniglot.study import PUBLISHED, alphabets_table, omniglot_experiments
 
 
 def test_both_protocols_have_four_targets_and_two_decoders() -> None:

@@ -18,7 +18,6 @@ from dpsnn.batches import PoissonBatches, poisson_lots
 from dpsnn.cli import main
 from dpsnn.evaluation.attackers import attacker_row
 from dpsnn.evaluation.classifiers import classifier_row
-from dpsnn.evaluation.inversions import accounted
 from dpsnn.evaluation.tables import shown_epsilon
 from dpsnn.metrics import accountants
 from dpsnn.metrics.accountants import RDP_ORDERS, least_epsilon, prv_epsilon, rdp_epsilon
@@ -32,6 +31,7 @@ from dpsnn.metrics.privacy import (
     laplace_epsilon,
     transmission_guarantee,
 )
+from dpsnn.studies.faces.measures import accounted
 
 RATIOS = (1e-8, 1e-3, 0.1, 0.4999, 0.5, 1.0, 3.0, 30.0, 1e3, 1e8)
 DELTAS = (1e-300, 1e-100, 1e-40, 1e-30, 1e-10, 1e-5, 0.01, 0.3, 0.9, 0.999)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dpsnn.errors import UsageError
-from dpsnn.experiments import progress
-from dpsnn.experiments.progress import GroupFailed, Progress, duration
+from dpsnn.runner import progress
+from dpsnn.runner.progress import GroupFailed, Progress, duration
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ from dpsnn.checkpoints import build_classifier
 from dpsnn.cli import main
 from dpsnn.data import Digits
 from dpsnn.evaluation import tables
-from dpsnn.evaluation.published import BATCH, batch_dcorr
-from dpsnn.experiments import published as module
-from dpsnn.experiments.ledger import write_ledger
-from dpsnn.experiments.progress import GroupFailed
-from dpsnn.experiments.published import CONTROL, PUBLISHED, Published, published_experiments
-from dpsnn.experiments.train import TRIAL_RATES
 from dpsnn.networks import titcombe, titcombe_softmax
+from dpsnn.runner.progress import GroupFailed
+from dpsnn.runner.train import TRIAL_RATES
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.titcombe import published as module
+from dpsnn.studies.titcombe.ledger import write_ledger
+from dpsnn.studies.titcombe.measures import BATCH, batch_dcorr
+from dpsnn.studies.titcombe.published import CONTROL, PUBLISHED, Published, published_experiments
 from dpsnn.training import fit
 
 ROW = Published(0.5, 0.1)

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from dpsnn.checkpoints import attacker_name, classifier_name
-from dpsnn.experiments.comparison import PROTOCOL, Training, controls, gather, number
-from dpsnn.experiments.faces import RATES, faces_experiments, judges
-from dpsnn.experiments.groups import GROUPS, Experiment
-from dpsnn.experiments.ledger import write_ledger
-from dpsnn.experiments.omniglot import PUBLISHED, omniglot_experiments
-from dpsnn.experiments.published import published_experiments
-from dpsnn.experiments.reasons import is_met
-from dpsnn.experiments.run import merge
-from dpsnn.experiments.secure import secure_experiments
-from dpsnn.experiments.suppress import suppress_experiments
 from dpsnn.names import spell
+from dpsnn.runner.experiment import Experiment
+from dpsnn.runner.run import merge
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.faces.study import RATES, faces_experiments, judges
+from dpsnn.studies.omniglot.study import PUBLISHED, omniglot_experiments
+from dpsnn.studies.secure.study import secure_experiments
+from dpsnn.studies.suppress.study import suppress_experiments
+from dpsnn.studies.titcombe.comparison import PROTOCOL, Training, controls, gather, number
+from dpsnn.studies.titcombe.groups import GROUPS
+from dpsnn.studies.titcombe.ledger import write_ledger
+from dpsnn.studies.titcombe.published import published_experiments
+from dpsnn.studies.titcombe.reasons import is_met
 
 RESULTS = Path(__file__).parent.parent / "results"
 TABLES = RESULTS / "quantitative_measures"

@@ -706,7 +706,7 @@ def test_the_commands_from_end_to_end(place: Path, classifier_file: Any, split: 
 
 @pytest.mark.slow
 def test_the_group_on_digits(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dpsnn.experiments import secure as group
+    from dpsnn.studies.secure import study as group
 
     port = free_cluster().workers[0].port
     monkeypatch.setattr(group, "IMAGES", 40)

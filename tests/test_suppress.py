@@ -9,10 +9,12 @@ from dpsnn import checkpoints
 from dpsnn.checkpoints import attacker_name, classifier_name
 from dpsnn.cli import main
 from dpsnn.evaluation import tables
-from dpsnn.experiments import train
-from dpsnn.experiments.figures import SUPPRESS_FIGURES, figure_path
-from dpsnn.experiments.ledger_suppress import section
-from dpsnn.experiments.suppress import (
+from dpsnn.networks.lenet5 import CUTS
+from dpsnn.runner import train
+from dpsnn.runner.train import Folders
+from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.suppress.ledger import section
+from dpsnn.studies.suppress.study import (
     MEASURES,
     PUBLISHED,
     SPARSITIES,
@@ -20,9 +22,7 @@ from dpsnn.experiments.suppress import (
     suppress_row,
     suppress_table,
 )
-from dpsnn.experiments.train import Folders
-from dpsnn.networks.lenet5 import CUTS
-from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.titcombe.figures import SUPPRESS_FIGURES, figure_path
 
 
 def test_every_network_is_attacked_at_every_cut_in_three_ways() -> None:
@@ -72,7 +72,7 @@ SMALL = f"suppress --dataset digits {SHORT} --jobs 1".split()
 @pytest.fixture
 def few_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of the five cuts and two of the sparsities: the rest is more of the same."""
-    from dpsnn.experiments import suppress as module
+    from dpsnn.studies.suppress import study as module
 
     monkeypatch.setattr(module, "CUTS", {name: CUTS[name] for name in ("conv1", "fc1")})
     monkeypatch.setattr(module, "SPARSITIES", (0.95,))

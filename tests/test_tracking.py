@@ -12,7 +12,7 @@ from wandb.proto import wandb_internal_pb2
 from dpsnn.cli import main
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.report import plt, save_figure
-from dpsnn.experiments.tracking import has_account, summarise
+from dpsnn.runner.tracking import has_account, summarise
 
 BLOCK = 32 * 1024
 

@@ -20,14 +20,14 @@ from dpsnn.checkpoints import CLASSIFIER
 from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation import tables
-from dpsnn.experiments.beforehand import check_places
-from dpsnn.experiments.progress import note
-from dpsnn.experiments.train import Folders
 from dpsnn.federated.audit import Audit, audit
 from dpsnn.federated.partition import partition
 from dpsnn.federated.processes import Processes, process_commands, run_command
 from dpsnn.federated.spec import MODES, FederatedSpec, Settings, arguments
 from dpsnn.metrics import correct
+from dpsnn.runner.beforehand import check_places
+from dpsnn.runner.progress import note
+from dpsnn.runner.train import Folders
 from dpsnn.specs import ClassifierSpec
 
 KEY = ("Model", "Round")

@@ -1,1 +1,0 @@
-"""Which experiments belong together, and how to run them."""

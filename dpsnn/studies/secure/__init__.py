@@ -1,0 +1,1 @@
+"""Encrypted inference: what three workers cost and see."""

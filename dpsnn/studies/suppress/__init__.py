@@ -1,0 +1,1 @@
+"""MindSpore Armour's tutorial: LeNet-5 with silent weights, attacked at every cut."""

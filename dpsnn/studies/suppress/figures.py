@@ -1,0 +1,111 @@
+"""The figures of suppress-privacy, drawn from the table of its group."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dpsnn.evaluation import plots, tables
+from dpsnn.evaluation.results import Missing, Results, where
+from dpsnn.networks.lenet5 import CUTS
+from dpsnn.studies.suppress.study import Z, suppress_table
+
+INVERSION = (
+    plots.Measure(
+        "RelativeL2", "relative L2 (lower: leaks more)", "SERelativeL2", "RelativeL2Floor"
+    ),
+    *plots.LEAKAGE[1:],
+)
+
+ATTACK_LABELS = {
+    "sign": "sign descent (published)",
+    "inversion": "strong inversion",
+    "decoder": "decoder",
+}
+
+
+def _suppressed(results: Results, **wanted: Any) -> pd.DataFrame:
+    """Rows of the group `suppress` on LeNet-5 but for the controls, with standard errors like the other tables.
+
+    Raises:
+        Missing: If there are none.
+    """
+    path = suppress_table(results.folders.results_dir)
+    read = tables.read(path)
+    rows = pd.DataFrame(read).replace("", None)
+    if rows.empty:
+        raise Missing(f"no results in {path}; run ./main.sh suppress --dataset {results.dataset}")
+    names = [measure.column for measure in INVERSION]
+    numbers = [f"{name}{part}" for name in names for part in ("", "CI", "Floor")]
+    for column in ("SuppressSparsity", "ValAccuracyCeiling", "Seed", *numbers):
+        for row in read:
+            tables.number(row, column)  # says which row has none
+        rows[column] = pd.to_numeric(rows[column])
+    for name in names:
+        rows[f"SE{name}"] = rows[f"{name}CI"] / Z
+    usual = {"Dataset": results.dataset, "Network": "lenet5"}
+    shown = rows[rows.ConstantRate.isna() & ~rows.Model.isin(results.shorter)]
+    chosen = where(shown, {**usual, **wanted})
+    if chosen.empty:
+        raise Missing(f"{path} has no such rows for {results.dataset}")
+    return chosen
+
+
+def _by_attack(rows: pd.DataFrame, note: str = "") -> dict[str, pd.DataFrame]:
+    series = {f"{label}{note}": rows[rows.Attack == a] for a, label in ATTACK_LABELS.items()}
+    return {label: part for label, part in series.items() if len(part)}
+
+
+def suppressed(results: Results) -> Figure:
+    """Leakage from behind the first linear layer of LeNet-5 against the share of its weights that is silent."""
+    return plots.leakage_curves(
+        _by_attack(_suppressed(results, Cut="fc1")),
+        "SuppressSparsity",
+        "share of silent weights",
+        f"{results.dataset}: suppress-privacy, LeNet-5 attacked from fc1",
+        measures=INVERSION,
+    )
+
+
+def suppressed_cuts(results: Results) -> Figure:
+    """Leakage from each cut of LeNet-5, with and without suppress-privacy."""
+    rows = _suppressed(results)
+    most = rows.SuppressSparsity.max()
+    rows = rows.assign(Position=[list(CUTS).index(cut) for cut in rows.Cut])
+    series: dict[str, pd.DataFrame] = {}
+    for sparsity in sorted({0.0, most}):
+        part = rows[rows.SuppressSparsity == sparsity]
+        series |= _by_attack(part, f", {100 * sparsity:g} % silent")
+    figure = plots.leakage_curves(
+        series,
+        "Position",
+        "cut of LeNet-5",
+        f"{results.dataset}: what each cut gives away",
+        measures=INVERSION,
+    )
+    for axis in figure.axes:
+        axis.set_xticks(range(len(CUTS)), list(CUTS))
+    return figure
+
+
+def suppressed_pictures(results: Results) -> Figure:
+    """Reconstructions from LeNet-5 with and without suppress-privacy, from behind its first linear layer."""
+    rows = _suppressed(results, Cut="fc1")
+    labelled = [
+        (
+            f"{label}\n{100 * sparsity:g} % silent",
+            rows[(rows.Attack == a) & (rows.SuppressSparsity == sparsity)],
+        )
+        for sparsity in sorted({0.0, rows.SuppressSparsity.max()})
+        for a, label in ATTACK_LABELS.items()
+    ]
+    return results.pictures(labelled, "LeNet-5, reconstructed from fc1")
+
+
+SUPPRESS_FIGURES: dict[str, Callable[[Results], Figure]] = {
+    "reconstructions_by_suppression": suppressed_pictures,
+    "leakage_by_suppression": suppressed,
+    "leakage_by_cut": suppressed_cuts,
+}
+"""As in `figures.FIGURES`."""

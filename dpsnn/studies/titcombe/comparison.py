@@ -1,0 +1,183 @@
+"""Every published row beside our two: by the published protocol, and done soundly. Gathered from the tables alone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from dpsnn.errors import UsageError
+from dpsnn.evaluation import tables
+from dpsnn.evaluation.tables import number
+from dpsnn.names import longest
+from dpsnn.specs import ClassifierSpec
+from dpsnn.studies.titcombe.published import CONTROL, PUBLISHED, Published
+from dpsnn.tensors import Number
+
+Row = Mapping[str, str]
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+KINDS = {
+    ("True", "conv"): "adaptive",
+    ("False", "conv"): "naive",
+    ("True", "linear"): "linear",
+}
+"""The attackers of a sound row, by the columns Adaptive and Decoder."""
+
+
+class Line(NamedTuple):
+    """One published row with what we have beside it; None where it was not run."""
+
+    paper: Published
+    protocol: Row | None
+    """Our row of published statistics."""
+    clean: Row | None
+    """The same with NoPeek before the noise."""
+    wire: Row | None
+    """The protocol's attacker, scored honestly on what crosses the wire."""
+    sound: Row | None
+    """Our honest row of the classifier trained soundly."""
+    attackers: dict[str, Row]
+    """The honest rows of its attackers, of the KINDS."""
+
+
+def best(line: Line, column: str, sign: int) -> tuple[str, Row] | None:
+    """The kind and row of the sound attacker that does most harm: largest `sign` × column."""
+    scored = [
+        (sign * value, kind, row)
+        for kind, row in line.attackers.items()
+        if (value := number(row, column)) is not None
+    ]
+    if not scored:
+        return None
+    _, kind, row = max(scored, key=lambda entry: entry[0])  # the first of equals
+    return kind, row
+
+
+def _read(path: Path, key: Sequence[str], dataset: str) -> list[tables.ReadRow]:
+    return [row for row in tables.read(path, key) if row.get("Dataset") == dataset]
+
+
+def of_longest(
+    rows: Iterable[AnyRow], trained: Iterable[Row], column: str = "Model"
+) -> list[AnyRow]:
+    """Rows without those of models of which a longer training is among `trained`: no text mixes them.
+
+    Args:
+        rows: Rows of any table.
+        trained: Rows that say for how many epochs, of classifiers or of attackers.
+        column: Where the name of such a model stands: `Model` or `Attacker`.
+    """
+    epochs = {row[column]: number(row, "MaxEpochs") or 0 for row in trained}
+    shorter = epochs.keys() - longest(epochs)
+    return [row for row in rows if row[column] not in shorter]
+
+
+class Training(NamedTuple):
+    """How a row of published statistics was trained."""
+
+    constant_rate: bool = True
+    fixed_order: bool = True
+    nopeek_clean: bool = False
+
+
+PROTOCOL = Training()
+"""The paper's: a constant step size, images in a fixed order; where NoPeek acted it does not say."""
+
+CLEAN = Training(nopeek_clean=True)
+
+
+def training(row: Row) -> Training:
+    """How our row was trained."""
+    return Training(
+        *(row.get(column) == "True" for column in ("ConstantRate", "FixedOrder", "NopeekClean"))
+    )
+
+
+def published_rows(dataset: str, published_dir: Path) -> list[tables.ReadRow]:
+    """Our rows of published statistics, the controls included."""
+    rows = _read(tables.published_table(published_dir), tables.CLASSIFIER_KEY, dataset)
+    return of_longest(rows, rows)
+
+
+def controls(dataset: str, published_dir: Path) -> dict[Training, Row]:
+    """The row that was trained in several ways, by its `training`; the smallest seed of each."""
+    rows = published_rows(dataset, published_dir)
+    found = {}
+    for way in {training(row) for row in rows}:
+        row = _pick([row for row in rows if training(row) == way], CONTROL)
+        if row is not None:
+            found[way] = row
+    return found
+
+
+def gather(dataset: str, published_dir: Path, results_dir: Path) -> list[Line]:
+    """One line per published row, in the paper's order.
+
+    Args:
+        dataset: Data set of our rows.
+        published_dir: Results of the group `published`.
+        results_dir: Results of the honest groups.
+
+    Raises:
+        UsageError: If there is not a single row for the data set, or a table is damaged.
+    """
+    ours = published_rows(dataset, published_dir)
+    protocol = [row for row in ours if training(row) == PROTOCOL]
+    clean = [row for row in ours if training(row) == CLEAN]
+    wires = _read(tables.attackers_table(published_dir), tables.ATTACKER_KEY, dataset)
+    models = _read(tables.models_table(results_dir), tables.CLASSIFIER_KEY, dataset)
+    attacks = _read(tables.attackers_table(results_dir), tables.ATTACKER_KEY, dataset)
+    if not protocol and not models:
+        raise UsageError(
+            f"no results for {dataset} in {published_dir} or {results_dir}; run"
+            f" ./main.sh published --dataset {dataset} and ./main.sh all --dataset {dataset} first"
+        )
+    sound = [row for row in of_longest(models, models) if _is_sound(row)]
+    scored = of_longest(attacks, attacks, "Attacker")
+    lines = []
+    for paper in PUBLISHED:
+        same, before, honest = (_pick(rows, paper[:2]) for rows in (protocol, clean, sound))
+        names = (same["Model"], same.get("Attacker")) if same else ()
+        wire = next((row for row in wires if (row["Model"], row["Attacker"]) == names), None)
+        lines.append(Line(paper, same, before, wire, honest, _attackers(scored, honest)))
+    return lines
+
+
+def _is_sound(row: Row) -> bool:
+    return (
+        row.get("Network") == "titcombe"
+        and row.get("BatchSize") == "128"
+        and number(row, "LearningRate") == ClassifierSpec.learning_rate
+        and not number(row, "GaussianStd")
+        and not number(row, "DPNoiseMultiplier")
+        and not number(row, "SuppressSparsity")
+        and not any(row.get(column) for column in ("NopeekClean", "ConstantRate", "FixedOrder"))
+        and number(row, "NopeekExponent") in (None, 1)
+    )
+
+
+def _pick(rows: Iterable[Row], wanted: tuple[Number, Number]) -> Row | None:
+    """The row with this noise and NoPeek weight and the smallest seed; the latest of several."""
+    fitting = [
+        row for row in rows if (number(row, "NoiseScale"), number(row, "NopeekWeight")) == wanted
+    ]
+    return min(reversed(fitting), key=lambda row: number(row, "Seed") or 0, default=None)
+
+
+def _attackers(rows: Iterable[Row], model: Row | None) -> dict[str, Row]:
+    """The plain attackers of a classifier: own digits, all of them, one transmission, the noise of training."""
+    if model is None:
+        return {}
+    found: dict[str, Row] = {}
+    for row in rows:
+        kind = KINDS.get((row.get("Adaptive", ""), row.get("Decoder", "")))
+        usual = (
+            row["Model"] == model["Model"]
+            and row.get("Surrogate") == row.get("Dataset")
+            and number(row, "DataPct") == 100
+            and number(row, "Queries") == 1
+            and number(row, "NoiseScale") == number(row, "TrainNoiseScale")
+            and number(row, "Seed") == number(model, "Seed")
+        )
+        if kind and usual:
+            found[kind] = row
+    return {kind: found[kind] for kind in KINDS.values() if kind in found}

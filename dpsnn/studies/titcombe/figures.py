@@ -1,0 +1,302 @@
+"""The figures of the paper and beyond, drawn from the tables and checkpoints that the groups left."""
+
+import io
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dpsnn.evaluation import plots
+from dpsnn.evaluation.report import plt, save_figure
+from dpsnn.evaluation.results import Missing, Results, by_kind
+from dpsnn.runner.progress import note
+from dpsnn.runner.train import Folders
+from dpsnn.studies.suppress.figures import SUPPRESS_FIGURES
+from dpsnn.tensors import Number
+
+ALL_KINDS = ("adaptive", "naive", "adaptive linear")
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def defences(results: Results) -> Figure:
+    """Reconstructions by the adaptive attacker under each kind of defence."""
+    shown = [
+        (0.0, 0.0),
+        (0.5, 0.0),
+        (1.0, 0.0),
+        (2.0, 0.0),
+        (5.0, 0.0),
+        (0.0, 0.5),
+        (0.0, 1.0),
+        (1.0, 0.5),
+    ]
+
+    def rows(noise: float, weight: float) -> pd.DataFrame:
+        return results.attacks(TrainNoiseScale=noise, NopeekWeight=weight, Kind="adaptive")
+
+    labelled = [(describe(noise, weight), rows(noise, weight)) for noise, weight in shown]
+    return results.pictures(labelled, "reconstructions by the adaptive attacker")
+
+
+def describe(noise: Number, weight: Number) -> str:
+    """The defences with a Laplace scale and a NoPeek weight, in words."""
+    parts = [f"noise {noise:g}"] * bool(noise) + [f"NoPeek {weight:g}"] * bool(weight)
+    return " + ".join(parts) or "none"
+
+
+def _plain(results: Results, **where: Any) -> pd.DataFrame:
+    return results.attacks(TrainNoiseScale=0.0, NopeekWeight=0.0, **where)
+
+
+def post_noise_pictures(results: Results) -> Figure:
+    """Reconstructions from the plain classifier with noise set after training."""
+    rows = _plain(results, NoiseScale=None)
+    labelled = [
+        (f"noise {scale:g}\n{kind}", rows[(rows.NoiseScale == scale) & (rows.Kind == kind)])
+        for scale in sorted(set(rows.NoiseScale))
+        for kind in (("naive", "adaptive") if scale else ("adaptive",))
+    ]
+    return results.pictures(labelled, "noise set on the plain classifier after training")
+
+
+def volume_pictures(results: Results) -> Figure:
+    """Reconstructions by attackers who own few or many images."""
+    rows = _plain(results, Kind="adaptive", DataPct=None)
+    labelled = [
+        (f"{count:,} images", rows[rows.SurrogateImages == count])
+        for count in sorted(set(rows.SurrogateImages))
+    ]
+    return results.pictures(labelled, "images that the attacker owns")
+
+
+def queries_pictures(results: Results) -> Figure:
+    """Reconstructions by attackers who average several transmissions of an image under noise 1."""
+    rows = results.attacks(TrainNoiseScale=1.0, NopeekWeight=0.0, Queries=None)
+    labelled = [
+        (f"{count} sent\n{kind}", rows[(rows.Queries == count) & (rows.Kind == kind)])
+        for count in sorted(set(rows.Queries))
+        for kind in ("naive", "adaptive")
+    ]
+    return results.pictures(labelled, "transmissions of an image under noise 1")
+
+
+def epsilon_pictures(results: Results) -> Figure:
+    """Reconstructions from classifiers trained with and without DP-SGD."""
+    models, attacks = results.private()
+    attacks = attacks[attacks.Kind == "adaptive"]
+    labels = budgets(models)
+    return results.pictures(
+        [(labels[m], attacks[attacks.DPNoiseMultiplier == m]) for m in sorted(labels)],
+        "classifiers by the epsilon of their training",
+    )
+
+
+def budgets(models: pd.DataFrame) -> dict[float, str]:
+    """Noise multiplier of DP-SGD → what an axis says of it."""
+    spent = models.groupby("DPNoiseMultiplier").DPEpsilon.max()
+    return {m: f"{m:g}\nε = {spent[m]:.3g}" if m else "no\nDP-SGD" for m in spent.index}
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def noise(results: Results) -> Figure:
+    """Leakage against the noise that the classifier was trained with."""
+    rows = results.attacks(NopeekWeight=0.0)
+    return plots.leakage_curves(
+        by_kind(rows, ALL_KINDS, "TrainNoiseScale"),
+        "TrainNoiseScale",
+        "Laplace scale b, in training and after",
+        f"{results.dataset}: noise on the wire",
+        "symlog",
+    )
+
+
+def post_noise(results: Results) -> Figure:
+    """Leakage against noise that the plain classifier never saw in training."""
+    return plots.leakage_curves(
+        by_kind(_plain(results, NoiseScale=None), ("adaptive", "naive"), "NoiseScale"),
+        "NoiseScale",
+        "Laplace scale b, after training only",
+        f"{results.dataset}: noise set after training",
+        "symlog",
+    )
+
+
+def volume(results: Results) -> Figure:
+    """Leakage against the number of images that the attacker owns."""
+    return plots.leakage_curves(
+        by_kind(_plain(results, Kind="adaptive", DataPct=None), ("adaptive",), "SurrogateImages"),
+        "SurrogateImages",
+        "images of the attacker's own",
+        f"{results.dataset}: how little data an attacker needs",
+        "log",
+    )
+
+
+def queries(results: Results) -> Figure:
+    """Leakage against the number of transmissions that the attacker averages, under noise 1."""
+    rows = results.attacks(TrainNoiseScale=1.0, NopeekWeight=0.0, Queries=None)
+    return plots.leakage_curves(
+        by_kind(rows, ("adaptive", "naive"), "Queries"),
+        "Queries",
+        "transmissions of one image",
+        f"{results.dataset}: averaging noise 1 away",
+        "log",
+    )
+
+
+def nopeek(results: Results) -> Figure:
+    """Leakage against the weight of NoPeek, without noise on the wire."""
+    return plots.leakage_curves(
+        by_kind(
+            results.attacks(TrainNoiseScale=0.0), ("adaptive", "adaptive linear"), "NopeekWeight"
+        ),
+        "NopeekWeight",
+        "NoPeek weight",
+        f"{results.dataset}: the NoPeek loss",
+    )
+
+
+def shift(results: Results) -> Figure:
+    """Leakage to attackers whose own images are of another kind."""
+    rows = _plain(results, Kind="adaptive", Surrogate=None)
+    order = [results.dataset, *sorted(set(rows.Surrogate) - {results.dataset})]
+    groups = {name: rows[rows.Surrogate == name] for name in order if name in set(rows.Surrogate)}
+    if len(groups) < 2:
+        raise Missing("the table has no attackers with different Surrogate")
+    return plots.leakage_bars(groups, f"{results.dataset}: attackers by the images they own")
+
+
+def wire(results: Results) -> Figure:
+    """Distance correlation on the wire and accuracy against the weight of NoPeek, a line per noise scale."""
+    scales = (0.0, 0.1, 0.2, 0.5, 1.0)
+    series = {f"noise {scale:g}": results.classifiers(NoiseScale=scale) for scale in scales}
+    series = {label: rows for label, rows in series.items() if rows.NopeekWeight.nunique() > 1}
+    if not series:
+        raise Missing("no classifiers with several weights of NoPeek")
+    return plots.wire_curves(series, f"{results.dataset}: what NoPeek does to the wire")
+
+
+def dp_sgd(results: Results) -> Figure:
+    """Accuracy, and leakage of an input at inference, against the noise multiplier of DP-SGD."""
+    models, attacks = results.private()
+    series = {f"{kind} attacker": rows for kind, rows in attacks.groupby("Kind")}
+    return plots.privacy_curves(
+        models,
+        series,
+        budgets(models),
+        f"{results.dataset}: DP-SGD guards members of the training set, not what is sent at inference",
+    )
+
+
+FAMILIES = {
+    "no defence": lambda rows: (rows.NoiseScale == 0) & (rows.NopeekWeight == 0),
+    "noise": lambda rows: (rows.NoiseScale > 0) & (rows.NopeekWeight == 0),
+    "NoPeek": lambda rows: (rows.NoiseScale == 0) & (rows.NopeekWeight > 0),
+    "noise and NoPeek": lambda rows: (rows.NoiseScale > 0) & (rows.NopeekWeight > 0),
+}
+
+
+def pareto(results: Results) -> Figure:
+    """Accuracy against what the strongest attacker gets, a point per defence, with the front of the best."""
+    attacks = results.attacks()
+    families: dict[str, list[tuple[str, pd.DataFrame, dict[str, pd.DataFrame]]]] = {}
+    for family, belongs in FAMILIES.items():
+        members = []
+        rows = results.models[belongs(results.models)]
+        for (scale, weight), classifier in rows.groupby(["NoiseScale", "NopeekWeight"]):
+            against = attacks[attacks.Model.isin(classifier.Model)]
+            if against.empty:
+                continue
+            label = "/".join(f"{value:g}" for value in (scale, weight) if value)
+            members.append(
+                (label, classifier, {m.column: strongest(against, m) for m in plots.LEAKAGE})
+            )
+        if members:
+            families[family] = members
+    if not families:
+        raise Missing("the table has no attackers for it")
+    title = f"{results.dataset}: accuracy against the strongest attacker (on the front: noise scale / NoPeek weight)"
+    return plots.pareto(families, title)
+
+
+def strongest(attacks: pd.DataFrame, measure: plots.Measure) -> pd.DataFrame:
+    """Rows (one per seed) of the kind of attacker that gets most, by its mean over seeds."""
+    means = attacks.groupby("Kind")[measure.column].mean()
+    best = means.idxmin() if measure.column == "MSE" else means.idxmax()
+    return attacks[attacks.Kind == best]
+
+
+FIGURES: dict[str, Callable[[Results], Figure]] = {
+    "reconstructions_by_defence": defences,
+    "reconstructions_by_post_noise": post_noise_pictures,
+    "reconstructions_by_volume": volume_pictures,
+    "reconstructions_by_queries": queries_pictures,
+    "reconstructions_by_epsilon": epsilon_pictures,
+    "leakage_by_noise": noise,
+    "leakage_by_post_noise": post_noise,
+    "leakage_by_volume": volume,
+    "leakage_by_queries": queries,
+    "leakage_by_nopeek": nopeek,
+    "leakage_by_shift": shift,
+    "leakage_by_epsilon": dp_sgd,
+    "dcorr_by_nopeek": wire,
+    "pareto": pareto,
+    **SUPPRESS_FIGURES,
+}
+"""Name of the file → how it is drawn. To add a figure: write its function and a line here."""
+
+
+def figure_path(folders: Folders, name: str, dataset: str) -> Path:
+    """Where a figure is written."""
+    return Path(folders.results_dir) / "figures" / f"{name}_{dataset}.png"
+
+
+def show(results: Results, name: str) -> Any:
+    """A figure for a notebook: drawn anew where its checkpoints are there, else the file that was drawn last.
+
+    Returns:
+        An `IPython.display.Image`.
+
+    Raises:
+        Missing: If there is neither.
+    """
+    from IPython.display import Image
+
+    try:
+        content = io.BytesIO()
+        figure = FIGURES[name](results)
+        figure.savefig(content, dpi=100, bbox_inches="tight")
+        plt.close(figure)
+        return Image(content.getvalue())
+    except Missing as reason:
+        path = figure_path(results.folders, name, results.dataset)
+        if not path.exists():
+            raise
+        note(f"{reason}; this is {path.name} as it was drawn last")
+        return Image(path.read_bytes())
+
+
+def draw(folders: Folders, dataset: str, names: Collection[str] = FIGURES.keys()) -> list[Path]:
+    """Draw the figures whose rows and checkpoints are there; the others are named on standard error.
+
+    Returns:
+        The files.
+
+    Raises:
+        UsageError: If there are no results for the data set at all, or the folder cannot be written.
+    """
+    results = Results(folders, dataset)
+    written = []
+    for name in names:
+        path = figure_path(folders, name, dataset)
+        try:
+            written.append(save_figure(FIGURES[name](results), path))
+        except Missing as reason:
+            note(f"not drawn: {path.name}: {reason}")
+    return written
