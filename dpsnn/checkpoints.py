@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from dpsnn import sealed
+from dpsnn import names, sealed
 from dpsnn.attacks import (
     DecoderAttack,
     FeatureInversion,
@@ -28,9 +29,14 @@ from dpsnn.attacks import (
 )
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
-from dpsnn.defences import DefenceModule, GaussianNoise, LaplaceNoise, NoPeek
-from dpsnn.defences.dp_sgd import DPSGD
-from dpsnn.defences.suppression import Suppression
+from dpsnn.defences import (
+    CutInfo,
+    Defence,
+    DefenceList,
+    DefenceModule,
+    GaussianNoise,
+    LaplaceNoise,
+)
 from dpsnn.errors import UsageError, choose
 from dpsnn.folders import Folders
 from dpsnn.names import (  # noqa: F401  what files are called belongs to this door as well
@@ -42,9 +48,9 @@ from dpsnn.names import (  # noqa: F401  what files are called belongs to this d
     settled,
     spell,
 )
-from dpsnn.networks import NETWORKS
+from dpsnn.networks import NETWORKS, SplitNetwork
 from dpsnn.networks.decoder import DECODERS
-from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+from dpsnn.specs import AttackerSpec, ClassifierSpec, of_versions, parts_with, plain, settings
 from dpsnn.stored import (  # noqa: F401  what stands in a checkpoint belongs to this door as well
     ATTACKER,
     CLASSIFIER,
@@ -53,6 +59,7 @@ from dpsnn.stored import (  # noqa: F401  what stands in a checkpoint belongs to
     Stored,
     digest,
     read_whole,
+    written,
 )
 from dpsnn.tensors import Number
 from dpsnn.training import seeded
@@ -77,7 +84,9 @@ def devices_dir(models_dir: str | Path) -> Path:
 
 def progress_path(folder: Path, name: str, arguments: dict[str, Any]) -> Path:
     """Where an unfinished training keeps its state: a file for each set of arguments, so none resumes another's."""
-    mark = hashlib.sha256(repr(sorted(arguments.items())).encode()).hexdigest()[:8]
+    later = {key: said for key, said in written(arguments).items() if said["version"] > 1}
+    said = repr(sorted(arguments.items())) + (repr(later) if later else "")
+    mark = hashlib.sha256(said.encode()).hexdigest()[:8]
     return folder / PROGRESS / f"{name}_{mark}.ckpt"
 
 
@@ -91,17 +100,17 @@ def _spec_type(kind: str) -> Kind:
 
 def _called_once(folder: Path, stem: str, kind: str) -> list[Path]:
     """Files of a folder whose arguments have, or once had, the name `stem`, with or without `_epoch=XX`."""
-    begin = re.match(".*?_attacker" if kind == ATTACKER else ".*?nopeek", stem)
-    if begin is None:
+    said = re.search("_attacker" if kind == ATTACKER else names.PUBLISHED, stem)
+    if said is None:
         return []
     found = []
     # Names begin with what they always said, hence only these are read.
-    for path in sorted(folder.glob(f"{glob.escape(begin[0])}*.ckpt")):
+    for path in sorted(folder.glob(f"{glob.escape(stem[:said.end()])}*.ckpt")):
         with contextlib.suppress(UsageError):  # what is no checkpoint has no other name
-            names = names_of(_spec_type(kind), read(path, kind).arguments)
+            called = names_of(_spec_type(kind), read(path, kind).arguments)
             epoch = re.search(r"(_epoch=\d+)?\.ckpt$", path.name)
             ends = ("", epoch[1] or "") if epoch and kind == CLASSIFIER else ("",)
-            if stem in (f"{name}{end}" for name in names for end in ends):
+            if stem in (f"{name}{end}" for name in called for end in ends):
                 found.append(path)
     return found
 
@@ -173,8 +182,17 @@ def save(
     arguments: dict[str, Any],
     record: dict[str, Any],
     weights: dict[str, Tensor],
+    parts: dict[str, dict[str, Any]] | None = None,
 ) -> None:
     """Write a checkpoint under a temporary name, then rename; an existing file is never replaced.
+
+    Args:
+        path: Where.
+        kind: Of the checkpoint.
+        arguments: What was asked for.
+        record: What came of it.
+        weights: Of the model.
+        parts: Versions of its parts, where these are not the present ones.
 
     Raises:
         UsageError: If the file exists, or a weight is not finite.
@@ -184,7 +202,12 @@ def save(
     ensure_writable(path.parent)
     _require_finite(Stored(path, arguments, record, weights))
     content = dict(
-        dpsnn=kind, format=FORMAT, arguments=arguments, record=record, state_dict=weights
+        dpsnn=kind,
+        format=FORMAT,
+        arguments=arguments,
+        record=record,
+        state_dict=weights,
+        parts=written(arguments) if parts is None else parts,
     )
     sealed.write(path, content)
 
@@ -212,10 +235,6 @@ def _require_finite(stored: Stored) -> None:
             )
 
 
-_SPELLED = re.compile(r"\d+noise_\d+nopeek")
-"""Stands in the name of every classifier, and hence of its attackers and its client half."""
-
-
 def _check_name(stored: Stored, kind: str) -> None:
     """A file in a folder of models, or with a name like theirs, is called what its arguments spell.
 
@@ -223,19 +242,19 @@ def _check_name(stored: Stored, kind: str) -> None:
     file what they like.
     """
     folders = [folder("").name for folder in (classifiers_dir, attackers_dir, devices_dir)]
-    if stored.path.parent.name not in folders and not _SPELLED.search(stored.path.name):
+    if stored.path.parent.name not in folders and not names.PUBLISHED.search(stored.path.name):
         return
     spec = AttackerSpec if kind == ATTACKER else ClassifierSpec
     _spec_from(stored, spec)  # in range
-    names = names_of(spec, stored.arguments)
+    called = names_of(spec, stored.arguments)
     if kind == CLASSIFIER:
-        names = [f"{name}_epoch={stored.record['epoch']:02d}" for name in names]
+        called = [f"{name}_epoch={stored.record['epoch']:02d}" for name in called]
     elif kind == DEVICE:  # it does not say of which epoch it is
         epoch = re.search(r"_epoch=\d+", stored.stem)
-        names = [f"{name}{epoch[0] if epoch else '_epoch=XX'}_device" for name in names]
-    if stored.stem not in names:
+        called = [f"{name}{epoch[0] if epoch else '_epoch=XX'}_device" for name in called]
+    if stored.stem not in called:
         raise UsageError(
-            f"{stored.path} holds the {kind} {names[0]}, which is not what it is called; rename it {names[0]}.ckpt"
+            f"{stored.path} holds the {kind} {called[0]}, which is not what it is called; rename it {called[0]}.ckpt"
         )
 
 
@@ -244,6 +263,14 @@ def _files(folder: Path, name: str, kind: str) -> list[Path]:
     if kind == CLASSIFIER:
         return _epochs_of(folder, name)
     return [path for path in [folder / f"{name}.ckpt"] if path.exists()]
+
+
+def _identity(
+    spec: Kind, arguments: dict[str, Any], parts: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """What makes two models the same: settled arguments, and the versions of their parts."""
+    later = {f"version of {key}": s["version"] for key, s in parts.items() if s["version"] > 1}
+    return {**settled(spec, arguments), **later}
 
 
 def already(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Path | None:
@@ -255,10 +282,11 @@ def already(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Pa
         UsageError: If the name is taken by other arguments (1.05 and 10.5 are both spelled `105`).
     """
     spec = _spec_type(kind)
-    wanted = settled(spec, arguments)
+    wanted = _identity(spec, arguments, written(arguments))
     for each in dict.fromkeys((name, *names_of(spec, arguments))):
         for path in _files(folder, each, kind):
-            stored = settled(spec, read(path, kind).arguments)
+            there = read(path, kind)
+            stored = _identity(spec, there.arguments, there.parts)
             differing = sorted(k for k in {**stored, **wanted} if stored.get(k) != wanted.get(k))
             if not differing:
                 return path
@@ -290,15 +318,25 @@ def attacker_file(folder: Path, spec: AttackerSpec) -> Path | None:
 # ---------------------------------------------------------------- models
 
 
-def defences_of(spec: ClassifierSpec) -> list[DefenceModule]:
-    """The defences that a spec asks for, in the order in which they act."""
-    noise: list[DefenceModule] = [LaplaceNoise(spec.noise_scale)]
-    if spec.gaussian_std:
-        noise.append(GaussianNoise(spec.gaussian_std))
-    if not spec.nopeek_weight:
-        return noise
-    nopeek = NoPeek(spec.nopeek_weight, spec.nopeek_exponent)
-    return [nopeek, *noise] if spec.nopeek_clean else [*noise, nopeek]
+def cut_info(network: SplitNetwork) -> CutInfo:
+    """What is known of the place where a network is cut."""
+    return CutInfo(
+        tuple(network.cut_shape), network.image_shape, network.num_classes, network.bound
+    )
+
+
+def built(part: Defence, cut: CutInfo) -> DefenceModule | None:
+    """The module of a defence, which remembers its settings."""
+    module = part.build(cut)
+    if module is not None:
+        module.part = part
+    return module
+
+
+def defences_of(spec: ClassifierSpec, network: SplitNetwork) -> list[DefenceModule]:
+    """What acts on the wire, in the order in which it does."""
+    made = (built(part, cut_info(network)) for part in spec.active)
+    return sorted((module for module in made if module is not None), key=lambda m: m.place)
 
 
 def build_classifier(spec: ClassifierSpec) -> SplitClassifier:
@@ -311,57 +349,40 @@ def build_classifier(spec: ClassifierSpec) -> SplitClassifier:
         raise UsageError(f"network {spec.network} leaves no choice of {name}; leave out --{name}")
     with seeded(spec.seed, 3):
         built = network(data.image_shape, data.num_classes, data.mean, data.std, **given)
+        defences = defences_of(spec, built)
     return SplitClassifier(
-        built, defences_of(spec), spec.learning_rate, spec.sgd_momentum, spec.constant_rate
+        built, defences, spec.learning_rate, spec.sgd_momentum, spec.constant_rate
     )
 
 
-def private_training(spec: ClassifierSpec, resumable: bool = False) -> DPSGD | None:
-    """The callback that trains privately, if the spec asks for it.
+def callbacks_of(spec: ClassifierSpec, resumable: bool = False) -> list[tuple[Defence, Callback]]:
+    """The defences that change the training, each with the callback that does so.
 
     Args:
         spec: What to train.
-        resumable: Whether its state may hold the secret of its noise: only where that goes into a private file which is
-            deleted at the end.
+        resumable: Whether a callback's state may hold secrets: only where it goes into a private file that is deleted
+            at the end.
     """
-    if not spec.private:
-        return None
-    return DPSGD(
-        spec.dp_noise_multiplier or None,
-        spec.dp_target_epsilon or None,
-        spec.dp_max_grad_norm,
-        spec.dp_delta,
-        spec.dp_accountant,
-        coupled=spec.dp_coupled,
-        repeatable=spec.repeatable_noise,
-        resumable=resumable,
-    )
+    made = ((part, part.callback(spec, resumable)) for part in spec.active)
+    return [(part, callback) for part, callback in made if callback is not None]
 
 
-def suppression(spec: ClassifierSpec) -> Suppression | None:
-    """The callback that silences weights while training, if the spec asks for it."""
-    if not spec.suppress_sparsity:
-        return None
-    return Suppression(
-        spec.suppress_sparsity,
-        spec.suppress_start_epoch,
-        spec.suppressed_from,
-        spec.suppress_mask_times,
-        weight_noise=spec.suppress_noise,
-        seed=spec.seed,
-    )
+def set_afterwards(classifier: SplitClassifier, **changes: Any) -> None:
+    """Change what may be changed after training, such as the noise; all other modules stay, state and all.
+
+    Args:
+        classifier: On whose wire defences act.
+        changes: Settings by flat name, for instance `noise_scale`; strength 0 takes a defence away.
+    """
+    cut = cut_info(classifier.network)
+    there = {module.part.key: module for module in classifier.defences if module.part}
+    for key, part in parts_with(changes, [module.part for module in there.values()]).items():
+        modules = [each for each in classifier.defences if each is not there.get(key)]
+        modules += [built(part, cut)] if part.on else []
+        classifier.defences = DefenceList(sorted(modules, key=lambda module: module.place))
 
 
-def set_noise(classifier: SplitClassifier, scale: Number) -> None:
-    """Change the Laplace noise after training; 0 takes it away."""
-    for position, defence in enumerate(classifier.defences):
-        if isinstance(defence, LaplaceNoise):
-            classifier.defences[position] = LaplaceNoise(scale)
-            return
-    classifier.defences.insert(0, LaplaceNoise(scale))
-
-
-def recut(classifier: SplitClassifier, spec: ClassifierSpec, cut: str) -> None:
+def recut(classifier: SplitClassifier, cut: str) -> None:
     """Let the wire be at another of the network's cuts; an empty name leaves it where it is.
 
     Without a defence on the wire training does not depend on where that is.
@@ -372,11 +393,8 @@ def recut(classifier: SplitClassifier, spec: ClassifierSpec, cut: str) -> None:
     if not cut or cut == classifier.network.cut:
         return
     network = classifier.network.at(cut)
-    strengths = {
-        "noise": spec.noise_scale or spec.gaussian_std,
-        "NoPeek": spec.nopeek_weight,
-    }
-    if tied := " and ".join(name for name, strength in strengths.items() if strength):
+    there = [module.part for module in classifier.defences if module.part]
+    if tied := " and ".join(dict.fromkeys(part.label or part.key for part in there)):
         raise UsageError(
             f"the classifier was trained with {tied} at its own cut, {classifier.network.cut}, and says nothing about"
             f" {cut}; leave out --cut, or train one with --cut {cut}"
@@ -385,18 +403,20 @@ def recut(classifier: SplitClassifier, spec: ClassifierSpec, cut: str) -> None:
 
 
 def _spec_from(stored: Stored, kind: Kind) -> Any:
-    types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(kind)}
-    values = {key: value for key, value in stored.arguments.items() if key in types}
+    known = {made.name: made for made in settings(kind)}
+    values = {key: value for key, value in stored.arguments.items() if key in known}
     for key, value in values.items():
-        if type(value) is int and isinstance(0.0, types[key]):
+        made = known[key]
+        if type(value) is int and made.kind is float:
             values[key] = float(value)
         # True is an int in Python, but no number here.
-        elif not isinstance(value, types[key]) or isinstance(value, bool) != (types[key] is bool):
+        elif type(value) is not made.kind and not (value is None and made.optional):
             raise UsageError(
                 f"{stored.path} has {key}={value!r}, of the wrong type; train it again"
             )
     try:
-        return kind(**{key: value for key, value in settled(kind, values).items() if key in types})
+        whole = {key: value for key, value in settled(kind, values).items() if key in known}
+        return of_versions(kind(**whole), stored.versions)
     except UsageError as error:
         raise UsageError(f"{stored.path}: {error}") from error
 

@@ -7,58 +7,31 @@ a machine decides (`precision`: refused where a file has another) and what says 
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from decimal import Decimal
 from typing import Any, TypeVar
 
+from dpsnn import parts
 from dpsnn.numbers import Number
-from dpsnn.specs import AttackerSpec, ClassifierSpec, as_written, plain
+from dpsnn.parts import spell
+from dpsnn.specs import AttackerSpec, ClassifierSpec, as_written, plain, replace, settings
 
 Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec)
 Kind = type[ClassifierSpec] | type[AttackerSpec]
 
 TRAINING_TOKENS = {"max_epochs": "{}epochs", "learning_rate": "{n}rate", "batch_size": "{}batch"}
-
-LATER_TOKENS: dict[type, dict[str, str]] = {
-    ClassifierSpec: {
-        "dp_max_grad_norm": "{n}clip",
-        "dp_delta": "{n}delta",
-        "dp_accountant": "{}",
-        "suppress_start_epoch": "from{}",
-        "suppress_end_epoch": "to{}",
-        "suppress_mask_times": "{}rounds",
-        "suppress_noise": "{n}masknoise",
-        **TRAINING_TOKENS,
-    },
-    AttackerSpec: TRAINING_TOKENS,
-}
 """Tokens of what names did not say once, by field: `{}` is the value, `{n}` the number spelled."""
 
-
-def spell(number: Number) -> str:
-    """A number without its decimal point: 0.5 → `05`, 1.0 → `10`, 0.05 → `005`, 0 → `00`."""
-    digits = format(Decimal(repr(float(number) + 0.0)), "f")  # + 0.0: -0.0 is 0 too
-    return digits.replace(".", "") if "." in digits else f"{digits}0"
+PUBLISHED = re.compile(r"\d+noise_\d+nopeek")
+"""Stands in the name of every classifier, and hence of its attackers and its client half, as it was published."""
 
 
 def _silent(arguments: Mapping[str, Any]) -> tuple[str, ...]:
-    """Fields that say nothing beside the others."""
+    """Fields of its own that say nothing beside the others."""
     if "attack" in arguments:
         # An inversion learns nothing, and computes in float32.
         learned = arguments["attack"] == AttackerSpec.attack
         return () if learned else ("decoder", "max_epochs", "batch_size", "precision")
-    fields: tuple[str, ...] = ()
-    if not arguments["nopeek_weight"]:
-        fields += ("nopeek_exponent", "nopeek_clean")
-    if not arguments["dp_noise_multiplier"] and not arguments["dp_target_epsilon"]:
-        fields += ("dp_max_grad_norm", "dp_delta", "dp_coupled", "dp_accountant")
-        fields += ("repeatable_noise",)
-    if not arguments["suppress_sparsity"]:
-        fields += ("suppress_noise",)
-    if arguments["validator"]:
-        # It has the network with which its data set is judged.
-        fields += ("network",)
-    return fields
+    # A validator has the network with which its data set is judged.
+    return ("network",) if arguments["validator"] else ()
 
 
 def settled(kind: Kind, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,9 +42,20 @@ def settled(kind: Kind, arguments: Mapping[str, Any]) -> dict[str, Any]:
         arguments: As in a checkpoint; what it does not know yet had its default.
     """
     defaults = plain(kind())
-    written = as_written(arguments) if kind is ClassifierSpec else arguments
-    full = {**defaults, **written}
-    return {**full, **{name: defaults[name] for name in _silent(full)}}
+    full = {**defaults, **(as_written(arguments) if kind is ClassifierSpec else arguments)}
+    full |= {name: defaults[name] for name in _silent(full)}
+    return {**full, **(_without_idle_parts(full) if kind is ClassifierSpec else {})}
+
+
+def _without_idle_parts(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of defences that do nothing."""
+    found: dict[str, Any] = {}
+    for each in parts.declared("defence"):
+        default = {made.name: made.default for made in each.options}
+        own = {made.field: arguments.get(made.name, made.default) for made in each.options}
+        if list(own.values()) != list(default.values()) and not parts.find("defence", each.key)(**own).on:
+            found |= default
+    return found
 
 
 def _settled_spec(spec: Spec) -> Spec:
@@ -80,63 +64,59 @@ def _settled_spec(spec: Spec) -> Spec:
     return replace(spec, **changed)
 
 
-def _later(spec: ClassifierSpec | AttackerSpec) -> str:
+def _trained(spec: ClassifierSpec | AttackerSpec) -> str:
+    """What of the training is not at its default."""
     tokens = ""
-    for name, token in LATER_TOKENS[type(spec)].items():
+    for name, token in TRAINING_TOKENS.items():
         value = getattr(spec, name)
         if value != getattr(type(spec), name):
-            spelled = spell(value) if isinstance(value, int | float) else ""
-            tokens += f"_{token.format(value, n=spelled)}"
+            tokens += f"_{token.format(value, n=spell(value))}"
     return tokens
+
+
+def _version(spec: ClassifierSpec) -> str:
+    """A part of a later version is another part."""
+    later = (part for part in spec.active if part.present > 1)
+    return "".join(f"_{part.key}v{part.present}" for part in later)
 
 
 def classifier_name(spec: ClassifierSpec) -> str:
     """File name without `_epoch=XX.ckpt`; anything that is not the default adds a token."""
     spec = _settled_spec(spec)
-    return _classifier_name(spec, _later(spec))
+    later = "".join(part.later_token() for part in spec.defences)
+    return _classifier_name(spec, f"{_version(spec)}{later}{_trained(spec)}")
 
 
 def _classifier_name(spec: ClassifierSpec, later: str) -> str:
-    parts = [
+    said = {part.key: part for part in spec.defences}
+    for each in parts.declared("defence"):
+        if each.always and each.key not in said:
+            said[each.key] = parts.find("defence", each.key)()
+    # Those that every name says stand first.
+    ordered = sorted(said.values(), key=lambda part: (not part.always, part.order, part.key))
+    tokens = [
         "attack_validation_" if spec.validator else "",
-        f"{spec.dataset}_{spell(spec.noise_scale)}noise_{spell(spec.nopeek_weight)}nopeek",
+        spec.dataset,
+        *(part.token() for part in ordered),
     ]
-    if spec.nopeek_weight and spec.nopeek_exponent != 1:
-        parts.append(f"_exp{format(Decimal(repr(spec.nopeek_exponent)).normalize(), 'f')}")
-    if spec.nopeek_weight and spec.nopeek_clean:
-        parts.append("_clean")
-    if spec.gaussian_std:
-        parts.append(f"_{spell(spec.gaussian_std)}gaussian")
-    if spec.dp_noise_multiplier:
-        parts.append(f"_{spell(spec.dp_noise_multiplier)}dpsgd")
-    elif spec.private:
-        parts.append("_dpsgd")
-    if spec.dp_coupled:
-        parts.append("_coupled")
-    if spec.dp_target_epsilon:
-        parts.append(f"_eps{spell(spec.dp_target_epsilon)}")
-    if spec.repeatable_noise:
-        parts.append("_repeatable")
-    if spec.suppress_sparsity:
-        parts.append(f"_suppress{spell(spec.suppress_sparsity)}")
     if spec.network != ClassifierSpec.network and not spec.validator:
-        parts.append(f"_{spec.network}")
+        tokens.append(f"_{spec.network}")
     if spec.cut:
-        parts.append(f"_{spec.cut}cut")
+        tokens.append(f"_{spec.cut}cut")
     if spec.norm:
-        parts.append(f"_{spec.norm}norm")
+        tokens.append(f"_{spec.norm}norm")
     if spec.dropout is not None:
-        parts.append(f"_{spell(spec.dropout)}dropout")
+        tokens.append(f"_{spell(spec.dropout)}dropout")
     if spec.sgd_momentum is not None:
-        parts.append(f"_{spell(spec.sgd_momentum)}sgd")
+        tokens.append(f"_{spell(spec.sgd_momentum)}sgd")
     if spec.constant_rate:
-        parts.append("_constantrate")
+        tokens.append("_constantrate")
     if spec.fixed_order:
-        parts.append("_fixedorder")
-    parts.append(later)
+        tokens.append("_fixedorder")
+    tokens.append(later)
     if spec.seed:
-        parts.append(f"_seed{spec.seed}")
-    return "".join(parts)
+        tokens.append(f"_seed{spec.seed}")
+    return "".join(tokens)
 
 
 def federated_name(spec: ClassifierSpec, clients: int, mode: str, skew: Number, drop: int) -> str:
@@ -158,34 +138,36 @@ def _federated(clients: int, mode: str, skew: Number, drop: int) -> str:
 def attacker_name(spec: AttackerSpec) -> str:
     """File name without `.ckpt`; `spec.model` is the classifier's with its epoch."""
     spec = _settled_spec(spec)
-    return _attacker_name(spec, _later(spec))
+    return _attacker_name(spec, _trained(spec))
 
 
 def _attacker_name(spec: AttackerSpec, later: str) -> str:
-    parts = [f"{spec.surrogate}_attacker"]
+    tokens = [f"{spec.surrogate}_attacker"]
     if spec.attack != AttackerSpec.attack:
-        parts.append(f"_{spec.attack}")
+        tokens.append(f"_{spec.attack}")
     if spec.naive:
-        parts.append("_naive")
+        tokens.append("_naive")
     if spec.decoder != AttackerSpec.decoder:
-        parts.append(f"_{spec.decoder}")
+        tokens.append(f"_{spec.decoder}")
     if spec.cut:
-        parts.append(f"_{spec.cut}cut")
+        tokens.append(f"_{spec.cut}cut")
     if spec.steps is not None:
-        parts.append(f"_{spec.steps}steps")
+        tokens.append(f"_{spec.steps}steps")
     if spec.restarts is not None:
-        parts.append(f"_{spec.restarts}restarts")
+        tokens.append(f"_{spec.restarts}restarts")
     if spec.queries != 1:
-        parts.append(f"_{spec.queries}queries")
+        tokens.append(f"_{spec.queries}queries")
     if spec.data_pct != 100:
-        parts.append(f"_{spec.data_pct}datapct")
-    parts.append(later)
+        tokens.append(f"_{spec.data_pct}datapct")
+    tokens.append(later)
     if spec.seed:
-        parts.append(f"_seed{spec.seed}")
-    parts.append(f"_model<{spec.model}>")
-    if spec.model_noise is not None:
-        parts.append(f"_set{spell(spec.model_noise)}noise")
-    return "".join(parts)
+        tokens.append(f"_seed{spec.seed}")
+    tokens.append(f"_model<{spec.model}>")
+    for name, value in spec.changes:
+        place = parts.located("defence", name)
+        assert place is not None
+        tokens.append(f"_set{spell(value)}{place[0].key}")
+    return "".join(tokens)
 
 
 def names_of(kind: Kind, arguments: Mapping[str, Any]) -> list[str]:
@@ -201,12 +183,12 @@ def names_of(kind: Kind, arguments: Mapping[str, Any]) -> list[str]:
         UsageError: If an argument is out of range.
     """
     whole = settled(kind, arguments)
-    spec = kind(**{name: whole[name] for name in plain(kind())})
+    known = {made.name for made in settings(kind)}
+    spec = kind(**{name: value for name, value in whole.items() if name in known})
     if isinstance(spec, AttackerSpec):
         names = [attacker_name(spec), _attacker_name(spec, "")]
     else:
-        # Nor that noise was repeatable, as it always was.
-        unmarked = replace(spec, repeatable_noise=False)
+        unmarked = replace(spec, defences=tuple(part.once() for part in spec.defences))
         names = [classifier_name(each) for each in (spec, unmarked)]
         names.append(_classifier_name(unmarked, ""))
     if "federated_clients" in whole:

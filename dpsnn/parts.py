@@ -17,9 +17,10 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, get_args
 
 from dpsnn.errors import UsageError, choose
 from dpsnn.numbers import Number
@@ -125,8 +126,6 @@ def check_count(value: Any, name: str, least: int) -> None:
 
 def spell(number: Number) -> str:
     """A number without its decimal point: 0.5 → `05`, 1.0 → `10`, 0.05 → `005`, 0 → `00`."""
-    from decimal import Decimal
-
     digits = format(Decimal(repr(float(number) + 0.0)), "f")  # + 0.0: -0.0 is 0 too
     return digits.replace(".", "") if "." in digits else f"{digits}0"
 
@@ -146,10 +145,13 @@ class Part:
     Attributes:
         key: Unique among parts of the kind; options are `--key_field`.
         version: Raised when behaviour changes; stored in checkpoints and part of equality.
+        since: Format of checkpoints whose files always say its settings; of later ones only where it is on.
+        earlier: Versions before it whose behaviour is still there.
         heading: Of its options in `--help`; the key where empty.
         label: In legends; the key where empty.
         order: Where it stands among others: in names, tables and, for defences, on the wire.
         always: Whether names and tables say its first field also where that is 0, as published.
+        tabled: Whether tables do.
 
     Raises:
         UsageError: If a value is out of range.
@@ -158,10 +160,13 @@ class Part:
     kind: ClassVar[str]
     key: ClassVar[str]
     version: ClassVar[int] = 1
+    since: ClassVar[int] = 3
+    earlier: ClassVar[tuple[int, ...]] = ()
     heading: ClassVar[str] = ""
     label: ClassVar[str] = ""
     order: ClassVar[int] = 50
     always: ClassVar[bool] = False
+    tabled: ClassVar[bool] = False
 
     was: int = 0
     """An earlier version, whose behaviour this is; 0 is the present one."""
@@ -171,10 +176,10 @@ class Part:
             value, about, name = getattr(self, each.name), each.metadata, self.flat(each.name)
             if value is None or isinstance(value, str | bool):
                 continue
-            if int in _types(each):
-                check_count(value, name, about["least"])
-            else:
+            if float in types_of(each):
                 check_number(value, name, about["check"])
+            else:
+                check_count(value, name, about["least"])
 
     @classmethod
     def own_fields(cls) -> list[dataclasses.Field[Any]]:
@@ -199,28 +204,64 @@ class Part:
         own = self.own_fields()
         return not own or bool(getattr(self, own[0].name))
 
+    @property
+    def present(self) -> int:
+        """The version whose behaviour this is."""
+        return self.was or self.version
+
+    def aged(self, version: int) -> Self:
+        """The same settings as they were in an earlier version.
+
+        Raises:
+            UsageError: If there was none, or what it did can no longer be done.
+        """
+        if version == self.version:
+            return dataclasses.replace(self, was=0)
+        if version not in self.earlier:
+            raise UsageError(
+                f"version {version} of the {self.kind} {self.key} is not known here, only"
+                f" {', '.join(map(str, (*self.earlier, self.version)))}; use the dpsnn that wrote it, or train again"
+            )
+        return dataclasses.replace(self, was=version)
+
     def flattened(self) -> dict[str, Any]:
         """Option → value."""
         return {self.flat(each.name): getattr(self, each.name) for each in self.own_fields()}
 
     def token(self) -> str:
         """Its part of a checkpoint's name: the first field's value with the key, then each further one off its default."""
-        first, *rest = self.own_fields()
-        value = getattr(self, first.name)
-        tokens = [f"_{spelled(value)}{self.key}"] if self.on or self.always else []
-        if self.on:
-            tokens += [
-                f"_{'' if value is True else spelled(value)}{each.name.replace('_', '')}"
-                for each in rest
-                if (value := getattr(self, each.name)) != each.default
-            ]
-            if (version := self.was or self.version) > 1:
-                tokens.append(f"v{version}")
-        return "".join(tokens)
+        own = self.own_fields()
+        tokens = [f"_{self._spelled(own[0])}{self.key}" if own else f"_{self.key}"]
+        tokens += [
+            f"_{self._spelled(each)}{each.name.replace('_', '')}"
+            for each in own[1:]
+            if getattr(self, each.name) != each.default
+        ]
+        return "".join(tokens if self.on else tokens[:1] if self.always else [])
+
+    def _spelled(self, each: dataclasses.Field[Any]) -> str:
+        """A setting as it stands in a name."""
+        value = getattr(self, each.name)
+        if isinstance(value, bool):
+            return ""
+        return spell(value) if float in types_of(each) else str(value)
 
     def later_token(self) -> str:
         """What names did not say once, behind what they always said."""
         return ""
+
+    def once(self) -> Self:
+        """Settings of the same name in the time when names said less."""
+        return self
+
+    @classmethod
+    def as_then(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What an older file that lacks these options meant, where that is not today's default.
+
+        Args:
+            arguments: Of the file, by flat name.
+        """
+        return {}
 
     def columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Column → value for tables; None where it says nothing.
@@ -231,7 +272,8 @@ class Part:
         cells = {}
         for each in self.own_fields():
             value = getattr(self, each.name)
-            said = self.on or (self.always and each is self.own_fields()[0])
+            first = each.name == self.own_fields()[0].name
+            said = self.on or (first and (self.always or self.tabled))
             cells[self.column(each.name)] = value if said and value is not False else None
         return cells
 
@@ -252,14 +294,8 @@ def _remade(kind: str, key: str, values: dict[str, Any]) -> Part:
     return made
 
 
-def spelled(value: Any) -> str:
-    """A setting as it stands in a name."""
-    return spell(value) if isinstance(value, float) else str(value)
-
-
-def _types(each: dataclasses.Field[Any]) -> tuple[Any, ...]:
-    from typing import get_args
-
+def types_of(each: dataclasses.Field[Any]) -> tuple[Any, ...]:
+    """What a field may hold, by type."""
     return get_args(each.type) or (each.type,)
 
 
@@ -279,6 +315,7 @@ class Declared(NamedTuple):
     """The whole docstring's papers, as `arXiv 1234.56789`."""
     options: tuple[Option, ...]
     version: int
+    since: int
     heading: str
     order: int
     always: bool
@@ -289,6 +326,11 @@ class Declared(NamedTuple):
     def plugin(self) -> str:
         """Name of the plug-in's file; empty for parts of installed packages."""
         return Path(self.module).name if self.module.endswith(".py") else ""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it belongs to this package."""
+        return self.module.startswith("dpsnn.")
 
 
 _KINDS = {"float": float, "Number": float, "int": int, "bool": bool, "str": str}
@@ -360,6 +402,7 @@ def _declarations(text: str, module: str, kind: str) -> Iterator[Declared]:
             ", ".join(dict.fromkeys(re.findall(r"arXiv [\w./-]+\d", ast.get_docstring(node) or text))),
             tuple(each for each in made if each),
             said.get("version", 1),
+            said.get("since", 3),
             said.get("heading", "") or key,
             said.get("order", 50),
             said.get("always", False),
@@ -521,4 +564,4 @@ def marker(kind: str) -> Callable[[Made], Made]:
 
 network, decoder = marker("network"), marker("decoder")
 
-__all__ = ["Declared", "Option", "Part", "Registry", "Self", "declared", "decoder", "find", "network", "option", "use"]
+__all__ = ["Declared", "Option", "Part", "Registry", "declared", "decoder", "find", "network", "option", "use"]

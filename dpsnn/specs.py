@@ -1,16 +1,18 @@
 """What a run is, in plain values: checked here, stored in its checkpoint, spelled in its name.
 
-Every default of training lives in these two dataclasses and nowhere else; the command line is made from their fields.
+Every default of training lives in these two dataclasses and in the parts, and nowhere else; the command line is made from
+their fields.
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
-from dpsnn.errors import UsageError, one_of
+from dpsnn import parts
+from dpsnn.errors import UsageError, one_of, passed_on
 from dpsnn.numbers import Number
+from dpsnn.parts import LARGEST, Option, Part, check_count, check_number, option
 
 PRECISIONS = ("auto", "32", "bf16")
 ATTACKS = ("decoder", "inversion", "sign")
@@ -23,59 +25,39 @@ Lee & Wutschitz 2021); `gdp`: a limit for many steps that can be too low (Bu et 
 
 WHOLE_PERCENT = "a whole percentage from 1 to 100; 50 is half"
 
-
-def option(default: Any, text: str, wanted: str = "") -> Any:
-    """A dataclass field with what `--help` shows for it.
-
-    Args:
-        default: Of the field, and of the option.
-        text: A line.
-        wanted: What is said to who gives no number of the right kind.
-    """
-    return field(default=default, metadata={"help": text, "wanted": wanted})
+AnySpec = TypeVar("AnySpec")
 
 
-LARGEST = 2**31 - 1
-"""Of whole numbers: beyond it some of torch's generators and loops overflow."""
-
-
-def _check_number(spec: object, name: str, *, positive: bool = False) -> None:
-    value = getattr(spec, name)
-    bound = "greater than 0" if positive else "0 or greater"
-    if not math.isfinite(value) or value < 0 or (positive and value == 0):
-        raise UsageError(f"{name} is {value}; it must be a finite number, {bound}")
-
-
-def _check_count(spec: object, name: str, *, least: int) -> None:
-    value = getattr(spec, name)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
-        raise UsageError(
-            f"{name} is {value!r}; it must be a whole number from {least} to {LARGEST}"
-        )
-
-
-def _check_share(spec: object, name: str) -> None:
-    value = getattr(spec, name)
-    if value is None or 0 <= value < 1:
-        return
-    percent = f": {value:g} % is {value / 100:g}" if 1 < value < 100 else ""
-    raise UsageError(f"{name} is {value}; it must be from 0 to below 1, a share{percent}")
+def replace(spec: AnySpec, **changes: Any) -> AnySpec:
+    """A spec with other settings, also those of its parts."""
+    changed: AnySpec = dataclasses.replace(spec, **changes)  # type: ignore[type-var]
+    return changed
 
 
 def _check_common(spec: Any) -> None:
-    _check_count(spec, "seed", least=0)
-    _check_count(spec, "max_epochs", least=1)
-    _check_count(spec, "batch_size", least=1)
+    check_count(spec.seed, "seed", 0)
+    check_count(spec.max_epochs, "max_epochs", 1)
+    check_count(spec.batch_size, "batch_size", 1)
     if spec.learning_rate is not None:
-        _check_number(spec, "learning_rate", positive=True)
+        check_number(spec.learning_rate, "learning_rate", "positive")
     one_of(spec.precision, PRECISIONS, "precision")
 
 
-@dataclass(frozen=True, kw_only=True)
+def _set_own(spec: Any, given: dict[str, Any], but: str) -> None:
+    """Take the fields of a frozen dataclass, all but one, out of what was given."""
+    for each in fields(spec):
+        if each.name != but:
+            object.__setattr__(spec, each.name, given.pop(each.name, each.default))
+
+
+@dataclass(frozen=True, init=False)
 class ClassifierSpec:
-    """One split classifier and its training.
+    """One split classifier and its training: settings of its own, and those of its defences under flat names.
+
+    `ClassifierSpec(noise_scale=0.5)` is the spec with one defence, and its `noise_scale` is 0.5.
 
     Raises:
+        TypeError: If there is no such setting.
         UsageError: If a value is out of range.
     """
 
@@ -89,57 +71,6 @@ class ClassifierSpec:
     )
     dropout: Number | None = option(
         None, "share of values dropped in training, of networks that do so (default: the network's)"
-    )
-    noise_scale: Number = option(
-        0.0, "scale b of the Laplace(0, b) noise added to what crosses the wire"
-    )
-    gaussian_std: Number = option(0.0, "standard deviation of Gaussian noise on the wire")
-    nopeek_weight: Number = option(
-        0.0, "weight of the NoPeek loss: distance correlation of images and smashed tensor"
-    )
-    nopeek_exponent: Number = option(
-        1.0, "power of the distances in NoPeek, in (0, 2]; 2 is the published statistic"
-    )
-    nopeek_clean: bool = option(
-        False, "let NoPeek look at the activation before the noise, not at what crosses the wire"
-    )
-    dp_noise_multiplier: Number = option(
-        0.0, "DP-SGD: standard deviation of the noise in a step, over the clip norm; 0 is none"
-    )
-    dp_target_epsilon: Number = option(
-        0.0,
-        "DP-SGD: budget; alone it sets the noise for the whole training, beside a noise multiplier it ends the"
-        " training; 0 is no budget",
-    )
-    dp_max_grad_norm: Number = option(1.0, "DP-SGD: norm to which an image's gradient is clipped")
-    dp_delta: Number = option(1e-5, "DP-SGD: delta of the guarantee, below 1 / training images")
-    dp_coupled: bool = option(
-        False,
-        "DP-SGD: train although the network mixes images of a batch, as published; epsilon is void",
-    )
-    dp_accountant: str = option("rdp", "DP-SGD: how epsilon is counted")
-    repeatable_noise: bool = option(
-        False,
-        "DP-SGD: take noise and lots from the public seed, not from a secret, for tests and studies on public data: who"
-        " knows the seed can take the noise off",
-    )
-    suppress_sparsity: Number = option(
-        0.0, "suppress-privacy: share of each layer's weights silenced while training; 0 is none"
-    )
-    suppress_start_epoch: int | None = option(
-        None,
-        "suppress-privacy: first epoch with mask rounds, from 1 (default: 0.3 of the training)",
-    )
-    suppress_end_epoch: int | None = option(
-        None,
-        "suppress-privacy: epoch that reaches the sparsity; the best of it and later ones is kept (default: 0.7 of the"
-        " training, which then makes up for the last rounds; with --constant_rate the last, as published)",
-    )
-    suppress_mask_times: int | None = option(
-        None, "suppress-privacy: mask rounds (default: 1,000, or one a step in shorter trainings)"
-    )
-    suppress_noise: Number = option(
-        0.1, "suppress-privacy: half width of the noise on large weights of small layers"
     )
     seed: int = option(0, "seed of weights, shuffling and noise")
     max_epochs: int = option(10, "passes over the training images; the best on validation is kept")
@@ -156,84 +87,146 @@ class ClassifierSpec:
     )
     precision: str = option("auto", "auto (bf16 where the machine is fast at it), 32 or bf16")
     validator: bool = option(False, "train the independent judge of reconstructions instead")
+    defences: tuple[Part, ...] = field(default=())
+    """Those that are not at their defaults, in their order."""
+
+    def __init__(self, **given: Any) -> None:
+        known = {part.key: part for part in given.pop("defences", ())}
+        _set_own(self, given, but="defences")
+        for key, changes in parts_of("defence", given, known).items():
+            part = known[key] if key in known else parts.find("defence", key)()
+            known[key] = dataclasses.replace(part, **changes)
+        # Not equal to the default where a value is not a number, and then refused.
+        kept = sorted(
+            (part for part in known.values() if part != type(part)()),
+            key=lambda part: (part.order, part.key),
+        )
+        object.__setattr__(self, "defences", tuple(kept))
+        self.__post_init__()
 
     def __post_init__(self) -> None:
         _check_common(self)
-        strengths = ("noise_scale", "gaussian_std", "nopeek_weight")
-        for name in (*strengths, "dp_noise_multiplier", "dp_target_epsilon"):
-            _check_number(self, name)
-        for name in ("dp_max_grad_norm", "dp_delta"):
-            _check_number(self, name, positive=True)
         one_of(self.norm, NORMS, "norm")
-        _check_share(self, "dropout")
-        _check_share(self, "sgd_momentum")
-        one_of(self.dp_accountant, ACCOUNTANTS, "dp_accountant")
-        if self.dp_delta >= 1:
-            raise UsageError(f"dp_delta is {self.dp_delta}; it must be below 1 / training images")
-        if self.private and self.nopeek_weight:
-            raise UsageError(
-                "NoPeek compares the images of a batch with one another, which voids the guarantee of DP-SGD; leave"
-                " out --nopeek_weight or the options of DP-SGD"
-            )
-        if self.repeatable_noise and not self.private:
-            raise UsageError(
-                "repeatable_noise says nothing without DP-SGD; leave it out, or give --dp_noise_multiplier"
-            )
-        if self.private and self.fixed_order:
-            raise UsageError(
-                "DP-SGD draws its lots at random, which its accounting needs; leave out --fixed_order"
-            )
-        if self.private and self.precision == "bf16":
-            raise UsageError(
-                "DP-SGD clips in full precision, lest rounding let a gradient exceed its norm; use --precision 32"
-            )
-        if not 0 < self.nopeek_exponent <= 2:
-            raise UsageError(f"nopeek_exponent is {self.nopeek_exponent}; it must be in (0, 2]")
-        if self.nopeek_weight and self.batch_size < 2:
-            raise UsageError(
-                "batch_size is 1; NoPeek compares images of a batch and needs 2 or more"
-            )
-        self._check_suppression()
-        defended = self.private or self.suppress_sparsity
-        if self.validator and (defended or any(getattr(self, name) for name in strengths)):
+        for name in ("dropout", "sgd_momentum"):
+            if getattr(self, name) is not None:
+                check_number(getattr(self, name), name, "share")
+        for part in self.defences:
+            part.check(self)  # type: ignore[attr-defined]
+        if self.validator and self.active:
             raise UsageError("a validator judges clean images: train it without any defence")
 
-    def _check_suppression(self) -> None:
-        _check_share(self, "suppress_sparsity")
-        _check_number(self, "suppress_noise")
-        for name in ("suppress_start_epoch", "suppress_end_epoch", "suppress_mask_times"):
-            if getattr(self, name) is None:
-                continue
-            _check_count(self, name, least=1)
-            if not self.suppress_sparsity:
-                raise UsageError(f"{name} says nothing without --suppress_sparsity; give both")
-        start, end = self.suppress_start_epoch or 1, self.suppressed_from
-        if start > end or end > self.max_epochs:
-            raise UsageError(
-                f"suppression from epoch {start} to {end} does not fit {self.max_epochs} epochs; it must start and end"
-                " within them: lower --suppress_end_epoch and --suppress_start_epoch, or raise --max_epochs"
-            )
+    def __getattr__(self, name: str) -> Any:
+        # Asked for what is no attribute: a setting of a defence.
+        found = None if name.startswith("_") else parts.located("defence", name)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__} has no setting {name}")
+        part = next((p for p in self.__dict__.get("defences", ()) if p.key == found[0].key), None)
+        return found[1].default if part is None else getattr(part, found[1].field)
 
     @property
-    def suppressed_from(self) -> int:
-        """The epoch, from 1, at whose end the weights are as sparse as asked for."""
-        if self.suppress_end_epoch is not None:
-            return self.suppress_end_epoch
-        if self.constant_rate:
-            return self.max_epochs
-        return max(self.suppress_start_epoch or 1, round(0.7 * self.max_epochs))
+    def active(self) -> tuple[Any, ...]:
+        """The defences that do anything."""
+        return tuple(part for part in self.defences if part.on)
 
     @property
     def private(self) -> bool:
-        """Whether training is by DP-SGD."""
-        return bool(self.dp_noise_multiplier or self.dp_target_epsilon)
+        """Whether training protects each training image by itself."""
+        return any(part.private for part in self.active)
+
+    def part(self, key: str) -> Any:
+        """The settings of a defence, or its defaults."""
+        own = {part.key: part for part in self.defences}
+        return own[key] if key in own else parts.find("defence", key)()
 
 
-@dataclass(frozen=True, kw_only=True)
+def parts_of(
+    kind: str, given: Mapping[str, Any], known: Collection[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Flat settings by the key of their part: for each its fields.
+
+    Args:
+        kind: Of the parts.
+        given: Settings by flat name.
+        known: Parts of which defaults matter too; of others a value at its default is left out.
+
+    Raises:
+        TypeError: If there is no such setting.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in given.items():
+        place = parts.located(kind, name)
+        if place is None:
+            raise TypeError(f"there is no setting {name}")
+        declared, made = place
+        # Also by type: True is 1 in Python.
+        if declared.key in known or value != made.default or type(value) is not type(made.default):
+            found.setdefault(declared.key, {})[made.field] = value
+    return found
+
+
+def parts_with(values: Mapping[str, Any], own: Collection[Part] = ()) -> dict[str, Part]:
+    """Defences by key, with these settings: those of `own` changed, others from their defaults."""
+    every = [each.key for each in parts.declared("defence")]
+    base = {part.key: part for part in own}
+    made = {}
+    for key, changed in parts_of("defence", values, every).items():
+        part = base[key] if key in base else parts.find("defence", key)()
+        made[key] = dataclasses.replace(part, **changed)
+    return made
+
+
+def of_versions(spec: AnySpec, versions: Mapping[str, int]) -> AnySpec:
+    """A spec whose parts behave as those of earlier versions did.
+
+    Args:
+        spec: As read with the present parts.
+        versions: Key → version, of the parts of its file; of others the first.
+
+    Raises:
+        UsageError: If a part has no such version.
+    """
+    if not isinstance(spec, ClassifierSpec):
+        return spec
+    aged = [part.aged(versions.get(part.key, 1)) for part in spec.defences]
+    return replace(spec, defences=tuple(aged))
+
+
+def settings(kind: type) -> list[Option]:
+    """Everything that can be chosen of a spec, its parts' settings included.
+
+    Args:
+        kind: `ClassifierSpec`, or any dataclass whose fields are options.
+    """
+    own = [_as_option(each) for each in fields(kind) if "help" in each.metadata]
+    if kind is ClassifierSpec:
+        own += [made for each in parts.declared("defence") for made in each.options]
+    if kind is AttackerSpec:
+        own += [_of_attacker(made) for made in afterwards().values()]
+    return own
+
+
+def _of_attacker(made: Option) -> Option:
+    text = f"{made.text}: what the target uses now, if not what it was trained with"
+    return made._replace(name=made.after, default=None, optional=True, text=text, after="")
+
+
+def _as_option(each: dataclasses.Field[Any]) -> Option:
+    kinds = parts.types_of(each)
+    first = next(k for k in (bool, str, float, int) if k in kinds)
+    about = each.metadata
+    return Option(
+        each.name, each.name, first, type(None) in kinds, each.default, about["help"], about["wanted"]
+    )
+
+
+@dataclass(frozen=True, init=False)
 class AttackerSpec:
     """One attacker of one classifier: a learned decoder, or an inversion that knows the client's weights.
 
+    `AttackerSpec(model_noise=2.0)` is one whose target uses another noise than in training.
+
     Raises:
+        TypeError: If there is no such setting.
         UsageError: If a value is out of range.
     """
 
@@ -244,9 +237,6 @@ class AttackerSpec:
     )
     cut: str = option(
         "", "where the attacker listens (default: where the classifier was cut in training)"
-    )
-    model_noise: Number | None = option(
-        None, "Laplace scale the target uses now, if not the one it was trained with; 0 is none"
     )
     surrogate: str = option("", "images the attacker owns (default: the target's data set)")
     data_pct: int = option(
@@ -271,6 +261,27 @@ class AttackerSpec:
         "largest step size (default: of decoders tuned on own images, of inversions 0.1, of the published one 0.01)",
     )
     precision: str = option("auto", "auto (bf16 where the machine is fast at it), 32 or bf16")
+    changes: tuple[tuple[str, Any], ...] = field(default=())
+    """Settings of the target's defences that are not those of its training, by flat name."""
+
+    def __init__(self, **given: Any) -> None:
+        changes = dict(given.pop("changes", ()))
+        _set_own(self, given, but="changes")
+        known = afterwards()
+        for name, value in given.items():
+            if name not in known:
+                raise TypeError(f"there is no setting {name}")
+            changes.pop(known[name].name, None)
+            if value is not None:
+                changes[known[name].name] = value
+        object.__setattr__(self, "changes", tuple(sorted(changes.items())))
+        self.__post_init__()
+
+    def __getattr__(self, name: str) -> Any:
+        made = None if name.startswith("_") else afterwards().get(name)
+        if made is None:
+            raise AttributeError(f"{type(self).__name__} has no setting {name}")
+        return dict(self.__dict__.get("changes", ())).get(made.name)
 
     def __post_init__(self) -> None:
         _check_common(self)
@@ -283,7 +294,7 @@ class AttackerSpec:
         }.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):
-                _check_count(self, name, least=1)
+                check_count(value, name, 1)
             if value not in (None, False) and self.attack not in attacks:
                 raise UsageError(
                     f"{name} says nothing about the attack {self.attack}, only about {' and '.join(attacks)};"
@@ -295,23 +306,41 @@ class AttackerSpec:
                     raise UsageError(
                         f"{name} says nothing about the attack {self.attack}, which learns no decoder; leave it out"
                     )
-        if self.model_noise is not None:
-            _check_number(self, "model_noise")
-        _check_count(self, "queries", least=1)
+        for name, made in afterwards().items():
+            if (value := getattr(self, name)) is not None:
+                with passed_on(made.name, name):
+                    parts_with({made.name: value})
+        check_count(self.queries, "queries", 1)
         if not 1 <= self.data_pct <= 100 or not isinstance(self.data_pct, int):
             raise UsageError(f"data_pct is {self.data_pct}; it must be {WHOLE_PERCENT}")
 
 
+def afterwards() -> dict[str, Option]:
+    """Option of an attacker → the setting of a defence that may differ from that of training."""
+    every = (made for each in parts.declared("defence") for made in each.options)
+    return {made.after: made for made in every if made.after}
+
+
 def plain(spec: ClassifierSpec | AttackerSpec) -> dict[str, Any]:
-    """The spec as a dict of plain values, as it stands in a checkpoint."""
-    return dataclasses.asdict(spec)
+    """The spec as a dict of plain values, as it stands in a checkpoint: parts of others only where they are used."""
+    values = {each.name: getattr(spec, each.name) for each in fields(spec) if "help" in each.metadata}
+    if isinstance(spec, ClassifierSpec):
+        used = {part.key for part in spec.defences}
+        for each in parts.declared("defence"):
+            if each.is_own or each.key in used:
+                values |= {made.name: getattr(spec, made.name) for made in each.options}
+    else:
+        values |= {name: getattr(spec, name) for name in afterwards()}
+    return values
 
 
 def as_written(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a classifier's file, with what an older one lacks as it was then, whatever the defaults are now.
-
-    DP-SGD drew its noise from the public seed; clients who trained together had secrets of their own from the first.
-    """
-    private = arguments.get("dp_noise_multiplier") or arguments.get("dp_target_epsilon")
-    federated = "federated_mode" in arguments
-    return {"repeatable_noise": bool(private) and not federated, **arguments}
+    """The arguments of a classifier's file, with what an older one lacks as it was then, whatever the defaults are now."""
+    then: dict[str, Any] = {}
+    for each in parts.declared("defence"):
+        lacking = {made.name for made in each.options} - arguments.keys()
+        used = any(arguments.get(made.name, made.default) != made.default for made in each.options)
+        if lacking and used:
+            written = parts.find("defence", each.key).as_then(arguments)
+            then |= {name: value for name, value in written.items() if name in lacking}
+    return {**then, **arguments}

@@ -1,24 +1,26 @@
 """What stands in a checkpoint, and what must, before any of it is believed."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dpsnn import sealed
+from dpsnn import parts, sealed
 from dpsnn.errors import UsageError
-from dpsnn.specs import LARGEST, AttackerSpec, ClassifierSpec, plain
+from dpsnn.parts import LARGEST
+from dpsnn.specs import AttackerSpec, ClassifierSpec, settings
 
 CLASSIFIER = "classifier"
 ATTACKER = "attacker"
 DEVICE = "device"
 """The client half of a classifier, as it is given to clients."""
 
-FORMAT = 2
-"""Raised when arguments are added: files of an earlier format lack them, which means the defaults they came with. Files
-of format 1 carry no digest."""
+FORMAT = 3
+"""Files of format 1 carry no digest and may lack arguments, which means the defaults they came with; those before format
+3 do not say of what versions their parts are: the first."""
 
 NEEDED: dict[str, tuple[set[str], dict[str, type]]] = {
     CLASSIFIER: ({"dataset"}, {"epoch": int, "precision": str}),
@@ -59,6 +61,13 @@ class Stored(NamedTuple):
     record: dict[str, Any]
     """What came of it: epoch, validation value, precision, sources of data, seconds, versions."""
     weights: dict[str, Tensor]
+    parts: dict[str, dict[str, Any]] = {}
+    """Key of each part that is on → its `version`, and the file of the `plugin` that brought it."""
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Key → version; 1 of those that are not named."""
+        return {key: said["version"] for key, said in self.parts.items()}
 
     @property
     def stem(self) -> str:
@@ -99,10 +108,12 @@ def read_whole(path: Path, kind: str) -> Stored:
             f"{path} has format {version if is_short else type(version).__name__}, not 1 to {FORMAT}: another version"
             " of dpsnn wrote it; train it again"
         )
-    parts = ("arguments", "record", "state_dict")
-    stored = Stored(path, *(content.get(part) for part in parts))  # type: ignore[arg-type]
+    wanted = ("arguments", "record", "state_dict")
+    stored = Stored(
+        path, *(content.get(part) for part in wanted), content.get("parts", {})  # type: ignore[arg-type]
+    )
     if (
-        content.keys() != {"dpsnn", "format", *parts}
+        content.keys() - {"parts"} != {"dpsnn", "format", *wanted}
         or is_sealed != (version > 1)
         or not _is_whole(stored, kind)
     ):
@@ -115,9 +126,16 @@ def read_whole(path: Path, kind: str) -> Stored:
 
 def _is_whole(stored: Stored, kind: str) -> bool:
     """Whether everything is there that readers rely on, in plain types."""
-    _, arguments, record, weights = stored
-    if not all(isinstance(part, dict) for part in (arguments, record, weights)):
+    _, arguments, record, weights, named = stored
+    if not all(isinstance(part, dict) for part in (arguments, record, weights, named)):
         return False
+    for key, said in named.items():
+        if not (isinstance(key, str) and key.isprintable() and isinstance(said, dict)):
+            return False
+        if said.keys() != {"version", "plugin"} or not isinstance(said["plugin"], str):
+            return False
+        if type(said["version"]) is not int or not 1 <= said["version"] <= LARGEST:
+            return False
     needed, recorded = NEEDED[kind]
     texts = [*arguments, *record, *weights, *(v for v in arguments.values() if isinstance(v, str))]
     return (
@@ -144,16 +162,41 @@ def _is_picture(image: Tensor) -> bool:
     )
 
 
+def written(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a file says of the parts that its arguments set."""
+    used = (
+        each
+        for each in parts.declared("defence")
+        if any(arguments.get(made.name, made.default) != made.default for made in each.options)
+    )
+    return {each.key: {"version": each.version, "plugin": each.plugin} for each in used}
+
+
 def _check_arguments(stored: Stored, kind: str, version: int) -> None:
+    known = {each.key: each for each in parts.declared("defence")}
+    for key, said in stored.parts.items():
+        if key not in known:
+            brought = f" of the plug-in {said['plugin']}; name it with --plugin" if said["plugin"] else ""
+            raise UsageError(
+                f"{stored.path} needs the defence {key[:40]!r}{brought or ', which is not there; install what brings it'}"
+            )
     given = stored.arguments.keys()
-    expected = plain(AttackerSpec() if kind == ATTACKER else ClassifierSpec()).keys()
+    of_kind = AttackerSpec if kind == ATTACKER else ClassifierSpec
+    expected = {made.name for made in settings(of_kind)}
     more = {"target"} if kind == ATTACKER else FEDERATED.keys()
     if unknown := sorted(given - expected - more):
         raise UsageError(
             f"{stored.path} has the argument {unknown[0][:40]!r}, which this version of dpsnn does not know and cannot"
             " heed; use the version that wrote it"
         )
-    missing = sorted(expected - given if version == FORMAT else ())
+    # Of a part that came later an older file says nothing, and means that it is off.
+    later = {
+        made.name
+        for each in known.values()
+        if kind != ATTACKER and each.since > 1 and each.key not in stored.parts
+        for made in each.options
+    }
+    missing = sorted(expected - given - later if version > 1 else ())
     if given & FEDERATED.keys():
         missing += sorted(FEDERATED.keys() - given)
     if missing:

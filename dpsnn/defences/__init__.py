@@ -1,13 +1,22 @@
-"""Defences by name. To add one: write its file and add a line here; strength 0 must be exactly the identity."""
+"""Defences, one a file, found by walking this folder: settings that derive from `Defence`, and what they build.
 
-from dpsnn.defences.base import DefenceList, DefenceModule
+Strength 0 must be exactly the identity.
+"""
+
+from dpsnn.defences.base import CutInfo, Defence, DefenceList, DefenceModule
 from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
 from dpsnn.defences.nopeek import NoPeek
+from dpsnn.parts import Registry
 
-DEFENCES: dict[str, type[DefenceModule]] = {
-    "laplace": LaplaceNoise,
-    "gaussian": GaussianNoise,
-    "nopeek": NoPeek,
-}
+DEFENCES = Registry("defence")
 
-__all__ = ["DEFENCES", "DefenceList", "DefenceModule", "GaussianNoise", "LaplaceNoise", "NoPeek"]
+__all__ = [
+    "DEFENCES",
+    "CutInfo",
+    "Defence",
+    "DefenceList",
+    "DefenceModule",
+    "GaussianNoise",
+    "LaplaceNoise",
+    "NoPeek",
+]

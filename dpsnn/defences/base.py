@@ -1,17 +1,100 @@
 """A defence changes what crosses the wire, or how the client is trained, or both."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from dpsnn.errors import UsageError
+from dpsnn.parts import Part
 from dpsnn.tensors import Activation, Images, Number, Smashed
+
+
+class CutInfo(NamedTuple):
+    """What is known of the place where a network is cut."""
+
+    shape: tuple[int, ...]
+    """Of one activation."""
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    bound: float | None
+    """Largest absolute value of the activation; None where nothing limits it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defence(Part):
+    """Settings of one defence, plain values; what has a state is what they build.
+
+    A defence acts on the wire (`build`), in the training (`callback`), or both. `order` is its place on the wire.
+
+    Attributes:
+        couples: How it lets the images of a batch touch one another, in words; empty where it does not.
+        noisy: Whether what crosses the wire differs from one transmission of an input to the next.
+        private: Whether training with it protects each training image by itself, so that nothing may couple them.
+        precision: In which training must be then; empty leaves the choice.
+    """
+
+    kind = "defence"
+    couples: ClassVar[str] = ""
+    noisy: ClassVar[bool] = False
+    private: ClassVar[bool] = False
+    precision: ClassVar[str] = ""
+
+    @property
+    def place(self) -> float:
+        """Where on the wire it stands: by default its `order`."""
+        return self.order
+
+    def check(self, spec: Any) -> None:
+        """Refuse unsound company, or a training that it does not fit.
+
+        Args:
+            spec: The `ClassifierSpec` that it is part of.
+
+        Raises:
+            UsageError: If so.
+        """
+
+    def build(self, cut: CutInfo) -> "DefenceModule | None":
+        """What acts on the wire, or adds to the loss; None where nothing does."""
+        return None
+
+    def callback(self, spec: Any, resumable: bool = False) -> Callback | None:
+        """How it changes the training.
+
+        Args:
+            spec: What is trained.
+            resumable: Whether the callback's state may hold secrets: only where it goes into a private file that is
+                deleted at the end.
+        """
+        return None
+
+    def prepare(self, callback: Any, data: Any) -> None:
+        """Let the data be drawn as this training needs, before it starts."""
+
+    def first_epoch(self, spec: Any) -> int:
+        """Epoch, from 0, before which none is a candidate for the best."""
+        return 0
+
+    def record(self, callback: Any) -> Mapping[str, Any]:
+        """What stands beside a model that was trained so."""
+        return {}
 
 
 class DefenceModule(nn.Module):
     """One defence; by default it does nothing."""
+
+    part: Defence | None = None
+    """The settings that it was built from."""
+
+    @property
+    def place(self) -> float:
+        """Where on the wire it stands."""
+        return self.part.place if self.part else Defence.order
 
     def forward(self, activation: Activation) -> Smashed:
         """Turn the client's activation into what crosses the wire."""

@@ -1,9 +1,50 @@
 """Additive noise on the wire, in training and at inference (Titcombe et al. 2021)."""
 
+from dataclasses import dataclass
+
 import torch
 
-from dpsnn.defences.base import DefenceModule, checked_strength
+from dpsnn.defences.base import CutInfo, Defence, DefenceModule, checked_strength
+from dpsnn.parts import option
 from dpsnn.tensors import Activation, Number, Smashed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laplace(Defence):
+    """Laplace noise on the wire, in training and after it (Titcombe et al. 2021, arXiv 2104.05743)."""
+
+    key = "noise"
+    heading = "noise on the wire"
+    order = 10
+    since = 1
+    noisy = True
+    always = True
+
+    scale: Number = option(
+        0.0,
+        "scale b of the Laplace(0, b) noise added to what crosses the wire",
+        after="model_noise",
+    )
+
+    def build(self, cut: CutInfo) -> DefenceModule:
+        return LaplaceNoise(self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Defence):
+    """Gaussian noise on the wire, in training and after it."""
+
+    key = "gaussian"
+    heading = "noise on the wire"
+    order = 20
+    since = 1
+    noisy = True
+    tabled = True
+
+    std: Number = option(0.0, "standard deviation of Gaussian noise on the wire")
+
+    def build(self, cut: CutInfo) -> DefenceModule:
+        return GaussianNoise(self.std)
 
 
 class LaplaceNoise(DefenceModule):

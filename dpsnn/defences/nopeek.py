@@ -1,11 +1,58 @@
 """NoPeek (Vepakomma, Singh, Gupta & Raskar 2020, arXiv 2008.09161): train the client to say little about its input."""
 
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from dpsnn.defences.base import DefenceModule, checked_strength
+from dpsnn.defences.base import CutInfo, Defence, DefenceModule, checked_strength
+from dpsnn.errors import UsageError
 from dpsnn.metrics import distance_correlation
+from dpsnn.parts import option, spell
 from dpsnn.tensors import Images, Number, Smashed
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoPeekLoss(Defence):
+    """A loss that lets the client say little about its input (Vepakomma et al. 2020, arXiv 2008.09161)."""
+
+    key = "nopeek"
+    heading = "NoPeek"
+    label = "NoPeek"
+    order = 30
+    since = 1
+    always = True
+    couples = "NoPeek compares the images of a batch with one another"
+
+    weight: Number = option(
+        0.0, "weight of the NoPeek loss: distance correlation of images and smashed tensor"
+    )
+    exponent: Number = option(
+        1.0, "power of the distances in NoPeek, in (0, 2]; 2 is the published statistic", check="free"
+    )
+    clean: bool = option(
+        False, "let NoPeek look at the activation before the noise, not at what crosses the wire"
+    )
+
+    @property
+    def place(self) -> float:
+        return 0 if self.clean else 90
+
+    def check(self, spec: Any) -> None:
+        if not 0 < self.exponent <= 2:
+            raise UsageError(f"nopeek_exponent is {self.exponent}; it must be in (0, 2]")
+        if self.on and spec.batch_size < 2:
+            raise UsageError("batch_size is 1; NoPeek compares images of a batch and needs 2 or more")
+
+    def build(self, cut: CutInfo) -> DefenceModule:
+        return NoPeek(self.weight, self.exponent)
+
+    def token(self) -> str:
+        power = format(Decimal(repr(self.exponent)).normalize(), "f")
+        more = f"{f'_exp{power}' if self.exponent != 1 else ''}{'_clean' if self.clean else ''}"
+        return f"_{spell(self.weight)}nopeek{more if self.on else ''}"
 
 
 class NoPeek(DefenceModule):

@@ -22,11 +22,12 @@ from dpsnn.checkpoints import (
     load_classifier,
     read,
     recut,
-    set_noise,
+    set_afterwards,
 )
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError
+from dpsnn.evaluation.columns import defence_columns, trained_columns
 from dpsnn.evaluation.measure import (
     block_size,
     dcorr_blocks,
@@ -45,7 +46,7 @@ from dpsnn.metrics import (
     ssim,
     transmission_guarantee,
 )
-from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.specs import AttackerSpec, ClassifierSpec, afterwards, replace
 from dpsnn.tensors import Activation, Images, Labels
 from dpsnn.training import seeded
 
@@ -61,10 +62,9 @@ class Attacked(NamedTuple):
     target_stored: Stored
 
     @property
-    def noise_scale(self) -> float:
-        """Laplace scale on the wire at the attack."""
-        noise = self.spec.model_noise
-        return self.target_spec.noise_scale if noise is None else noise
+    def spec_now(self) -> ClassifierSpec:
+        """The target's, with what was changed after its training."""
+        return replace(self.target_spec, **dict(self.spec.changes))
 
 
 def load_attacked(path: Path, models_dir: str | Path) -> Attacked:
@@ -81,10 +81,13 @@ def load_attacked(path: Path, models_dir: str | Path) -> Attacked:
         raise UsageError(
             f"{path.name} attacked another model called {model}; move the attacker away and train it again"
         )
-    recut(target, target_spec, str(arguments.get("cut") or ""))
-    noise = arguments.get("model_noise")
-    if noise is not None:
-        set_noise(target, noise)
+    recut(target, str(arguments.get("cut") or ""))
+    changes = {
+        made.name: value
+        for name, made in afterwards().items()
+        if (value := arguments.get(name)) is not None
+    }
+    set_afterwards(target, **changes)
     attack, spec, stored = load_attacker(path, target)
     target.to(device(), memory_format=torch.channels_last)
     attack.to(device())
@@ -357,7 +360,7 @@ def attacker_row(
         _KNOWN_ACTIVATIONS[client] = encode(attacked.target, images)
     guesses, classes = overheard(attacked, _KNOWN_ACTIVATIONS[client])
     epsilon, delta = transmission_guarantee(
-        attacked.noise_scale,
+        attacked.spec_now.noise_scale,
         target_spec.gaussian_std,
         network.cut_shape.numel(),
         network.bound,
@@ -381,16 +384,10 @@ def attacker_row(
         "SurrogateImages": attacked.stored.record["surrogate_images"],
         "DataPct": spec.data_pct,
         "Queries": spec.queries,
-        "NoiseScale": attacked.noise_scale,
-        "TrainNoiseScale": target_spec.noise_scale,
-        "GaussianStd": target_spec.gaussian_std,
-        "NopeekWeight": target_spec.nopeek_weight,
-        "SuppressSparsity": target_spec.suppress_sparsity or None,
+        **trained_columns(target_spec),
+        **defence_columns(attacked.spec_now, attacked.target_stored.record),
         "Epsilon": epsilon,
         "EpsilonDelta": delta,
-        "DPEpsilon": attacked.target_stored.record.get("dp_epsilon"),
-        "DPRepeatable": target_spec.repeatable_noise or None,
-        "DPNoiseMultiplier": target_spec.dp_noise_multiplier or None,
         "Dataset": dataset,
         "Network": target_spec.network,
         "Seed": spec.seed,

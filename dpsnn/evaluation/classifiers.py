@@ -10,6 +10,7 @@ from dpsnn.checkpoints import load_classifier
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError
+from dpsnn.evaluation.columns import defence_columns
 from dpsnn.evaluation.measure import (
     block_size,
     dcorr_blocks,
@@ -102,19 +103,9 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
         "TrainDCorrFloor": mean(train_floor),
         "ValDCorrFloor": mean(val_floor),
         "DCorrN": block_size(len(labels)) if len(val_dcorr) else None,
-        "NoiseScale": spec.noise_scale,
-        "GaussianStd": spec.gaussian_std,
-        "NopeekWeight": spec.nopeek_weight,
-        "NopeekExponent": spec.nopeek_exponent if spec.nopeek_weight else None,
-        "NopeekClean": spec.nopeek_clean or None,
+        **defence_columns(spec, stored.record),
         "Epsilon": epsilon,
         "EpsilonDelta": delta,
-        "DPEpsilon": stored.record.get("dp_epsilon"),
-        "DPRepeatable": spec.repeatable_noise or None,
-        "DPDelta": spec.dp_delta if spec.private else None,
-        "DPNoiseMultiplier": stored.record.get("dp_noise_multiplier"),
-        "DPMaxGradNorm": spec.dp_max_grad_norm if spec.private else None,
-        "SuppressSparsity": spec.suppress_sparsity or None,
         "Sparsity": _silent_share(classifier.network),
         "Dataset": spec.dataset,
         "DataSource": data.source,

@@ -74,7 +74,8 @@ class TrainingClient(NumPyClient):
 
     def _private(self) -> DPSGD | None:
         """DP-SGD with what earlier rounds have spent, if the client trains privately."""
-        private = checkpoints.private_training(self.settings.classifier)
+        changing = checkpoints.callbacks_of(self.settings.classifier)
+        private = next((callback for part, callback in changing if part.private), None)
         records = self.context.state.config_records
         if private and STATE in records:
             private.load_state_dict(json.loads(str(records[STATE]["state"])))

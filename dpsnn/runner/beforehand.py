@@ -70,7 +70,7 @@ def _build(classifiers: Sequence[ClassifierSpec], attackers: Sequence[AttackerSp
         own = target.network
         for attack, decoder, cut in dict.fromkeys((a.attack, a.decoder, a.cut) for a in attackers):
             target.network = own
-            checkpoints.recut(target, spec, cut)
+            checkpoints.recut(target, cut)
             if attack == "decoder":
                 checkpoints.build_attack(AttackerSpec(decoder=decoder), target)
 

@@ -4,7 +4,6 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from dpsnn.folders import Folders
 from dpsnn.runner.beforehand import check_surrogate
 from dpsnn.runner.progress import note
 from dpsnn.runner.tracking import finish, make_loggers
-from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace
 from dpsnn.tensors import Activation, Images
 from dpsnn.training import Fitted, fit, seeded
 
@@ -92,19 +91,16 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
         if done := finished(folders.classifiers, name, CLASSIFIER, plain(spec)):
             return done
         classifier = checkpoints.build_classifier(spec)
-        private = checkpoints.private_training(spec, resumable=True)
-        if private:
-            data.lot_seed = private.lot_seed
-        data.poisson, data.fixed_order = private is not None, spec.fixed_order
-        silencer = checkpoints.suppression(spec)
-        callbacks = [callback for callback in (private, silencer) if callback]
-        defences = [type(d).__name__ for d in (*classifier.defences, *callbacks)]
+        data.fixed_order = spec.fixed_order
+        changing = checkpoints.callbacks_of(spec, resumable=True)
+        for part, callback in changing:
+            part.prepare(callback, data)
         loggers = make_loggers(
             Path(folders.results_dir),
             name,
             wandb=folders.wandb,
             group=group,
-            tags=["classifier", spec.dataset, *defences],
+            tags=["classifier", spec.dataset, *(part.key for part in spec.active)],
             config=plain(spec),
         )
         fitted = fit(
@@ -114,17 +110,17 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
             mode="max" if data.chooses_epoch else "last",
             max_epochs=spec.max_epochs,
             seed=spec.seed,
-            precision="32" if private else spec.precision,
+            precision=next(filter(None, (p.precision for p in spec.active)), spec.precision),
             progress_file=progress,
             loggers=loggers,
-            callbacks=callbacks,
-            first_epoch=spec.suppressed_from - 1 if silencer else 0,
+            callbacks=[callback for _, callback in changing],
+            first_epoch=max([part.first_epoch(spec) for part in spec.active], default=0),
             title=f"training classifier {name}",
         )
         path = folders.classifiers / f"{name}_epoch={fitted.epoch:02d}.ckpt"
-        record = _record(fitted, data_source=data.source, **(private.spent() if private else {}))
-        if silencer:
-            record["sparsity"] = silencer.achieved()
+        record = _record(fitted, data_source=data.source)
+        for part, callback in changing:
+            record |= part.record(callback)
         with signals.held():
             checkpoints.save(path, CLASSIFIER, plain(spec), record, classifier.state_dict())
             progress.unlink(missing_ok=True)
@@ -165,16 +161,15 @@ def complete(spec: AttackerSpec, folders: Folders) -> AttackerSpec:
     path = checkpoints.find(folders.classifiers, spec.model, CLASSIFIER)
     target = checkpoints.read(path, CLASSIFIER).arguments
     if spec.cut:
-        classifier, target_spec, _ = checkpoints.load_classifier(path)
+        classifier, _, _ = checkpoints.load_classifier(path)
         own = classifier.network.cut
-        checkpoints.recut(classifier, target_spec, spec.cut)
+        checkpoints.recut(classifier, spec.cut)
         spec = replace(spec, cut="" if spec.cut == own else spec.cut)
-    same = spec.model_noise == target.get("noise_scale")
     return replace(
         spec,
         model=path.name.removesuffix(".ckpt"),
         surrogate=spec.surrogate or str(target["dataset"]),
-        model_noise=None if same else spec.model_noise,
+        changes=tuple((name, value) for name, value in spec.changes if target.get(name) != value),
     )
 
 
@@ -216,13 +211,13 @@ def _twin(
     """
     if not spec.naive or spec.attack != "decoder":
         return None
-    unset = replace(spec, model_noise=None, queries=1)
+    unset = replace(spec, changes=(), queries=1)
     twins = [unset]
-    if not target_spec.gaussian_std:
-        if not target_spec.noise_scale:
-            twins.append(replace(unset, naive=False))
-        if spec.model_noise == 0:
-            twins.append(replace(unset, naive=False, model_noise=0.0))
+    if not any(part.noisy for part in target_spec.active):
+        twins.append(replace(unset, naive=False))
+    now = replace(target_spec, **dict(spec.changes))
+    if spec.changes and not any(part.noisy for part in now.active):
+        twins.append(replace(unset, naive=False, changes=spec.changes))
     for twin in twins:
         arguments = checkpoints.attacker_arguments(twin, target)
         name = checkpoints.attacker_name(twin)
@@ -272,9 +267,8 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
         raise UsageError(
             f"{spec.model} is a validator: it judges reconstructions and is not attacked"
         )
-    checkpoints.recut(target, target_spec, spec.cut)
-    if spec.model_noise is not None:
-        checkpoints.set_noise(target, spec.model_noise)
+    checkpoints.recut(target, spec.cut)
+    checkpoints.set_afterwards(target, **dict(spec.changes))
     surrogate, data = _surrogate(spec, target_spec.dataset, folders.data_dir)
     name = checkpoints.attacker_name(spec)
     arguments = checkpoints.attacker_arguments(spec, target_stored)

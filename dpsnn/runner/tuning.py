@@ -43,10 +43,9 @@ def trial(spec: ClassifierSpec, folders: Folders) -> dict[str, object]:
     """
     data = DATASETS[spec.dataset](folders.data_dir, spec.batch_size, spec.seed)
     classifier = checkpoints.build_classifier(spec)
-    private = checkpoints.private_training(spec)
-    if private:
-        data.lot_seed = private.lot_seed
-    data.poisson = private is not None
+    changing = checkpoints.callbacks_of(spec)
+    for part, callback in changing:
+        part.prepare(callback, data)
     accuracy: float | None = None
     loss: float | None = None
     try:
@@ -58,7 +57,7 @@ def trial(spec: ClassifierSpec, folders: Folders) -> dict[str, object]:
             max_epochs=spec.max_epochs,
             seed=spec.seed,
             precision=spec.precision,
-            callbacks=[private] if private else [],
+            callbacks=[callback for _, callback in changing],
         )
         pixels, labels = data.tensors("validation")
         with torch.inference_mode():

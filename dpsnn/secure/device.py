@@ -39,7 +39,7 @@ def export(model: Path, models_dir: str | Path) -> tuple[Path, str]:
         if not name.startswith("network.server.")
     }
     record = {"pairing": pairing, "digest": stored.digest}
-    checkpoints.save(path, DEVICE, stored.arguments, record, client)
+    checkpoints.save(path, DEVICE, stored.arguments, record, client, stored.parts)
     return path, pairing
 
 
