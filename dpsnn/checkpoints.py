@@ -325,8 +325,8 @@ def cut_info(network: SplitNetwork) -> CutInfo:
     )
 
 
-def built(part: Defence, cut: CutInfo) -> DefenceModule | None:
-    """The module of a defence, which remembers its settings."""
+def built(part: Any, cut: CutInfo) -> Any:
+    """The module of a defence, if it has one, which remembers its settings."""
     module = part.build(cut)
     if module is not None:
         module.part = part
@@ -375,9 +375,10 @@ def set_afterwards(classifier: SplitClassifier, **changes: Any) -> None:
         changes: Settings by flat name, for instance `noise_scale`; strength 0 takes a defence away.
     """
     cut = cut_info(classifier.network)
-    there = {module.part.key: module for module in classifier.defences if module.part}
+    modules: list[Any] = list(classifier.defences)
+    there = {module.part.key: module for module in modules if module.part}
     for key, part in parts_with(changes, [module.part for module in there.values()]).items():
-        modules = [each for each in classifier.defences if each is not there.get(key)]
+        modules = [each for each in modules if each is not there.get(key)]
         modules += [built(part, cut)] if part.on else []
         classifier.defences = DefenceList(sorted(modules, key=lambda module: module.place))
 
@@ -393,7 +394,8 @@ def recut(classifier: SplitClassifier, cut: str) -> None:
     if not cut or cut == classifier.network.cut:
         return
     network = classifier.network.at(cut)
-    there = [module.part for module in classifier.defences if module.part]
+    modules: list[Any] = list(classifier.defences)
+    there = [module.part for module in modules if module.part]
     if tied := " and ".join(dict.fromkeys(part.label or part.key for part in there)):
         raise UsageError(
             f"the classifier was trained with {tied} at its own cut, {classifier.network.cut}, and says nothing about"

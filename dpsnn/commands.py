@@ -6,7 +6,6 @@
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from dpsnn.runner.ahead import ahead
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.progress import GroupFailed, note
 from dpsnn.runner.tracking import summarise
-from dpsnn.specs import ACCOUNTANTS, AttackerSpec, ClassifierSpec
+from dpsnn.specs import ACCOUNTANTS, AttackerSpec, ClassifierSpec, replace
 from dpsnn.studies.faces.study import SEEDS, faces, faces_experiments, judges
 from dpsnn.studies.omniglot.study import omniglot, omniglot_experiments
 from dpsnn.studies.secure.study import dry_run as secure_dry_run

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpsnn.specs import option
+from dpsnn.parts import option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,10 @@ def _without_idle_parts(arguments: Mapping[str, Any]) -> dict[str, Any]:
     for each in parts.declared("defence"):
         default = {made.name: made.default for made in each.options}
         own = {made.field: arguments.get(made.name, made.default) for made in each.options}
-        if list(own.values()) != list(default.values()) and not parts.find("defence", each.key)(**own).on:
+        if (
+            list(own.values()) != list(default.values())
+            and not parts.find("defence", each.key)(**own).on
+        ):
             found |= default
     return found
 

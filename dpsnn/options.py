@@ -10,17 +10,16 @@ import platform
 import shutil
 import sys
 import textwrap
-import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, NoReturn, TypeVar
 
-from dpsnn import source
+from dpsnn import parts, source
 from dpsnn.errors import UsageError, meant, one_of
 from dpsnn.federated.spec import FederatedSpec
 from dpsnn.folders import Folders
+from dpsnn.parts import Option
 from dpsnn.specs import (
     ACCOUNTANTS,
     ATTACKS,
@@ -29,11 +28,13 @@ from dpsnn.specs import (
     PRECISIONS,
     AttackerSpec,
     ClassifierSpec,
+    afterwards,
+    settings,
 )
 
 Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec, FederatedSpec, Folders)
 
-CHOICES = {
+CHOICES: dict[str, list[str]] = {
     "dataset": sorted(source.keys("dpsnn.data", "DATASETS")),
     "surrogate": sorted(source.keys("dpsnn.data", "DATASETS")),
     "network": sorted(source.keys("dpsnn.networks", "NETWORKS")),
@@ -53,15 +54,13 @@ SECTIONS = {
         "data_pct",
         "decoder",
         "naive",
-        "model_noise",
         "queries",
         "steps",
         "restarts",
         "iterations",
     ),
     "clients": ("clients", "rounds", "local_epochs", "skew", "drop", "timeout", "secure", "plain"),
-    "noise on the wire": ("noise_scale", "gaussian_std"),
-    "NoPeek": ("nopeek_weight", "nopeek_exponent", "nopeek_clean"),
+    # Here those of the defences, under headings of their own.
     "training": (
         "max_epochs",
         "attacker_epochs",
@@ -75,27 +74,22 @@ SECTIONS = {
         "fixed_order",
         "jobs",
     ),
-    "DP-SGD": (
-        "dp_noise_multiplier",
-        "dp_target_epsilon",
-        "dp_max_grad_norm",
-        "dp_delta",
-        "dp_accountant",
-        "repeatable_noise",
-        "dp_coupled",
-    ),
-    "suppress-privacy": (
-        "suppress_sparsity",
-        "suppress_start_epoch",
-        "suppress_end_epoch",
-        "suppress_mask_times",
-        "suppress_noise",
-    ),
     "folders and logs": ("data_dir", "models_dir", "results_dir", "wandb"),
 }
 """Headings of `--help` and the options below them, most used first; all others stand above."""
 
-ORDER = {name: at for at, name in enumerate(n for names in SECTIONS.values() for n in names)}
+
+def sections() -> dict[str, list[str]]:
+    """All headings with the options below them, those of the defences before the training."""
+    found: dict[str, list[str]] = {}
+    for title, names in SECTIONS.items():
+        if title == "training":
+            for each in parts.declared("defence"):
+                found.setdefault(each.heading, []).extend(made.name for made in each.options)
+        found[title] = list(names)
+        if title == "attack":
+            found[title] += afterwards()
+    return found
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,7 +99,7 @@ class Parser(argparse.ArgumentParser):
         self._sections: dict[str, Any] = {}
         self._names: list[str] = []
         super().__init__(*args, **{"allow_abbrev": False, **more})
-        for title, names in SECTIONS.items():
+        for title, names in sections().items():
             group = self.add_argument_group(title)
             self._sections |= dict.fromkeys(names, group)
 
@@ -188,48 +182,39 @@ class WholeNumbers(argparse.Action):
             raise argparse.ArgumentError(self, wrong) from None
 
 
-def _value_type(field: Field[Any]) -> Any:
-    """int, float or str, also for an optional field."""
-    if isinstance(field.type, types.UnionType):
-        return next(t for t in get_args(field.type) if t is not type(None))
-    return field.type
-
-
-def _reader(field: Field[Any]) -> Callable[[str], Any]:
-    """Makes the value out of what was typed; of some fields it says what is wanted where that does not work."""
-    kind, wanted = _value_type(field), field.metadata["wanted"]
-    if not wanted:
-        return kind
+def _reader(made: Option) -> Callable[[str], Any]:
+    """Makes the value out of what was typed; of some options it says what is wanted where that does not work."""
+    if not made.wanted:
+        return made.kind
 
     def read(text: str) -> Any:
         try:
-            return kind(text)
+            return made.kind(text)
         except ValueError as error:
-            wrong = f"invalid {kind.__name__} value: {text!r}; it must be {wanted}"
+            wrong = f"invalid {made.kind.__name__} value: {text!r}; it must be {made.wanted}"
             raise argparse.ArgumentTypeError(wrong) from error
 
     return read
 
 
 def add_options(parser: argparse.ArgumentParser, spec: type, only: Sequence[str] = ()) -> None:
-    """Make an option of each field of a dataclass: the default, the type and the help stand there."""
-    for field in sorted(fields(spec), key=lambda f: ORDER.get(f.name, -1)):
-        if only and field.name not in only:
+    """Make an option of each setting of a spec: the default, the type and the help stand there."""
+    order = {name: at for at, name in enumerate(n for names in sections().values() for n in names)}
+    for made in sorted(settings(spec), key=lambda made: order.get(made.name, -1)):
+        if only and made.name not in only:
             continue
-        text = field.metadata["help"].replace("%", "%%")
-        for title in SECTIONS:
-            text = text.removeprefix(f"{title}: ")
-        if field.type is bool:
-            parser.add_argument(f"--{field.name}", action="store_true", help=text)
+        text = made.text.replace("%", "%%")
+        if made.kind is bool:
+            parser.add_argument(f"--{made.name}", action="store_true", help=text)
             continue
-        if field.name in CHOICES:
-            text += f": {', '.join(CHOICES[field.name])}"
-        default = "" if field.default in (None, "") else " [%(default)s]"
+        if made.name in CHOICES:
+            text += f": {', '.join(CHOICES[made.name])}"
+        default = "" if made.default in (None, "") else " [%(default)s]"
         parser.add_argument(
-            f"--{field.name}",
-            type=_reader(field),
-            default=field.default,
-            metavar=field.name.split("_")[-1].upper(),
+            f"--{made.name}",
+            type=_reader(made),
+            default=made.default,
+            metavar=made.name.split("_")[-1].upper(),
             help=f"{text}{default}",
         )
 
@@ -254,5 +239,6 @@ def check_data_dir(options: argparse.Namespace) -> None:
 
 def spec_from(spec: type[Spec], options: argparse.Namespace, **override: Any) -> Spec:
     """Build a spec from the options of the same names; its own checks apply."""
-    given = {f.name: getattr(options, f.name) for f in fields(spec) if hasattr(options, f.name)}
+    every = (made.name for made in settings(spec))
+    given = {name: getattr(options, name) for name in every if hasattr(options, name)}
     return spec(**{**given, **override})

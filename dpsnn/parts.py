@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar, get_args
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
 
 from dpsnn.errors import UsageError, choose
 from dpsnn.numbers import Number
@@ -121,7 +121,9 @@ def check_number(value: Number, name: str, check: str = "") -> None:
 def check_count(value: Any, name: str, least: int) -> None:
     """Raise UsageError unless this is a whole number of at least `least` that generators and loops can take."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
-        raise UsageError(f"{name} is {value!r}; it must be a whole number from {least} to {LARGEST}")
+        raise UsageError(
+            f"{name} is {value!r}; it must be a whole number from {least} to {LARGEST}"
+        )
 
 
 def spell(number: Number) -> str:
@@ -209,7 +211,7 @@ class Part:
         """The version whose behaviour this is."""
         return self.was or self.version
 
-    def aged(self, version: int) -> Self:
+    def aged(self, version: int) -> "Part":
         """The same settings as they were in an earlier version.
 
         Raises:
@@ -250,7 +252,7 @@ class Part:
         """What names did not say once, behind what they always said."""
         return ""
 
-    def once(self) -> Self:
+    def once(self) -> "Part":
         """Settings of the same name in the time when names said less."""
         return self
 
@@ -399,7 +401,9 @@ def _declarations(text: str, module: str, kind: str) -> Iterator[Declared]:
             key,
             node.name,
             " ".join(doc.split("\n\n")[0].split()),
-            ", ".join(dict.fromkeys(re.findall(r"arXiv [\w./-]+\d", ast.get_docstring(node) or text))),
+            ", ".join(
+                dict.fromkeys(re.findall(r"arXiv [\w./-]+\d", ast.get_docstring(node) or text))
+            ),
             tuple(each for each in made if each),
             said.get("version", 1),
             said.get("since", 3),
@@ -459,7 +463,9 @@ def _read(path: str) -> tuple[Declared, ...]:
         text = Path(path).read_text(encoding="utf-8")
         found = tuple(_declarations(text, path, ""))
     except OSError as error:
-        raise UsageError(f"cannot read the plug-in {path} ({error.strerror}); name a Python file") from error
+        raise UsageError(
+            f"cannot read the plug-in {path} ({error.strerror}); name a Python file"
+        ) from error
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
         raise UsageError(f"the plug-in {path} is no Python: {error}; mend it") from error
     if not found:
@@ -564,4 +570,15 @@ def marker(kind: str) -> Callable[[Made], Made]:
 
 network, decoder = marker("network"), marker("decoder")
 
-__all__ = ["Declared", "Option", "Part", "Registry", "declared", "decoder", "find", "network", "option", "use"]
+__all__ = [
+    "Declared",
+    "Option",
+    "Part",
+    "Registry",
+    "declared",
+    "decoder",
+    "find",
+    "network",
+    "option",
+    "use",
+]

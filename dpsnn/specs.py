@@ -215,7 +215,13 @@ def _as_option(each: dataclasses.Field[Any]) -> Option:
     first = next(k for k in (bool, str, float, int) if k in kinds)
     about = each.metadata
     return Option(
-        each.name, each.name, first, type(None) in kinds, each.default, about["help"], about["wanted"]
+        each.name,
+        each.name,
+        first,
+        type(None) in kinds,
+        each.default,
+        about["help"],
+        about["wanted"],
     )
 
 
@@ -323,7 +329,9 @@ def afterwards() -> dict[str, Option]:
 
 def plain(spec: ClassifierSpec | AttackerSpec) -> dict[str, Any]:
     """The spec as a dict of plain values, as it stands in a checkpoint: parts of others only where they are used."""
-    values = {each.name: getattr(spec, each.name) for each in fields(spec) if "help" in each.metadata}
+    values = {
+        each.name: getattr(spec, each.name) for each in fields(spec) if "help" in each.metadata
+    }
     if isinstance(spec, ClassifierSpec):
         used = {part.key for part in spec.defences}
         for each in parts.declared("defence"):

@@ -109,9 +109,8 @@ def read_whole(path: Path, kind: str) -> Stored:
             " of dpsnn wrote it; train it again"
         )
     wanted = ("arguments", "record", "state_dict")
-    stored = Stored(
-        path, *(content.get(part) for part in wanted), content.get("parts", {})  # type: ignore[arg-type]
-    )
+    held: list[Any] = [content.get(part) for part in wanted]
+    stored = Stored(path, *held, parts=content.get("parts", {}))
     if (
         content.keys() - {"parts"} != {"dpsnn", "format", *wanted}
         or is_sealed != (version > 1)
@@ -176,7 +175,9 @@ def _check_arguments(stored: Stored, kind: str, version: int) -> None:
     known = {each.key: each for each in parts.declared("defence")}
     for key, said in stored.parts.items():
         if key not in known:
-            brought = f" of the plug-in {said['plugin']}; name it with --plugin" if said["plugin"] else ""
+            brought = (
+                f" of the plug-in {said['plugin']}; name it with --plugin" if said["plugin"] else ""
+            )
             raise UsageError(
                 f"{stored.path} needs the defence {key[:40]!r}{brought or ', which is not there; install what brings it'}"
             )

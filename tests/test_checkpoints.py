@@ -16,7 +16,7 @@ from dpsnn import checkpoints, sealed
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
 from dpsnn.errors import UsageError
 from dpsnn.names import names_of, settled
-from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, settings
 
 WEIGHTS = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3)}
 RECORD: dict[str, Any] = {"epoch": 0, "precision": "32-true"}
@@ -239,10 +239,10 @@ COMPANY: dict[str, dict[str, Any]] = {
 """Beside which a field says something."""
 
 FIELDS = [
-    (kind, field.name)
+    (kind, made.name)
     for kind in (ClassifierSpec, AttackerSpec)
-    for field in dataclasses.fields(kind)
-    if field.name != "precision"
+    for made in settings(kind)
+    if made.name != "precision"
 ]
 
 
@@ -558,14 +558,14 @@ def headless(path: Path) -> None:
         (lambda path: torch.save({"state_dict": WEIGHTS}, path), "not a dpsnn classifier"),
         (lambda path: torch.save(torch.zeros(3), path), "not a dpsnn classifier"),
         (lambda path: write(path, dpsnn=ATTACKER), "not a dpsnn classifier"),
-        (lambda path: write(path, format=3), "format 3, not 1 to 2"),
-        (lambda path: write(path, format=0), "format 0, not 1 to 2"),
-        (lambda path: write(path, format=None), "format None, not 1 to 2"),
-        (lambda path: write(path, format=True), "format bool, not 1 to 2"),
-        (lambda path: write(path, format=2.0), "format float, not 1 to 2"),
-        (lambda path: write(path, format=10**100), "format int, not 1 to 2"),
+        (lambda path: write(path, format=4), "format 4, not 1 to 3"),
+        (lambda path: write(path, format=0), "format 0, not 1 to 3"),
+        (lambda path: write(path, format=None), "format None, not 1 to 3"),
+        (lambda path: write(path, format=True), "format bool, not 1 to 3"),
+        (lambda path: write(path, format=2.0), "format float, not 1 to 3"),
+        (lambda path: write(path, format=10**100), "format int, not 1 to 3"),
         (lambda path: write(path, format=10**400), "a number is too large"),
-        (lambda path: write(path, format=torch.tensor([1, 2])), "format Tensor, not 1 to 2"),
+        (lambda path: write(path, format=torch.tensor([1, 2])), "format Tensor, not 1 to 3"),
         (lambda path: write(path, arguments=None), "parts are missing"),
         (lambda path: write(path, arguments={"noise_scale": 0.5}), "parts are missing"),
         (lambda path: write(path, arguments={"dataset": torch.zeros(2)}), "of the wrong type"),

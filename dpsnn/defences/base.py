@@ -45,7 +45,7 @@ class Defence(Part):
     precision: ClassVar[str] = ""
 
     @property
-    def place(self) -> float:
+    def place(self) -> int:
         """Where on the wire it stands: by default its `order`."""
         return self.order
 
@@ -92,7 +92,7 @@ class DefenceModule(nn.Module):
     """The settings that it was built from."""
 
     @property
-    def place(self) -> float:
+    def place(self) -> int:
         """Where on the wire it stands."""
         return self.part.place if self.part else Defence.order
 

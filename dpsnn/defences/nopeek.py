@@ -30,21 +30,25 @@ class NoPeekLoss(Defence):
         0.0, "weight of the NoPeek loss: distance correlation of images and smashed tensor"
     )
     exponent: Number = option(
-        1.0, "power of the distances in NoPeek, in (0, 2]; 2 is the published statistic", check="free"
+        1.0,
+        "power of the distances in NoPeek, in (0, 2]; 2 is the published statistic",
+        check="free",
     )
     clean: bool = option(
         False, "let NoPeek look at the activation before the noise, not at what crosses the wire"
     )
 
     @property
-    def place(self) -> float:
+    def place(self) -> int:
         return 0 if self.clean else 90
 
     def check(self, spec: Any) -> None:
         if not 0 < self.exponent <= 2:
             raise UsageError(f"nopeek_exponent is {self.exponent}; it must be in (0, 2]")
         if self.on and spec.batch_size < 2:
-            raise UsageError("batch_size is 1; NoPeek compares images of a batch and needs 2 or more")
+            raise UsageError(
+                "batch_size is 1; NoPeek compares images of a batch and needs 2 or more"
+            )
 
     def build(self, cut: CutInfo) -> DefenceModule:
         return NoPeek(self.weight, self.exponent)

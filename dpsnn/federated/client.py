@@ -75,7 +75,7 @@ class TrainingClient(NumPyClient):
     def _private(self) -> DPSGD | None:
         """DP-SGD with what earlier rounds have spent, if the client trains privately."""
         changing = checkpoints.callbacks_of(self.settings.classifier)
-        private = next((callback for part, callback in changing if part.private), None)
+        private = next((c for part, c in changing if part.private and isinstance(c, DPSGD)), None)
         records = self.context.state.config_records
         if private and STATE in records:
             private.load_state_dict(json.loads(str(records[STATE]["state"])))

@@ -5,7 +5,6 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from dpsnn.metrics import correct
 from dpsnn.runner.beforehand import check_places
 from dpsnn.runner.progress import note
 from dpsnn.runner.train import Folders
-from dpsnn.specs import ClassifierSpec
+from dpsnn.specs import ClassifierSpec, replace
 
 KEY = ("Model", "Round")
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from dpsnn.errors import UsageError, one_of
 from dpsnn.numbers import Number
-from dpsnn.specs import ClassifierSpec, option, plain
+from dpsnn.parts import option
+from dpsnn.specs import ClassifierSpec, plain
 
 MODES = ("secure", "plain")
 """How updates are averaged: by SecAgg+, or in the open."""
@@ -97,7 +98,12 @@ class Settings:
     def write(self) -> Path:
         """Write `settings.json` into the folder."""
         path = Path(self.folder) / "settings.json"
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
+        nested = {
+            "classifier": plain(self.classifier),
+            "federated": dataclasses.asdict(self.federated),
+        }
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        path.write_text(json.dumps({**values, **nested}, indent=1), encoding="utf-8")
         return path
 
     @staticmethod

@@ -10,7 +10,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.progress import note
 from dpsnn.runner.run import finished_classifier, is_finished, merge, run
 from dpsnn.runner.train import Folders, train_classifier
-from dpsnn.specs import ClassifierSpec
+from dpsnn.specs import ClassifierSpec, replace
 
 
 def threads_of(jobs: int) -> int:

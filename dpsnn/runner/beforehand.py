@@ -3,7 +3,6 @@
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from dpsnn import checkpoints
@@ -12,7 +11,7 @@ from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation import tables
 from dpsnn.folders import Folders
 from dpsnn.runner.experiment import Experiment
-from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
 
 Table = tuple[Path, Sequence[str]]
 """A table and the columns that make its key."""

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 from dpsnn import checkpoints
@@ -18,7 +18,7 @@ from dpsnn.runner import beforehand
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.progress import GroupFailed, Progress, note
 from dpsnn.runner.train import complete, finished, train_attacker, train_classifier
-from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace, settings
 
 # ---------------------------------------------------------------- evaluation
 
@@ -178,11 +178,10 @@ def command(script: str, spec: ClassifierSpec | AttackerSpec, folders: Folders) 
     """The command line that does what the call with these arguments does."""
     words = ["python", f"scripts/{script}.py"]
     for part in (spec, folders):
-        for field in fields(part):
-            value = getattr(part, field.name)
-            default = None if field.default is MISSING else field.default
-            if value != default or field.name == "dataset":
-                words += [f"--{field.name}"] + ([] if value is True else [str(value)])
+        for made in settings(type(part)):
+            value = getattr(part, made.name)
+            if value != made.default or made.name == "dataset":
+                words += [f"--{made.name}"] + ([] if value is True else [str(value)])
     return shlex.join(words)
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from dpsnn.evaluation import tables
 from dpsnn.metrics import correct
 from dpsnn.runner.progress import note
 from dpsnn.runner.train import Folders
-from dpsnn.specs import ClassifierSpec
+from dpsnn.specs import ClassifierSpec, replace
 from dpsnn.tensors import Number
 from dpsnn.training import fit
 

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +27,7 @@ from dpsnn.data.pictures import read_picture
 from dpsnn.errors import UsageError
 from dpsnn.secure import config, require
 from dpsnn.secure.messages import ClusterFailed
+from dpsnn.specs import replace
 from dpsnn.tensors import Images
 
 

@@ -5,7 +5,6 @@ without, and one person's face is shown. Fairly, step sizes are tuned alike for 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.progress import GroupFailed, note
 from dpsnn.runner.train import Folders, train_classifier
 from dpsnn.runner.tuning import tuned
-from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace
 from dpsnn.studies.faces.measures import (
     Judged,
     Target,

@@ -6,7 +6,6 @@ privacy differ in dropout, epochs and step size; and the attacker owns two of th
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from dpsnn.runner.beforehand import check_places
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.progress import note
 from dpsnn.runner.train import Folders
-from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
 from dpsnn.studies.titcombe.figures import draw
 from dpsnn.tensors import Number
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,7 +34,7 @@ from dpsnn.runner.train import Folders, train_classifier
 from dpsnn.secure import require
 from dpsnn.secure.config import PORT, local_cluster
 from dpsnn.secure.messages import ClusterFailed
-from dpsnn.specs import ClassifierSpec
+from dpsnn.specs import ClassifierSpec, replace
 from dpsnn.tensors import Images
 
 IMAGES = 200

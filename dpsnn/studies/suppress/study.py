@@ -5,7 +5,6 @@ sign descent, 30 training images. Here: every cut, that attack and two strong on
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +29,7 @@ from dpsnn.runner.beforehand import check_places
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.progress import note
 from dpsnn.runner.train import Folders, train_classifier
-from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
 from dpsnn.tensors import Number
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)

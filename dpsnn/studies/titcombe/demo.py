@@ -1,6 +1,5 @@
 """The front page of the project: four defences, one honest attacker each, a table and a picture."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from dpsnn.runner.beforehand import check_file, check_places
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.run import run
 from dpsnn.runner.train import Folders
-from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
 
 DEFENCES: dict[str, dict[str, Any]] = {
     "none (plain)": {},

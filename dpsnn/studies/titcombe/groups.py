@@ -1,11 +1,10 @@
 """The published groups of experiments, as lists of plain values."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from dpsnn.runner.experiment import Experiment
-from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
 
 NOISES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 WEIGHTS = (0.05, 0.1, 0.25, 0.5, 1.0)

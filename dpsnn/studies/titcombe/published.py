@@ -6,7 +6,6 @@ bfloat16, and the judge of reconstructions never saw an image of the target's te
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from dpsnn.runner.beforehand import check_places
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.progress import note
 from dpsnn.runner.train import Folders, complete
-from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace
 from dpsnn.studies.titcombe.measures import BATCH, published_row
 from dpsnn.tensors import Number
 
