@@ -346,9 +346,9 @@ def as_written(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a classifier's file, with what an older one lacks as it was then, whatever the defaults are now."""
     then: dict[str, Any] = {}
     for each in parts.declared("defence"):
-        lacking = {made.name for made in each.options} - arguments.keys()
-        used = any(arguments.get(made.name, made.default) != made.default for made in each.options)
-        if lacking and used:
-            written = parts.find("defence", each.key).as_then(arguments)
-            then |= {name: value for name, value in written.items() if name in lacking}
+        lacking = [made for made in each.options if made.name not in arguments]
+        then |= {made.name: made.default for made in lacking}
+        if lacking and any(arguments.get(made.name) for made in each.options):
+            said = parts.find("defence", each.key).as_then(arguments)
+            then |= {made.name: said[made.name] for made in lacking if made.name in said}
     return {**then, **arguments}

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from dpsnn import checkpoints
-from dpsnn.checkpoints import CLASSIFIER, build_classifier, load_classifier, set_noise
+from dpsnn.checkpoints import CLASSIFIER, build_classifier, load_classifier, set_afterwards
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import Digits
 from dpsnn.defences import LaplaceNoise, NoPeek
@@ -68,14 +68,14 @@ def test_noise_can_be_set_after_training_zero_included(
     batch: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     classifier = make(noise_scale=0.5, nopeek_weight=0.1)
-    set_noise(classifier, 0.0)
+    set_afterwards(classifier, noise_scale=0.0)
     assert torch.equal(classifier.transmit(batch[0]), classifier.encode(batch[0]))
-    set_noise(classifier, 3.0)
+    set_afterwards(classifier, noise_scale=3.0)
     noise = classifier.transmit(batch[0]) - classifier.encode(batch[0])
     assert noise.abs().mean().item() == pytest.approx(3.0, rel=0.02)
     assert sum(isinstance(d, LaplaceNoise) for d in classifier.defences) == 1
     bare = SplitClassifier(titcombe((1, 28, 28), 10), [NoPeek(0.1)])
-    set_noise(bare, 1.0)
+    set_afterwards(bare, noise_scale=1.0)
     assert not torch.equal(bare.transmit(batch[0]), bare.encode(batch[0]))
 
 

@@ -388,7 +388,7 @@ def test_a_white_box_knows_the_noise_that_is_on_the_wire_now() -> None:
     target = target_of(noise_scale=0.5)
     assert isinstance(target.defences, DefenceList)
     target.defences.extend([GaussianNoise(0.3), GaussianNoise(0.4), NoPeek(0.1)])
-    checkpoints.set_noise(target, 2.0)
+    checkpoints.set_afterwards(target, noise_scale=2.0)
     known = checkpoints.white_box(target, torch.zeros(0, 1, 28, 28, dtype=torch.uint8))
     assert (known.laplace, known.gaussian) == (2.0, pytest.approx(0.5))
 

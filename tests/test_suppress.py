@@ -39,7 +39,9 @@ def test_every_network_is_attacked_at_every_cut_in_three_ways() -> None:
         (0.1, True)
     }
     assert not any(e.classifier.constant_rate for e in [*lenet, *titcombe])
-    assert [e.classifier.suppressed_from for e in (lenet[-1], control[-1])] == [7, 10]
+    assert [
+        e.classifier.part("suppress").reached(e.classifier) for e in (lenet[-1], control[-1])
+    ] == [7, 10]
     assert {e.classifier.network for e in titcombe} == {"titcombe"}
     assert judge.classifier == replace(control[0].classifier, seed=1000) and not judge.attackers
     assert len({classifier_name(e.classifier) for e in experiments}) == 10, "names differ"

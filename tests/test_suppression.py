@@ -360,7 +360,7 @@ def test_bad_options_are_refused(
 
 def test_defaults_name_nothing() -> None:
     assert "suppress" not in checkpoints.classifier_name(ClassifierSpec())
-    assert checkpoints.suppression(ClassifierSpec()) is None
+    assert checkpoints.callbacks_of(ClassifierSpec()) == []
 
 
 @pytest.mark.parametrize(
@@ -376,5 +376,7 @@ def test_mask_rounds_end_early_where_the_step_size_decays(
     options: dict[str, Any], last: int
 ) -> None:
     """The rest of the training makes up for the last rounds, with a step size that is not yet near 0."""
-    made = checkpoints.suppression(ClassifierSpec(suppress_sparsity=0.9, max_epochs=10, **options))
-    assert made is not None and made.end_epoch == last
+    spec = ClassifierSpec(suppress_sparsity=0.9, max_epochs=10, **options)
+    ((part, made),) = checkpoints.callbacks_of(spec)
+    assert isinstance(made, Suppression) and made.end_epoch == last
+    assert part.first_epoch(spec) == last - 1
