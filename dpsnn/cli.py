@@ -7,156 +7,47 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
-import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from functools import partial
+from typing import NoReturn
 
-from dpsnn import source
 from dpsnn.errors import UsageError, WorkFailed, one_line
-from dpsnn.federated.spec import FederatedSpec
 from dpsnn.folders import Folders
 from dpsnn.memory import keep_memory
-from dpsnn.options import (
-    Parser,
-    Version,
-    WholeNumbers,
-    add_options,
-    check_choices,
-    check_data_dir,
-    listed,
-)
-from dpsnn.secure.options import add_commands
+from dpsnn.options import Parser, Version, add_options, check_choices, check_data_dir, listed
+from dpsnn.runner.study import GOES_ON, Command, named, studies
 from dpsnn.specs import AttackerSpec, ClassifierSpec
-from dpsnn.studies.titcombe.groups import GROUPS
 from dpsnn.tidy import tidy
-
-GROUP_OPTIONS = (
-    "dataset",
-    "network",
-    "nopeek_exponent",
-    "seed",
-    "batch_size",
-    "learning_rate",
-    "precision",
-)
-
-FEDERATED_OPTIONS = (
-    "dataset",
-    "network",
-    "cut",
-    "norm",
-    "dropout",
-    "noise_scale",
-    "gaussian_std",
-    "nopeek_weight",
-    "nopeek_exponent",
-    "dp_noise_multiplier",
-    "dp_max_grad_norm",
-    "dp_delta",
-    "dp_accountant",
-    "repeatable_noise",
-    "seed",
-    "batch_size",
-    "learning_rate",
-    "sgd_momentum",
-)
-"""What a client may choose for its own training; a budget or a schedule would need the whole training in one place."""
-
-COMMANDS = {
-    "train and evaluate": (
-        "train_model",
-        "train_attacker",
-        "evaluate_models",
-        "evaluate_attackers",
-        "plot_attack",
-    ),
-    "groups of experiments": ("demo", *GROUPS),
-    "studies": ("published", "omniglot", "suppress", "faces"),
-    "many parties": ("secure", "federated"),
-    "tables, figures and accounts": ("performance", "figures", "ledger", "epsilon"),
-}
-"""Headings of `dpsnn --help` and the commands below them."""
 
 FOLDERS = ("models_dir", "results_dir", "data_dir")
 """In which commands write."""
 
-GOES_ON = "; call again to go on from the last finished epoch"
-"""What an interrupted training says of itself."""
-
 UNHEARD = 141
 """Exit code where standard output or error is a pipe that nobody reads any more: 128 + SIGPIPE."""
-
-PROTOCOL_OPTIONS = ("dataset", "seed", "precision")
-"""What the published protocol leaves open."""
 
 
 # ---------------------------------------------------------------- command line
 
 
-class _Given(argparse.Action):
-    """Store a value and remember that it was given."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        setattr(namespace, self.dest, values)
-        setattr(namespace, f"{self.dest}_given", True)
+# What adds its options to a parser, for each of our own commands; those of studies come with them.
 
 
-def _group_parser(
-    parser: argparse.ArgumentParser, results: str, models: str, protocol: bool = False
-) -> None:
-    """The options of a group; where a protocol fixes the training, only those that it leaves open."""
-    add_options(parser, ClassifierSpec, PROTOCOL_OPTIONS if protocol else GROUP_OPTIONS)
-    parser.add_argument(
-        "--max_epochs",
-        type=int,
-        default=ClassifierSpec.max_epochs,
-        action=_Given,
-        metavar="EPOCHS",
-        help="passes over the training images; where given, it limits the attackers too"
-        f" [{ClassifierSpec.max_epochs}, attackers {AttackerSpec.max_epochs}]",
-    )
-    parser.add_argument(
-        "--attacker_epochs", type=int, metavar="EPOCHS", help="passes over the attackers' images"
-    )
-    if protocol:
-        parser.set_defaults(surrogate="")
-    else:
-        add_options(parser, AttackerSpec, ["surrogate"])
+def _train_model(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, ClassifierSpec)
     add_options(parser, Folders)
+
+
+def _train_attacker(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, AttackerSpec)
     parser.add_argument(
-        "--dry_run", action="store_true", help="print the commands, one a line, and do nothing"
+        "--dataset", default="", metavar="DATASET", help="check that the model was trained on it"
     )
-    parser.set_defaults(max_epochs_given=False, results_dir=results, models_dir=models, jobs=1)
-    parser.set_defaults(resume=GOES_ON)
+    add_options(parser, Folders)
 
 
-def _folder_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    add_options(parser, Folders, names)
-
-
-def _seeds_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--seeds",
-        action=WholeNumbers,
-        nargs="+",
-        metavar="SEED",
-        help="repeat the group with each seed; the tables by seed then carry mean and 95 %% interval",
-    )
-
-
-def _jobs_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        metavar="N",
-        help="members made at a time, each in a process of its own with its share of the cores [%(default)s]",
-    )
-
-
-def _evaluation_parser(parser: argparse.ArgumentParser, what: str) -> None:
+def _evaluate_models(parser: argparse.ArgumentParser, what: str = "classifiers") -> None:
     parser.add_argument("--model", nargs="+", metavar="NAME", help=f"{what} to evaluate, by name")
     parser.add_argument(
         "--all", action="store_true", help="evaluate again what has an up-to-date row already"
@@ -167,11 +58,117 @@ def _evaluation_parser(parser: argparse.ArgumentParser, what: str) -> None:
     add_options(parser, Folders)
 
 
-def _said(text: str) -> str:
-    """What a group is, as its function says in a docstring, to stand after its name."""
-    text = " ".join(text.split("\n\n")[0].split()).rstrip(".")
-    # Not where a name begins it, such as LeNet-5.
-    return f"{text[0].lower()}{text[1:]}" if text.split()[0][1:].islower() else text
+def _evaluate_attackers(parser: argparse.ArgumentParser) -> None:
+    _evaluate_models(parser, "attackers")
+    parser.add_argument(
+        "--validation_model",
+        default="",
+        metavar="NAME",
+        help="the judge [the data set's validator]",
+    )
+
+
+def _plot_attack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="NAME", help="the classifier")
+    parser.add_argument("--attacker", nargs="+", metavar="NAME", help="its attackers, one row each")
+    parser.add_argument("--savepath", metavar="FILE", help="where to write (.png, .pdf or .svg)")
+    add_options(parser, Folders)
+
+
+def _performance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", default="", metavar="DATASET", help="only models of this set")
+    add_options(parser, Folders)
+    parser.add_argument("--dry_run", action="store_true", help="print the commands and do nothing")
+
+
+def _figures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset",
+        default=ClassifierSpec.dataset,
+        metavar="DATASET",
+        help="data set of the classifiers [%(default)s]",
+    )
+    parser.add_argument("--dry_run", action="store_true", help="print the files and draw nothing")
+    add_options(parser, Folders)
+
+
+def _ledger(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset", default="mnist", metavar="DATASET", help="data set of ours [%(default)s]"
+    )
+    add_options(parser, Folders, ["results_dir"])
+    for study in studies():
+        study.ledger_options(parser)
+    parser.add_argument(
+        "--output",
+        default="docs/reproduction.md",
+        metavar="FILE",
+        help="file to write [%(default)s]",
+    )
+
+
+def _epsilon(parser: argparse.ArgumentParser) -> None:
+    for name, kind, default, text in (
+        ("examples", int, 40_000, "training examples"),
+        ("batch_size", int, 128, "examples of a step on average"),
+        ("epochs", float, 10.0, "passes over the training examples"),
+        ("delta", float, 1e-5, "delta of the guarantee"),
+        ("noise_multiplier", float, None, "standard deviation of the noise over the clip norm"),
+        ("target_epsilon", float, None, "epsilon that the training may have"),
+    ):
+        shown = "" if default is None else " [%(default)s]"
+        parser.add_argument(
+            f"--{name}", type=kind, default=default, metavar=name.upper(), help=f"{text}{shown}"
+        )
+    parser.add_argument("--classic", action="store_true", help="add the classic conversion")
+
+
+def _own(
+    heading: str,
+    name: str,
+    options: Callable[[argparse.ArgumentParser], None],
+    said: str,
+    **more: str,
+) -> Command:
+    action = f"dpsnn.commands:{name}"
+    return Command(name=name, action=action, heading=heading, said=said, options=options, **more)
+
+
+_first = partial(_own, "train and evaluate")
+_last = partial(_own, "tables, figures and accounts")
+
+FIRST = (
+    _first(
+        "train_model",
+        _train_model,
+        "train one split classifier with its defences",
+        resume=GOES_ON,
+    ),
+    _first("train_attacker", _train_attacker, "train one attacker of a classifier", resume=GOES_ON),
+    _first(
+        "evaluate_models",
+        _evaluate_models,
+        "write accuracy and leakage of classifiers to a table",
+    ),
+    _first(
+        "evaluate_attackers", _evaluate_attackers, "write the reconstructions' scores to a table"
+    ),
+    _first("plot_attack", _plot_attack, "draw originals above an attacker's reconstructions"),
+)
+LAST = (
+    _last("performance", _performance, "evaluate every model and attacker without a row"),
+    _last("figures", _figures, "draw every figure from the tables and checkpoints"),
+    _last("ledger", _ledger, "set the published figures beside ours, and say why they differ"),
+    _last(
+        "epsilon",
+        _epsilon,
+        "what a training with DP-SGD costs, or the noise it needs",
+        about="Say what epsilon a training with DP-SGD has, or how much noise it needs for one. It protects the"
+        " examples of the training set, not inputs sent to the finished model. rdp and prv are upper bounds, prv the"
+        " tighter; gdp is approximate and can be too low; classic is how many older publications counted.",
+    ),
+)
+"""Our own commands: in `dpsnn --help` those of the studies stand between them."""
 
 
 def make_parser() -> Parser:
@@ -187,171 +184,20 @@ def make_parser() -> Parser:
         prog="dpsnn", dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS
     )
     said: dict[str, str] = {}
-
-    def command(name: str, action: str, text: str) -> Parser:
-        said[name] = text
-        text = text.replace("%", "%%")  # argparse formats it
-        made = commands.add_parser(name, description=f"{text[0].upper()}{text[1:]}.")
-        made.set_defaults(action=f"dpsnn.commands:{action}", resume="")
-        return made
-
-    made = command("train_model", "train_model", "train one split classifier with its defences")
-    add_options(made, ClassifierSpec)
-    add_options(made, Folders)
-    made.set_defaults(resume=GOES_ON)
-    made = command("train_attacker", "train_attacker", "train one attacker of a classifier")
-    add_options(made, AttackerSpec)
-    made.set_defaults(resume=GOES_ON)
-    made.add_argument(
-        "--dataset", default="", metavar="DATASET", help="check that the model was trained on it"
-    )
-    add_options(made, Folders)
-    made = command(
-        "evaluate_models", "evaluate_models", "write accuracy and leakage of classifiers to a table"
-    )
-    _evaluation_parser(made, "classifiers")
-    made = command(
-        "evaluate_attackers", "evaluate_attackers", "write the reconstructions' scores to a table"
-    )
-    _evaluation_parser(made, "attackers")
-    made.add_argument(
-        "--validation_model",
-        default="",
-        metavar="NAME",
-        help="the judge [the data set's validator]",
-    )
-    made = command(
-        "plot_attack", "plot_attack", "draw originals above an attacker's reconstructions"
-    )
-    made.add_argument("--model", metavar="NAME", help="the classifier")
-    made.add_argument("--attacker", nargs="+", metavar="NAME", help="its attackers, one row each")
-    made.add_argument("--savepath", metavar="FILE", help="where to write (.png, .pdf or .svg)")
-    add_options(made, Folders)
-
-    made = command("demo", "run_demo", "four defences on small digits, offline, with a picture")
-    _group_parser(made, "results/demo", "models/demo")
-    for name, experiments in GROUPS.items():
-        made = command(name, "run_group", _said(experiments.__doc__ or name))
-        _group_parser(made, "results", "models")
-        _seeds_option(made)
-        _jobs_option(made)
-    made = command(
-        "published",
-        "run_published",
-        _said(source.summary("dpsnn.studies.titcombe.published", "published_experiments")),
-    )
-    _group_parser(made, "results/published", "models/published", protocol=True)
-    _seeds_option(made)
-    _jobs_option(made)
-    made = command(
-        "omniglot",
-        "run_omniglot",
-        _said(source.summary("dpsnn.studies.omniglot.study", "omniglot_experiments")),
-    )
-    _group_parser(made, "results", "models", protocol=True)
-    made.set_defaults(dataset="omniglot")
-    _seeds_option(made)
-    _jobs_option(made)
-    made = command(
-        "suppress",
-        "run_suppress",
-        _said(source.summary("dpsnn.studies.suppress.study", "suppress_experiments")),
-    )
-    _group_parser(made, "results", "models", protocol=True)
-    made.set_defaults(dataset="mnist")
-    add_options(made, AttackerSpec, ["steps", "restarts"])
-    _seeds_option(made)
-    # Batches of 32 for so small a network keep no second core busy.
-    made.set_defaults(jobs=2)
-    _jobs_option(made)
-    made = command(
-        "faces",
-        "run_faces",
-        _said(source.summary("dpsnn.studies.faces.study", "faces_experiments")),
-    )
-    _group_parser(made, "results", "models", protocol=True)
-    made.set_defaults(dataset="faces")
-    _seeds_option(made)
-    made.add_argument(
-        "--iterations", type=int, metavar="STEPS", help="limit of every attack (default: its own)"
-    )
-    made = command(
-        "secure",
-        "run_secure",
-        _said(source.summary("dpsnn.studies.secure.study", "secure_experiments")),
-    )
-    _group_parser(made, "results", "models", protocol=True)
-    _seeds_option(made)
-    add_commands(made, _folder_options)
-    made = command(
-        "ledger", "ledger", "set the published figures beside ours, and say why they differ"
-    )
-    made.add_argument(
-        "--dataset", default="mnist", metavar="DATASET", help="data set of ours [%(default)s]"
-    )
-    add_options(made, Folders, ["results_dir"])
-    made.add_argument(
-        "--published_dir",
-        default="",
-        metavar="DIR",
-        help="results of the group `published` [published, within the results folder]",
-    )
-    made.add_argument(
-        "--output",
-        default="docs/reproduction.md",
-        metavar="FILE",
-        help="file to write [%(default)s]",
-    )
-    made = command("epsilon", "epsilon", "what a training with DP-SGD costs, or the noise it needs")
-    made.description = (
-        "Say what epsilon a training with DP-SGD has, or how much noise it needs for one. It protects the examples of"
-        " the training set, not inputs sent to the finished model. rdp and prv are upper bounds, prv the tighter; gdp"
-        " is approximate and can be too low; classic is how many older publications counted."
-    )
-    for name, kind, default, text in (
-        ("examples", int, 40_000, "training examples"),
-        ("batch_size", int, 128, "examples of a step on average"),
-        ("epochs", float, 10.0, "passes over the training examples"),
-        ("delta", float, 1e-5, "delta of the guarantee"),
-        ("noise_multiplier", float, None, "standard deviation of the noise over the clip norm"),
-        ("target_epsilon", float, None, "epsilon that the training may have"),
-    ):
-        shown = "" if default is None else " [%(default)s]"
-        made.add_argument(
-            f"--{name}", type=kind, default=default, metavar=name.upper(), help=f"{text}{shown}"
-        )
-    made.add_argument("--classic", action="store_true", help="add the classic conversion")
-    made = command(
-        "federated", "run_federated", "clients train together, with and without secure averaging"
-    )
-    made.description = (
-        "Share out the training images among clients, each a process of its own, and train one classifier by federated"
-        " averaging with Flower: by SecAgg+, where the server learns the sum of the updates alone, and in the open."
-        " Options of DP-SGD make every client train privately."
-    )
-    add_options(made, FederatedSpec)
-    made.add_argument("--secure", action="store_true", help="only with secure averaging")
-    made.add_argument("--plain", action="store_true", help="only with averaging in the open")
-    add_options(made, ClassifierSpec, FEDERATED_OPTIONS)
-    add_options(made, Folders, ["data_dir", "models_dir", "results_dir"])
-    made.add_argument(
-        "--dry_run", action="store_true", help="print the commands, one a line, and do nothing"
-    )
-    made = command("figures", "figures", "draw every figure from the tables and checkpoints")
-    made.add_argument(
-        "--dataset",
-        default=ClassifierSpec.dataset,
-        metavar="DATASET",
-        help="data set of the classifiers [%(default)s]",
-    )
-    made.add_argument("--dry_run", action="store_true", help="print the files and draw nothing")
-    add_options(made, Folders)
-    made = command("performance", "performance", "evaluate every model and attacker without a row")
-    made.add_argument("--dataset", default="", metavar="DATASET", help="only models of this set")
-    add_options(made, Folders)
-    made.add_argument("--dry_run", action="store_true", help="print the commands and do nothing")
-    parser.epilog = f"{listed(said, COMMANDS)}\n\nEach says more: dpsnn COMMAND --help"
+    headings: dict[str, list[str]] = {}
+    for command in (*FIRST, *(each for study in studies() for each in study.commands), *LAST):
+        said[command.name] = line = command.line()
+        headings.setdefault(command.heading, []).append(command.name)
+        about = command.about or f"{line[0].upper()}{line[1:]}."
+        # argparse formats it.
+        made = commands.add_parser(command.name, description=about.replace("%", "%%"))
+        made.set_defaults(action=command.action, resume=command.resume)
+        command.options(made)
+    parser.epilog = f"{listed(said, headings)}\n\nEach says more: dpsnn COMMAND --help"
     return parser
+
+
+# ---------------------------------------------------------------- the process
 
 
 def _is_number(word: str) -> bool:
@@ -380,14 +226,6 @@ def normalise(words: Sequence[str]) -> list[str]:
     return result
 
 
-def _action(name: str) -> Callable[[argparse.Namespace], Path | None]:
-    """The function `module:name`; its module, which may bring torch, is imported now and not before."""
-    module, _, function = name.partition(":")
-    action: Callable[[argparse.Namespace], Path | None]
-    action = getattr(importlib.import_module(module), function)
-    return action
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -403,7 +241,7 @@ def main(words: Sequence[str] | None = None) -> int:
         options = make_parser().parse_args(normalise(sys.argv[1:] if words is None else words))
         check_choices(options)
         check_data_dir(options)
-        action = _action(options.action)
+        action = named(options.action)
         keep_memory()
         with signals.interruptible():
             if not getattr(options, "dry_run", False):

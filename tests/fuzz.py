@@ -259,11 +259,11 @@ def _read_tables(folder: Path) -> object:
     from dpsnn.evaluation.results import Results
     from dpsnn.evaluation.summary import write_summaries
     from dpsnn.folders import Folders
-    from dpsnn.studies.titcombe.ledger import write_ledger
+    from dpsnn.runner.ledger import write_ledger
 
     write_summaries(folder)
     Results(Folders(results_dir=str(folder)), "mnist")
-    return write_ledger("mnist", folder / "published", folder, folder / "ledger.md").read_bytes()
+    return write_ledger("mnist", folder, folder / "ledger.md").read_bytes()
 
 
 def _cluster(folder: Path) -> list[Path]:

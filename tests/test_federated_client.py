@@ -20,12 +20,12 @@ from dpsnn.errors import Diverged  # noqa: E402
 from dpsnn.federated import client, grid  # noqa: E402
 from dpsnn.federated.client import TrainingClient, agreed_mod  # noqa: E402
 from dpsnn.federated.local import get_weights  # noqa: E402
-from dpsnn.federated.run import _notes, _spent  # noqa: E402
 from dpsnn.federated.secure import Refused  # noqa: E402
 from dpsnn.federated.server import AddAverage  # noqa: E402
 from dpsnn.federated.spec import FederatedSpec, Settings  # noqa: E402
 from dpsnn.metrics import dp_sgd_epsilon  # noqa: E402
 from dpsnn.specs import ClassifierSpec  # noqa: E402
+from dpsnn.studies.federated.study import _notes, _spent  # noqa: E402
 
 SPEC = ClassifierSpec(network="lenet5", batch_size=32, constant_rate=True, precision="32")
 

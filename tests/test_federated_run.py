@@ -15,7 +15,7 @@ from dpsnn import checkpoints  # noqa: E402
 from dpsnn.checkpoints import CLASSIFIER  # noqa: E402
 from dpsnn.cli import main  # noqa: E402
 from dpsnn.evaluation import tables  # noqa: E402
-from dpsnn.federated.run import federated_table  # noqa: E402
+from dpsnn.studies.federated.study import federated_table  # noqa: E402
 
 SMALL = "--network lenet5 --batch_size 16 --clients 4 --rounds 3".split()
 NAME = "digits_00noise_00nopeek_lenet5_constantrate_3epochs_16batch_federated4"

@@ -13,20 +13,23 @@ from matplotlib.figure import Figure
 
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import plots, tables
+from dpsnn.evaluation.results import Missing, Results
 from dpsnn.evaluation.summary import interval
 from dpsnn.networks.lenet5 import CUTS
+from dpsnn.runner import figures as runner
 from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.omniglot import figures as figures_omniglot
 from dpsnn.studies.omniglot.study import omniglot_experiments
 from dpsnn.studies.suppress import figures as figures_suppress
 from dpsnn.studies.suppress.study import suppress_table
 from dpsnn.studies.titcombe import figures
-from dpsnn.studies.titcombe.figures import FIGURES, Missing, Results
 from dpsnn.studies.titcombe.groups import GROUPS
 from dpsnn.studies.titcombe.headline import markdown
 from dpsnn.studies.titcombe.paper import write_paper
 
 FileMaker = Callable[..., Path]
+FIGURES = runner.figures()
 
 
 def points(axis: Axes, label: str) -> dict[float, float]:
@@ -137,7 +140,7 @@ def test_dp_sgd_is_shown_beside_its_undefended_sibling_only(tmp_path: Path) -> N
     folders = write_tables(tmp_path, 0, group="noise")
     write_tables(tmp_path, 0, group=omniglot_experiments)
     results = Results(folders, "digits")
-    figure = figures.dp_sgd(results)
+    figure = figures_omniglot.dp_sgd(results)
     models, attacks = results.private()
     assert sorted(models.DPNoiseMultiplier) == [0, 0.3, 0.5, 0.7] and len(attacks) == 8
     for label, column in (("training", "MeanTrainAcc"), ("test", "TestAcc")):
@@ -212,7 +215,7 @@ def test_every_figure_is_drawn_and_what_has_no_checkpoint_is_named(
         target = classifier_file(Path(drawn.models_dir))
         for attacker in experiment.attackers:
             attacker_file(Path(drawn.models_dir), target, data_pct=attacker.data_pct)
-    written = figures.draw(drawn, "digits")
+    written = runner.draw(drawn, "digits")
     pictures = {"defence", "post_noise", "queries", "epsilon", "suppression"}
     missing = {f"reconstructions_by_{name}" for name in pictures}
     assert [path.stem.removesuffix("_digits") for path in written] == [

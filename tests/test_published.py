@@ -16,11 +16,11 @@ from dpsnn.cli import main
 from dpsnn.data import Digits
 from dpsnn.evaluation import tables
 from dpsnn.networks import titcombe, titcombe_softmax
+from dpsnn.runner.ledger import write_ledger
 from dpsnn.runner.progress import GroupFailed
 from dpsnn.runner.train import TRIAL_RATES
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.studies.titcombe import published as module
-from dpsnn.studies.titcombe.ledger import write_ledger
 from dpsnn.studies.titcombe.measures import BATCH, batch_dcorr
 from dpsnn.studies.titcombe.published import CONTROL, PUBLISHED, Published, published_experiments
 from dpsnn.training import fit
@@ -450,7 +450,8 @@ def test_the_edge_of_the_tolerance_counts_as_met_and_a_hair_more_does_not(place:
     def summary(dcorr: float) -> str:
         own = place / "published"
         tables.write(tables.published_table(own), [protocol_row(0.5, 0.5, dcorr)])
-        return write_ledger("mnist", own, place / "results", place / "out.md").read_text("utf-8")
+        written = write_ledger("mnist", place / "results", place / "out.md", published_dir=own)
+        return written.read_text("utf-8")
 
     assert "within 0.08: 1 on the activation, 1 on the wire, 1 on at least one" in summary(0.517)
     text = summary(0.518)
@@ -490,7 +491,7 @@ def private_row(noise: float, dataset: str, **more: object) -> dict[str, object]
 
 def test_the_ledger_of_omniglot(tables_of_both: Path) -> None:
     folder = tables_of_both / "results"
-    alone = write_ledger("mnist", folder / "published", folder, tables_of_both / "out.md")
+    alone = write_ledger("mnist", folder, tables_of_both / "out.md")
     assert "Not run: `./main.sh omniglot`." in alone.read_text("utf-8")
     fair, overlap = "omniglot", "omniglot_overlap"
     models = [
@@ -508,9 +509,7 @@ def test_the_ledger_of_omniglot(tables_of_both: Path) -> None:
         attack_row(f"{overlap} 0.7", 0.04, Dataset=overlap, Decoder="deconv"),
     ]
     tables.upsert(tables.attackers_table(folder), attacks, tables.ATTACKER_KEY)
-    lines = (
-        write_ledger("mnist", folder / "published", folder, alone).read_text("utf-8").split("\n")
-    )
+    lines = write_ledger("mnist", folder, alone).read_text("utf-8").split("\n")
     assert (
         "| 0.7 | 4 | 4.02 | 4.64 | 3.46 | 37 | 40.00 | 30.00 ± 1.50 | 40.00 | 30.00 ± 1.50 | 29.00 ± 1.40 |"
         in lines

@@ -10,6 +10,7 @@ import pytest
 from dpsnn.checkpoints import attacker_name, classifier_name
 from dpsnn.names import spell
 from dpsnn.runner.experiment import Experiment
+from dpsnn.runner.ledger import write_ledger
 from dpsnn.runner.run import merge
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.studies.faces.study import RATES, faces_experiments, judges
@@ -18,7 +19,6 @@ from dpsnn.studies.secure.study import secure_experiments
 from dpsnn.studies.suppress.study import suppress_experiments
 from dpsnn.studies.titcombe.comparison import PROTOCOL, Training, controls, gather, number
 from dpsnn.studies.titcombe.groups import GROUPS
-from dpsnn.studies.titcombe.ledger import write_ledger
 from dpsnn.studies.titcombe.published import published_experiments
 from dpsnn.studies.titcombe.reasons import is_met
 
@@ -254,7 +254,7 @@ def test_the_order_of_images_explains_the_rest() -> None:
 
 
 def test_the_ledger_is_what_its_command_writes(tmp_path: Path) -> None:
-    written = write_ledger("mnist", RESULTS / "published", RESULTS, tmp_path / "ledger.md")
+    written = write_ledger("mnist", RESULTS, tmp_path / "ledger.md")
     assert written.read_bytes() == (RESULTS.parent / "docs" / "reproduction.md").read_bytes()
 
 

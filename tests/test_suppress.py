@@ -11,8 +11,10 @@ from dpsnn.cli import main
 from dpsnn.evaluation import tables
 from dpsnn.networks.lenet5 import CUTS
 from dpsnn.runner import train
+from dpsnn.runner.figures import figure_path
 from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.suppress.figures import FIGURES
 from dpsnn.studies.suppress.ledger import section
 from dpsnn.studies.suppress.study import (
     MEASURES,
@@ -22,7 +24,6 @@ from dpsnn.studies.suppress.study import (
     suppress_row,
     suppress_table,
 )
-from dpsnn.studies.titcombe.figures import SUPPRESS_FIGURES, figure_path
 
 
 def test_every_network_is_attacked_at_every_cut_in_three_ways() -> None:
@@ -115,7 +116,7 @@ def test_the_study_in_little(
     assert out.splitlines()[-1] == str(table)
     check(table, ("conv1", "fc1"), (0.0, 0.95))
     folders = Folders()
-    assert all(figure_path(folders, name, "digits").exists() for name in SUPPRESS_FIGURES)
+    assert all(figure_path(folders, name, "digits").exists() for name in FIGURES)
     assert not figure_path(folders, "pareto", "digits").exists(), "figures of other groups"
 
     before = table.read_text()

@@ -1,1 +1,29 @@
 """AIJack's tutorial: MI-FACE against classifiers of people, with and without DP-SGD."""
+
+import argparse
+
+from dpsnn.runner.offers import group_options
+from dpsnn.runner.study import GOES_ON, Command, Study
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    group_options(parser, dataset="faces")
+    parser.add_argument(
+        "--iterations", type=int, metavar="STEPS", help="limit of every attack (default: its own)"
+    )
+
+
+STUDY = Study(
+    place=4,
+    commands=(
+        Command(
+            name="faces",
+            action="dpsnn.studies.faces.study:run_faces",
+            heading="studies",
+            experiments="dpsnn.studies.faces.study:faces_experiments",
+            options=_options,
+            resume=GOES_ON,
+        ),
+    ),
+    ledger="dpsnn.studies.faces.ledger:part",
+)

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from dpsnn.evaluation import tables
+from dpsnn.evaluation.rows import Row, of_longest
 from dpsnn.evaluation.summary import interval
 from dpsnn.evaluation.tables import markdown as table
+from dpsnn.evaluation.tables import number
 from dpsnn.studies.faces.study import ATTACKS, KEY, PUBLISHED, TARGETS
-from dpsnn.studies.titcombe.comparison import Row, number, of_longest
 
 TOP = """\
 AIJack's tutorial trained a softmax regression on the AT&T faces with and without DP-SGD and rebuilt one person with
@@ -139,3 +141,12 @@ def section(results_dir: Path) -> str:
     makers = (accountings, recognised)
     parts = [make(models, attacks) for make in makers]
     return "\n\n".join([TOP, *(table(headings, rows) for headings, *rows in parts)])
+
+
+def part(dataset: str, results_dir: Path, **_: Any) -> str:
+    """The part as Markdown, with its title.
+
+    Raises:
+        UsageError: If a table is damaged.
+    """
+    return f"## MI-FACE on faces\n\n{section(results_dir)}\n"

@@ -4,7 +4,9 @@ As published, all images are trained on and none is held out, the step size is t
 without, and one person's face is shown. Fairly, step sizes are tuned alike for all and all people are scored.
 """
 
+import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +17,14 @@ from dpsnn import checkpoints
 from dpsnn.attacks import MIFace
 from dpsnn.checkpoints import CLASSIFIER
 from dpsnn.data import DATASETS, Faces
-from dpsnn.errors import UsageError
+from dpsnn.errors import UsageError, one_of
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.report import reconstruction_figure, save_figure
+from dpsnn.options import CHOICES
 from dpsnn.runner import beforehand, run
 from dpsnn.runner.beforehand import check_file
 from dpsnn.runner.experiment import Experiment
+from dpsnn.runner.group import run_study
 from dpsnn.runner.progress import GroupFailed, note
 from dpsnn.runner.train import Folders, train_classifier
 from dpsnn.runner.tuning import tuned
@@ -312,3 +316,22 @@ def figure(
     shown = [(label, images) for _, label, images in sorted(rows, key=lambda row: -row[0])]
     title = f"{target.spec.dataset}: faces rebuilt from {target.spec.network}, contrast evened out"
     return reconstruction_figure(means, shown, title, first="mean of the\nperson's images")
+
+
+def run_faces(options: argparse.Namespace) -> Path | None:
+    """`dpsnn faces`."""
+    epochs = options.max_epochs if options.max_epochs_given else None
+    seeds = options.seeds = options.seeds or [options.seed + i for i in range(SEEDS)]
+    one_of(options.dataset, CHOICES["dataset"], "dataset")
+    if options.iterations is not None and options.iterations < 1:
+        raise UsageError(f"iterations is {options.iterations}; it must be 1 or more")
+    if options.dry_run:
+        note(
+            "step sizes of the fair targets are tuned before they are trained, hence stand for others here"
+        )
+    return run_study(
+        options,
+        partial(faces_experiments, epochs=epochs, first_seed=seeds[0]),
+        partial(faces, iterations=options.iterations),
+        lambda judge: judges(judge, options.dataset, epochs)[0],
+    )

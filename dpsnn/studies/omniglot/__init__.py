@@ -1,1 +1,22 @@
 """The RStudio AI blog of May 2020: DP-SGD on Omniglot's alphabets, and characters rebuilt."""
+
+from functools import partial
+
+from dpsnn.runner.offers import group_options
+from dpsnn.runner.study import GOES_ON, Command, Study
+
+STUDY = Study(
+    place=2,
+    commands=(
+        Command(
+            name="omniglot",
+            action="dpsnn.studies.omniglot.study:run_omniglot",
+            heading="studies",
+            experiments="dpsnn.studies.omniglot.study:omniglot_experiments",
+            options=partial(group_options, jobs=1, dataset="omniglot"),
+            resume=GOES_ON,
+        ),
+    ),
+    figures="dpsnn.studies.omniglot.figures:FIGURES",
+    ledger="dpsnn.studies.omniglot.ledger:part",
+)

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dpsnn.evaluation import tables
+from dpsnn.evaluation.rows import Row, of_longest
 from dpsnn.evaluation.tables import markdown as table
+from dpsnn.evaluation.tables import number
 from dpsnn.metrics import dp_sgd_epsilon
 from dpsnn.studies.omniglot.study import PUBLISHED, Published
-from dpsnn.studies.titcombe.comparison import Row, number, of_longest
 from dpsnn.tensors import Number
 
 TOLERANCE = 8.0
@@ -220,3 +221,12 @@ def section(results_dir: Path) -> str:
         name = f"Multiplier {noise:g}" if noise else "No DP-SGD"
         whys.append(f"- **{name}.** {' '.join(reasons(target, plain))}")
     return "\n\n".join([*parts, "\n".join(whys)])
+
+
+def part(dataset: str, results_dir: Path, **_: Any) -> str:
+    """The part as Markdown, with its title.
+
+    Raises:
+        UsageError: If a table is damaged.
+    """
+    return f"## DP-SGD on Omniglot\n\n{section(results_dir)}\n"

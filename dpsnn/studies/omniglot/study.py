@@ -4,8 +4,10 @@ As published, batch normalisation mixes the images of a batch, which voids the g
 privacy differ in dropout, epochs and step size; and the attacker owns two of the alphabets that it is scored on.
 """
 
+import argparse
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +21,12 @@ from dpsnn.metrics import mse, psnr, ssim
 from dpsnn.runner import run
 from dpsnn.runner.beforehand import check_places
 from dpsnn.runner.experiment import Experiment
+from dpsnn.runner.figures import draw
+from dpsnn.runner.group import run_study
 from dpsnn.runner.progress import note
 from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
-from dpsnn.studies.titcombe.figures import draw
+from dpsnn.studies.omniglot.figures import FIGURES
 from dpsnn.tensors import Number
 
 EPOCHS = 20
@@ -153,5 +157,11 @@ def omniglot(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: 
                 note(f"evaluating {stored.stem} by alphabet")
                 tables.upsert(table, alphabet_rows(path, folders), key)
     for dataset in sorted({experiment.classifier.dataset for experiment, _, _ in trained}):
-        draw(folders, dataset, ("reconstructions_by_epsilon", "leakage_by_epsilon"))
+        draw(folders, dataset, FIGURES)
     return table
+
+
+def run_omniglot(options: argparse.Namespace) -> Path | None:
+    """`dpsnn omniglot`."""
+    epochs = options.max_epochs if options.max_epochs_given else None
+    return run_study(options, partial(omniglot_experiments, epochs=epochs), omniglot)

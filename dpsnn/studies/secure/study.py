@@ -4,6 +4,7 @@ The network of the RStudio AI blog's post, whole, and that of Titcombe et al. in
 device, with noise on what leaves it, its server on secret shares.
 """
 
+import argparse
 import shlex
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.report import one_per_class, reconstruction_figure, save_figure
 from dpsnn.runner.beforehand import check_file, check_places
+from dpsnn.runner.group import group_specs, seeded
 from dpsnn.runner.progress import note
 from dpsnn.runner.run import command
 from dpsnn.runner.train import Folders, train_classifier
@@ -269,3 +271,13 @@ def worker_view(images: Images, labels: torch.Tensor, title: str) -> Figure:
     together = torch.from_numpy(shares.join(parts, shown.shape).astype(np.float32))
     rows.append(("all three together", together))
     return reconstruction_figure(shown, rows, f"{title}: images and their shares")
+
+
+def run_secure(options: argparse.Namespace) -> Path | None:
+    """`dpsnn secure`."""
+    base, _, _, folders = group_specs(options)
+    specs = [spec for each in seeded(options, base) for spec in secure_experiments(each)]
+    if options.dry_run:
+        print(*dry_run(specs, folders), sep="\n")
+        return None
+    return secure(specs, folders)

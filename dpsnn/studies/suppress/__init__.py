@@ -1,1 +1,23 @@
 """MindSpore Armour's tutorial: LeNet-5 with silent weights, attacked at every cut."""
+
+from functools import partial
+
+from dpsnn.runner.offers import group_options
+from dpsnn.runner.study import GOES_ON, Command, Study
+
+STUDY = Study(
+    place=3,
+    commands=(
+        Command(
+            name="suppress",
+            action="dpsnn.studies.suppress.study:run_suppress",
+            heading="studies",
+            experiments="dpsnn.studies.suppress.study:suppress_experiments",
+            # Batches of 32 for so small a network keep no second core busy, hence two jobs.
+            options=partial(group_options, attacker=["steps", "restarts"], jobs=2, dataset="mnist"),
+            resume=GOES_ON,
+        ),
+    ),
+    figures="dpsnn.studies.suppress.figures:FIGURES",
+    ledger="dpsnn.studies.suppress.ledger:part",
+)

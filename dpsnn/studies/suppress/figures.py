@@ -103,9 +103,9 @@ def suppressed_pictures(results: Results) -> Figure:
     return results.pictures(labelled, "LeNet-5, reconstructed from fc1")
 
 
-SUPPRESS_FIGURES: dict[str, Callable[[Results], Figure]] = {
+FIGURES: dict[str, Callable[[Results], Figure]] = {
     "reconstructions_by_suppression": suppressed_pictures,
     "leakage_by_suppression": suppressed,
     "leakage_by_cut": suppressed_cuts,
 }
-"""As in `figures.FIGURES`."""
+"""Name of the file → how it is drawn."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dpsnn.evaluation import tables
+from dpsnn.evaluation.rows import Row, of_longest
 from dpsnn.evaluation.tables import markdown as table
+from dpsnn.evaluation.tables import number
 from dpsnn.networks.lenet5 import CUTS
 from dpsnn.studies.suppress.study import PUBLISHED, suppress_table
-from dpsnn.studies.titcombe.comparison import Row, number, of_longest
 
 TOP = """\
 MindSpore Armour's tutorial silences 95 % of LeNet-5's weights while it trains, rebuilds 30 training images from the 120
@@ -226,3 +228,12 @@ def section(dataset: str, results_dir: Path) -> str:
     said = [reasons(repeated)] if reasons(repeated) else []
     shown = [f"{title}\n\n{table(headings, lines)}" for title, (headings, *lines) in parts.items()]
     return "\n\n".join([top, *shown, *said])
+
+
+def part(dataset: str, results_dir: Path, **_: Any) -> str:
+    """The part as Markdown, with its title.
+
+    Raises:
+        UsageError: If a table is damaged.
+    """
+    return f"## Suppress-privacy on {dataset}\n\n{section(dataset, results_dir)}\n"

@@ -4,7 +4,9 @@ Published: LeNet-5 with and without it, attacked from the 120 values behind its 
 sign descent, 30 training images. Here: every cut, that attack and two strong ones, and images nobody trained on.
 """
 
+import argparse
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,8 @@ from dpsnn.networks.lenet5 import CUTS
 from dpsnn.runner import run
 from dpsnn.runner.beforehand import check_places
 from dpsnn.runner.experiment import Experiment
+from dpsnn.runner.figures import draw
+from dpsnn.runner.group import run_study
 from dpsnn.runner.progress import note
 from dpsnn.runner.train import Folders, train_classifier
 from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
@@ -248,3 +252,17 @@ def measure(experiments: Sequence[Experiment], folders: Folders) -> Path:
             made = suppress_row(path, attacks, models, folders)
             tables.upsert(table, [made], tables.ATTACKER_KEY)
     return table
+
+
+def run_suppress(options: argparse.Namespace) -> Path | None:
+    """`dpsnn suppress`."""
+    # Imported here, as the figures read the table of this file.
+    from dpsnn.studies.suppress.figures import FIGURES
+
+    def perform(experiments: list[Experiment], judge: ClassifierSpec, folders: Folders) -> Path:
+        table = suppress(experiments, judge, folders)
+        print(*draw(folders, judge.dataset, FIGURES), sep="\n")
+        return table
+
+    group = partial(suppress_experiments, steps=options.steps, restarts=options.restarts)
+    return run_study(options, group, perform)

@@ -1,19 +1,16 @@
 """Every published row beside our two: by the published protocol, and done soundly. Gathered from the tables alone."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
+from dpsnn.evaluation.rows import Row, of_longest
 from dpsnn.evaluation.tables import number
-from dpsnn.names import longest
 from dpsnn.specs import ClassifierSpec
 from dpsnn.studies.titcombe.published import CONTROL, PUBLISHED, Published
 from dpsnn.tensors import Number
-
-Row = Mapping[str, str]
-AnyRow = TypeVar("AnyRow", bound=Row)
 
 KINDS = {
     ("True", "conv"): "adaptive",
@@ -54,21 +51,6 @@ def best(line: Line, column: str, sign: int) -> tuple[str, Row] | None:
 
 def _read(path: Path, key: Sequence[str], dataset: str) -> list[tables.ReadRow]:
     return [row for row in tables.read(path, key) if row.get("Dataset") == dataset]
-
-
-def of_longest(
-    rows: Iterable[AnyRow], trained: Iterable[Row], column: str = "Model"
-) -> list[AnyRow]:
-    """Rows without those of models of which a longer training is among `trained`: no text mixes them.
-
-    Args:
-        rows: Rows of any table.
-        trained: Rows that say for how many epochs, of classifiers or of attackers.
-        column: Where the name of such a model stands: `Model` or `Attacker`.
-    """
-    epochs = {row[column]: number(row, "MaxEpochs") or 0 for row in trained}
-    shorter = epochs.keys() - longest(epochs)
-    return [row for row in rows if row[column] not in shorter]
 
 
 class Training(NamedTuple):

@@ -1,19 +1,13 @@
 """The figures of the paper and beyond, drawn from the tables and checkpoints that the groups left."""
 
-import io
-from collections.abc import Callable, Collection
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from dpsnn.evaluation import plots
-from dpsnn.evaluation.report import plt, save_figure
 from dpsnn.evaluation.results import Missing, Results, by_kind
-from dpsnn.runner.progress import note
-from dpsnn.runner.train import Folders
-from dpsnn.studies.suppress.figures import SUPPRESS_FIGURES
 from dpsnn.tensors import Number
 
 ALL_KINDS = ("adaptive", "naive", "adaptive linear")
@@ -82,23 +76,6 @@ def queries_pictures(results: Results) -> Figure:
         for kind in ("naive", "adaptive")
     ]
     return results.pictures(labelled, "transmissions of an image under noise 1")
-
-
-def epsilon_pictures(results: Results) -> Figure:
-    """Reconstructions from classifiers trained with and without DP-SGD."""
-    models, attacks = results.private()
-    attacks = attacks[attacks.Kind == "adaptive"]
-    labels = budgets(models)
-    return results.pictures(
-        [(labels[m], attacks[attacks.DPNoiseMultiplier == m]) for m in sorted(labels)],
-        "classifiers by the epsilon of their training",
-    )
-
-
-def budgets(models: pd.DataFrame) -> dict[float, str]:
-    """Noise multiplier of DP-SGD → what an axis says of it."""
-    spent = models.groupby("DPNoiseMultiplier").DPEpsilon.max()
-    return {m: f"{m:g}\nε = {spent[m]:.3g}" if m else "no\nDP-SGD" for m in spent.index}
 
 
 # ---------------------------------------------------------------- numbers
@@ -182,18 +159,6 @@ def wire(results: Results) -> Figure:
     return plots.wire_curves(series, f"{results.dataset}: what NoPeek does to the wire")
 
 
-def dp_sgd(results: Results) -> Figure:
-    """Accuracy, and leakage of an input at inference, against the noise multiplier of DP-SGD."""
-    models, attacks = results.private()
-    series = {f"{kind} attacker": rows for kind, rows in attacks.groupby("Kind")}
-    return plots.privacy_curves(
-        models,
-        series,
-        budgets(models),
-        f"{results.dataset}: DP-SGD guards members of the training set, not what is sent at inference",
-    )
-
-
 FAMILIES = {
     "no defence": lambda rows: (rows.NoiseScale == 0) & (rows.NopeekWeight == 0),
     "noise": lambda rows: (rows.NoiseScale > 0) & (rows.NopeekWeight == 0),
@@ -237,66 +202,13 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
     "reconstructions_by_post_noise": post_noise_pictures,
     "reconstructions_by_volume": volume_pictures,
     "reconstructions_by_queries": queries_pictures,
-    "reconstructions_by_epsilon": epsilon_pictures,
     "leakage_by_noise": noise,
     "leakage_by_post_noise": post_noise,
     "leakage_by_volume": volume,
     "leakage_by_queries": queries,
     "leakage_by_nopeek": nopeek,
     "leakage_by_shift": shift,
-    "leakage_by_epsilon": dp_sgd,
     "dcorr_by_nopeek": wire,
     "pareto": pareto,
-    **SUPPRESS_FIGURES,
 }
 """Name of the file → how it is drawn. To add a figure: write its function and a line here."""
-
-
-def figure_path(folders: Folders, name: str, dataset: str) -> Path:
-    """Where a figure is written."""
-    return Path(folders.results_dir) / "figures" / f"{name}_{dataset}.png"
-
-
-def show(results: Results, name: str) -> Any:
-    """A figure for a notebook: drawn anew where its checkpoints are there, else the file that was drawn last.
-
-    Returns:
-        An `IPython.display.Image`.
-
-    Raises:
-        Missing: If there is neither.
-    """
-    from IPython.display import Image
-
-    try:
-        content = io.BytesIO()
-        figure = FIGURES[name](results)
-        figure.savefig(content, dpi=100, bbox_inches="tight")
-        plt.close(figure)
-        return Image(content.getvalue())
-    except Missing as reason:
-        path = figure_path(results.folders, name, results.dataset)
-        if not path.exists():
-            raise
-        note(f"{reason}; this is {path.name} as it was drawn last")
-        return Image(path.read_bytes())
-
-
-def draw(folders: Folders, dataset: str, names: Collection[str] = FIGURES.keys()) -> list[Path]:
-    """Draw the figures whose rows and checkpoints are there; the others are named on standard error.
-
-    Returns:
-        The files.
-
-    Raises:
-        UsageError: If there are no results for the data set at all, or the folder cannot be written.
-    """
-    results = Results(folders, dataset)
-    written = []
-    for name in names:
-        path = figure_path(folders, name, dataset)
-        try:
-            written.append(save_figure(FIGURES[name](results), path))
-        except Missing as reason:
-            note(f"not drawn: {path.name}: {reason}")
-    return written

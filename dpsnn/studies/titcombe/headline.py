@@ -7,11 +7,12 @@ import pandas as pd
 
 from dpsnn.evaluation.pictures import plot_attacks
 from dpsnn.evaluation.plots import ACCURACY, LEAKAGE, WIRE, Measure, estimate
+from dpsnn.evaluation.results import Results
 from dpsnn.evaluation.tables import shown_epsilon, write_text
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec
-from dpsnn.studies.titcombe.figures import Results, describe
+from dpsnn.studies.titcombe.figures import describe
 
 Trained = Sequence[tuple[Experiment, Path, list[Path]]]
 

@@ -7,7 +7,8 @@ those of the flaws in the ledger.
 import math
 from collections.abc import Callable
 
-from dpsnn.studies.titcombe.comparison import Line, best, number
+from dpsnn.evaluation.tables import number
+from dpsnn.studies.titcombe.comparison import Line, best
 from dpsnn.studies.titcombe.published import EPOCHS
 from dpsnn.tensors import Number
 

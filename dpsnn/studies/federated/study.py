@@ -1,5 +1,6 @@
 """`dpsnn federated`: train, secure and plain side by side, and write what came of it."""
 
+import argparse
 import importlib.util
 import json
 import shlex
@@ -24,6 +25,7 @@ from dpsnn.federated.partition import partition
 from dpsnn.federated.processes import Processes, process_commands, run_command
 from dpsnn.federated.spec import MODES, FederatedSpec, Settings, arguments
 from dpsnn.metrics import correct
+from dpsnn.options import spec_from
 from dpsnn.runner.beforehand import check_places
 from dpsnn.runner.progress import note
 from dpsnn.runner.train import Folders
@@ -282,3 +284,15 @@ def side_by_side(rows: dict[str, list[dict[str, Any]]]) -> str:
         lines.append(line)
     present = {key for line in lines for key in line}
     return tables.as_text(lines, {k: v for k, v in COLUMNS.items() if k in present})
+
+
+def run_federated(options: argparse.Namespace) -> Path | None:
+    """`dpsnn federated`."""
+    spec, among = spec_from(ClassifierSpec, options), spec_from(FederatedSpec, options)
+    chosen = [mode for mode in MODES if getattr(options, mode)] or list(MODES)
+    if options.dry_run:
+        print(*commands(among) * len(chosen), sep="\n")
+        return None
+    text, table = federated(spec, among, spec_from(Folders, options), chosen)
+    print(f"{text}\n")
+    return table

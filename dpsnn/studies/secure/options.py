@@ -1,20 +1,23 @@
 """The command line of `dpsnn secure …`: one command for each role, and one that starts all workers on this machine."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-FolderOptions = Callable[[argparse.ArgumentParser, Sequence[str]], None]
+from dpsnn.folders import Folders
+from dpsnn.options import add_options
 
 
-def add_commands(parser: argparse.ArgumentParser, folders: FolderOptions) -> None:
+def add_commands(parser: argparse.ArgumentParser) -> None:
     """The commands below `dpsnn secure`.
 
     Args:
         parser: Of `dpsnn secure`, which without a command is the group of experiments.
-        folders: Adds the named options of folders to a parser.
     """
     commands = parser.add_subparsers(metavar="COMMAND", title="the roles")
+
+    def folders(made: argparse.ArgumentParser, names: Sequence[str]) -> None:
+        add_options(made, Folders, names)
 
     def command(name: str, text: str, resume: str = "; call it again") -> Any:
         made = commands.add_parser(

@@ -1,0 +1,95 @@
+"""What a study says of itself, and where studies are found; nothing here imports torch.
+
+A study is a folder in `dpsnn/studies` whose `__init__.py` has a `STUDY`: its commands, figures, tables and its part of
+the ledger, each named `module:function` and imported when it is wanted. A new folder is a new command.
+"""
+
+import importlib
+import pkgutil
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dpsnn import source
+from dpsnn.errors import one_line
+
+PACKAGE = "dpsnn.studies"
+
+GOES_ON = "; call again to go on from the last finished epoch"
+"""What an interrupted training says of itself."""
+
+
+def _nothing(parser: ArgumentParser) -> None:
+    """No options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command of `dpsnn`."""
+
+    name: str
+    action: str
+    """`module:function` that does it: takes the options and returns what it wrote, or None."""
+    heading: str
+    """Under which `dpsnn --help` lists it."""
+    said: str = ""
+    """One line for `dpsnn --help`."""
+    experiments: str = ""
+    """`module:function` whose docstring begins with that line, where `said` is empty."""
+    about: str = ""
+    """What its own `--help` says; by default the same line."""
+    options: Callable[[ArgumentParser], object] = _nothing
+    """Adds its options to a parser."""
+    resume: str = ""
+    """What it says besides when it is interrupted."""
+
+    def line(self) -> str:
+        """What it does, to stand after its name."""
+        if self.said:
+            return self.said
+        module, _, function = self.experiments.partition(":")
+        text = source.summary(module, function).rstrip(".")
+        # Not where a name begins it, such as LeNet-5.
+        return f"{text[0].lower()}{text[1:]}" if text.split()[0][1:].islower() else text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What a study brings."""
+
+    commands: tuple[Command, ...]
+    figures: str = ""
+    """`module:dict` of the names of files and how each is drawn, from `Results`; `dpsnn figures` draws them all."""
+    texts: str = ""
+    """`module:function` that writes tables of text beside the figures: folders and data set → the files."""
+    ledger: str = ""
+    """`module:function` that gives its part of the ledger: takes the data set, the results and `ledger_options`."""
+    ledger_options: Callable[[ArgumentParser], object] = _nothing
+    """Options of its own for `dpsnn ledger`."""
+    place: int = 1000
+    """Where it stands among the others."""
+
+
+_told: set[str] = set()
+
+
+def studies() -> list[Study]:
+    """All studies there are, in order; one that cannot be read is named on standard error and takes none with it."""
+    package = importlib.import_module(PACKAGE)
+    found = []
+    for name in sorted(each.name for each in pkgutil.iter_modules(package.__path__)):
+        try:
+            found.append(importlib.import_module(f"{PACKAGE}.{name}").STUDY)
+        except Exception as error:  # whatever a file may raise
+            if name not in _told:
+                _told.add(name)
+                print(f"dpsnn: left out: the study {name}: {one_line(error)}", file=sys.stderr)
+    return sorted(found, key=lambda study: study.place)
+
+
+def named(name: str) -> Any:
+    """What `module:name` stands for; its module, which may bring torch, is imported now and not before."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,61 @@
+"""Federated training: what secure averaging costs, and what the server learns."""
+
+import argparse
+
+from dpsnn.federated.spec import FederatedSpec
+from dpsnn.folders import Folders
+from dpsnn.options import add_options
+from dpsnn.runner.study import Command, Study
+from dpsnn.specs import ClassifierSpec
+
+OPEN = (
+    "dataset",
+    "network",
+    "cut",
+    "norm",
+    "dropout",
+    "noise_scale",
+    "gaussian_std",
+    "nopeek_weight",
+    "nopeek_exponent",
+    "dp_noise_multiplier",
+    "dp_max_grad_norm",
+    "dp_delta",
+    "dp_accountant",
+    "repeatable_noise",
+    "seed",
+    "batch_size",
+    "learning_rate",
+    "sgd_momentum",
+)
+"""What a client may choose for its own training; a budget or a schedule would need the whole training in one place."""
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, FederatedSpec)
+    parser.add_argument("--secure", action="store_true", help="only with secure averaging")
+    parser.add_argument("--plain", action="store_true", help="only with averaging in the open")
+    add_options(parser, ClassifierSpec, OPEN)
+    add_options(parser, Folders, ["data_dir", "models_dir", "results_dir"])
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print the commands, one a line, and do nothing"
+    )
+
+
+STUDY = Study(
+    place=6,
+    commands=(
+        Command(
+            name="federated",
+            action="dpsnn.studies.federated.study:run_federated",
+            heading="many parties",
+            said="clients train together, with and without secure averaging",
+            about=(
+                "Share out the training images among clients, each a process of its own, and train one classifier by"
+                " federated averaging with Flower: by SecAgg+, where the server learns the sum of the updates alone,"
+                " and in the open. Options of DP-SGD make every client train privately."
+            ),
+            options=_options,
+        ),
+    ),
+)
