@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-DONE = "import pathlib; cli._action = lambda name: lambda options: pathlib.Path('/')"
+DONE = "import pathlib; cli.named = lambda name: lambda options: pathlib.Path('/')"
 """A command that has written a file and names it."""
-LONG = "cli._action = lambda name: lambda options: print('word ' * 100_000)"
+LONG = "cli.named = lambda name: lambda options: print('word ' * 100_000)"
 """More than fits into a buffer."""
 
 

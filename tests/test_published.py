@@ -20,6 +20,9 @@ from dpsnn.runner.ledger import write_ledger
 from dpsnn.runner.progress import GroupFailed
 from dpsnn.runner.train import TRIAL_RATES
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.titcombe import (  # noqa: F401  before a test changes the rows that it reads
+    ledger,
+)
 from dpsnn.studies.titcombe import published as module
 from dpsnn.studies.titcombe.measures import BATCH, batch_dcorr
 from dpsnn.studies.titcombe.published import CONTROL, PUBLISHED, Published, published_experiments
