@@ -448,6 +448,17 @@ def classifier_spec(stored: Stored) -> ClassifierSpec:
     return spec
 
 
+def attacker_spec(stored: Stored) -> AttackerSpec:
+    """What an attacker was made as.
+
+    Raises:
+        UsageError: If an argument is of the wrong type or out of range.
+    """
+    spec = _spec_from(stored, AttackerSpec)
+    assert isinstance(spec, AttackerSpec)
+    return spec
+
+
 def load_classifier(path: Path) -> tuple[SplitClassifier, ClassifierSpec, Stored]:
     """A trained classifier in evaluation mode, rebuilt from its file alone."""
     stored = read(path, CLASSIFIER)
@@ -517,7 +528,7 @@ def load_attacker(
 ) -> tuple[DecoderAttack | Inversion, AttackerSpec, Stored]:
     """A trained attacker in evaluation mode, for the target it was trained on, cut and noise as it met them."""
     stored = read(path, ATTACKER)
-    spec = _spec_from(stored, AttackerSpec)
+    spec = attacker_spec(stored)
     build = build_attack if spec.attack == "decoder" else build_inversion
     attack = build(spec, target)
     load_weights(attack, stored)

@@ -14,7 +14,7 @@ from dpsnn.evaluation.epsilon import costs, noises, steps_of
 from dpsnn.evaluation.pictures import plot_attacks
 from dpsnn.evaluation.summary import write_summaries
 from dpsnn.folders import Folders
-from dpsnn.options import CHOICES, spec_from
+from dpsnn.options import choices, spec_from
 from dpsnn.runner import run, train
 from dpsnn.runner.figures import draw, figure_path
 from dpsnn.runner.figures import figures as known
@@ -91,7 +91,7 @@ def plot_attack(options: argparse.Namespace) -> Path:
 
 def figures(options: argparse.Namespace) -> Path | None:
     folders = spec_from(Folders, options)
-    one_of(options.dataset, CHOICES["dataset"], "dataset")
+    one_of(options.dataset, choices()["dataset"], "dataset")
     if options.dry_run:
         print(*(figure_path(folders, name, options.dataset) for name in known()), sep="\n")
         return None
@@ -107,7 +107,7 @@ def figures(options: argparse.Namespace) -> Path | None:
 
 
 def ledger(options: argparse.Namespace) -> Path:
-    one_of(options.dataset, CHOICES["dataset"], "dataset")
+    one_of(options.dataset, choices()["dataset"], "dataset")
     own = {**vars(options)}
     dataset, *paths = (own.pop(name) for name in ("dataset", "results_dir", "output"))
     return write_ledger(dataset, *map(Path, paths), **own)

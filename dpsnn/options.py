@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from dpsnn import parts, source
+from dpsnn import parts
 from dpsnn.errors import UsageError, meant, one_of
 from dpsnn.federated.spec import FederatedSpec
 from dpsnn.folders import Folders
@@ -23,7 +23,6 @@ from dpsnn.parts import Option
 from dpsnn.specs import (
     ACCOUNTANTS,
     ATTACKS,
-    DECODERS,
     NORMS,
     PRECISIONS,
     AttackerSpec,
@@ -34,16 +33,25 @@ from dpsnn.specs import (
 
 Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec, FederatedSpec, Folders)
 
-CHOICES: dict[str, list[str]] = {
-    "dataset": sorted(source.keys("dpsnn.data", "DATASETS")),
-    "surrogate": sorted(source.keys("dpsnn.data", "DATASETS")),
-    "network": sorted(source.keys("dpsnn.networks", "NETWORKS")),
-    "attack": list(ATTACKS),
-    "decoder": list(DECODERS),
-    "precision": list(PRECISIONS),
-    "norm": [name for name in NORMS if name],
-    "dp_accountant": list(ACCOUNTANTS),
-}
+
+def choices() -> dict[str, list[str]]:
+    """Option → what may be chosen."""
+    found = {
+        name: sorted(each.key for each in parts.declared(kind))
+        for name, kind in (
+            ("dataset", "dataset"),
+            ("surrogate", "dataset"),
+            ("network", "network"),
+            ("decoder", "decoder"),
+        )
+    }
+    return {
+        **found,
+        "attack": list(ATTACKS),
+        "precision": list(PRECISIONS),
+        "norm": [name for name in NORMS if name],
+        "dp_accountant": list(ACCOUNTANTS),
+    }
 
 
 SECTIONS = {
@@ -200,6 +208,7 @@ def _reader(made: Option) -> Callable[[str], Any]:
 def add_options(parser: argparse.ArgumentParser, spec: type, only: Sequence[str] = ()) -> None:
     """Make an option of each setting of a spec: the default, the type and the help stand there."""
     order = {name: at for at, name in enumerate(n for names in sections().values() for n in names)}
+    allowed = choices()
     for made in sorted(settings(spec), key=lambda made: order.get(made.name, -1)):
         if only and made.name not in only:
             continue
@@ -207,8 +216,8 @@ def add_options(parser: argparse.ArgumentParser, spec: type, only: Sequence[str]
         if made.kind is bool:
             parser.add_argument(f"--{made.name}", action="store_true", help=text)
             continue
-        if made.name in CHOICES:
-            text += f": {', '.join(CHOICES[made.name])}"
+        if made.name in allowed:
+            text += f": {', '.join(allowed[made.name])}"
         default = "" if made.default in (None, "") else " [%(default)s]"
         parser.add_argument(
             f"--{made.name}",
@@ -221,7 +230,7 @@ def add_options(parser: argparse.ArgumentParser, spec: type, only: Sequence[str]
 
 def check_choices(options: argparse.Namespace) -> None:
     """Raise UsageError unless every value that comes from a list is on it."""
-    for name, allowed in CHOICES.items():
+    for name, allowed in choices().items():
         if value := getattr(options, name, None):
             one_of(value, allowed, name)
 

@@ -313,8 +313,8 @@ class Declared(NamedTuple):
     """Of its class or function."""
     says: str
     """First paragraph of its docstring, in one line."""
-    source: str
-    """The whole docstring's papers, as `arXiv 1234.56789`."""
+    papers: str
+    """That its docstring names, as `arXiv 1234.56789`."""
     options: tuple[Option, ...]
     version: int
     since: int
@@ -401,9 +401,7 @@ def _declarations(text: str, module: str, kind: str) -> Iterator[Declared]:
             key,
             node.name,
             " ".join(doc.split("\n\n")[0].split()),
-            ", ".join(
-                dict.fromkeys(re.findall(r"arXiv [\w./-]+\d", ast.get_docstring(node) or text))
-            ),
+            ", ".join(dict.fromkeys(re.findall(r"arXiv [\w./-]+\d", doc))),
             tuple(each for each in made if each),
             said.get("version", 1),
             said.get("since", 3),

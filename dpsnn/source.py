@@ -17,26 +17,6 @@ def _parsed(module: str) -> ast.Module:
     return ast.parse(Path(found.origin).read_text(encoding="utf-8"))
 
 
-def keys(module: str, registry: str) -> list[str]:
-    """The keys of a dict that a module spells out at its top level, in order.
-
-    Args:
-        module: For instance `dpsnn.data`; its parents are imported, it is not.
-        registry: Name of the dict, for instance `DATASETS`.
-
-    Raises:
-        LookupError: If there is no such dict, or a key is no plain text.
-    """
-    for node in _parsed(module).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == registry for target in targets):
-            value = getattr(node, "value", None)
-            words = [getattr(key, "value", None) for key in getattr(value, "keys", [None])]
-            if all(isinstance(word, str) for word in words):
-                return [str(word) for word in words]
-    raise LookupError(f"{module} spells no dict {registry} out by names")
-
-
 def summary(module: str, function: str) -> str:
     """The first paragraph of a function's docstring, in one line.
 

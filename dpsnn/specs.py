@@ -16,7 +16,6 @@ from dpsnn.parts import LARGEST, Option, Part, check_count, check_number, option
 
 PRECISIONS = ("auto", "32", "bf16")
 ATTACKS = ("decoder", "inversion", "sign")
-DECODERS = ("conv", "linear", "deconv")
 NORMS = ("", "batch", "group")
 ACCOUNTANTS = ("rdp", "prv", "gdp")
 """How ε of DP-SGD is counted. `rdp`: an upper bound, fast (Mironov, Talwar & Zhang 2019); `prv`: a tighter one (Gopi,
@@ -291,7 +290,7 @@ class AttackerSpec:
 
     def __post_init__(self) -> None:
         _check_common(self)
-        one_of(self.decoder, DECODERS, "decoder")
+        one_of(self.decoder, [each.key for each in parts.declared("decoder")], "decoder")
         one_of(self.attack, ATTACKS, "attack")
         for name, attacks in {
             "steps": ("inversion", "sign"),

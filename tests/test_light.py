@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dpsnn import cli, source
+from dpsnn import cli, parts, source
 from dpsnn.data import DATASETS
 from dpsnn.networks import NETWORKS
-from dpsnn.options import CHOICES
+from dpsnn.options import choices
 from dpsnn.studies.titcombe.published import published_experiments
 
 ASKED = """
@@ -52,10 +52,12 @@ def test_help_and_typing_errors_import_nothing_heavy(words: str, code: int) -> N
 
 
 def test_names_read_from_the_source_are_those_of_the_registries() -> None:
-    assert source.keys("dpsnn.data", "DATASETS") == list(DATASETS)
-    assert source.keys("dpsnn.networks", "NETWORKS") == list(NETWORKS)
-    assert CHOICES["dataset"] == CHOICES["surrogate"] == sorted(DATASETS)
-    assert CHOICES["network"] == sorted(NETWORKS)
+    known = choices()
+    assert known["dataset"] == known["surrogate"] == sorted(DATASETS)
+    assert known["network"] == sorted(NETWORKS)
+    for kind in ("dataset", "network", "decoder", "defence"):
+        for each in parts.declared(kind):
+            assert parts.find(kind, each.key).__name__ == each.name
 
 
 def test_a_summary_is_the_first_paragraph() -> None:
@@ -63,26 +65,14 @@ def test_a_summary_is_the_first_paragraph() -> None:
     assert text == " ".join((published_experiments.__doc__ or "").split("\n\n")[0].split())
 
 
-@pytest.mark.parametrize(
-    "content, name",
-    [
-        ("", "KNOWN"),
-        ("KNOWN = {1: 2}", "KNOWN"),
-        ("KNOWN = dict(a=1)", "KNOWN"),
-        ("KNOWN = {**OTHERS}", "KNOWN"),
-        ("KNOWN = {'a': 1}", "UNKNOWN"),
-    ],
-)
-def test_a_registry_that_cannot_be_read_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, name: str
+def test_a_function_that_says_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "unread.py").write_text(content)
+    (tmp_path / "unread.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     source._parsed.cache_clear()
-    with pytest.raises(LookupError, match=f"unread spells no dict {name}"):
-        source.keys("unread", name)
     with pytest.raises(LookupError, match="unread has no documented function"):
-        source.summary("unread", name)
+        source.summary("unread", "nothing")
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

@@ -1,4 +1,4 @@
-"""Data sets by name. To add one: write its file, add a line here, and its shapes and roles are tested."""
+"""Data sets by name, found by walking this folder for classes with a `key`; their shapes and roles are tested."""
 
 from dpsnn.data.base import ROLES, ImageDataModule, Pool
 from dpsnn.data.digits import Digits
@@ -6,19 +6,9 @@ from dpsnn.data.emnist import EMNIST
 from dpsnn.data.faces import Faces, FacesAll, FacesOthers, FacesTuning
 from dpsnn.data.mnist import MNIST
 from dpsnn.data.omniglot import Omniglot, Omniglot28, OmniglotOverlap
+from dpsnn.parts import Registry
 
-DATASETS: dict[str, type[ImageDataModule]] = {
-    "digits": Digits,
-    "mnist": MNIST,
-    "emnist": EMNIST,
-    "faces": Faces,
-    "faces_all": FacesAll,
-    "faces_others": FacesOthers,
-    "faces_tuning": FacesTuning,
-    "omniglot": Omniglot,
-    "omniglot28": Omniglot28,
-    "omniglot_overlap": OmniglotOverlap,
-}
+DATASETS = Registry("dataset")
 
 __all__ = [
     "DATASETS",

@@ -13,6 +13,8 @@ class Digits(ImageDataModule):
     Their order in the source goes by writer, so they are shuffled once, with a fixed seed, before roles are given out.
     """
 
+    key = "digits"
+
     image_shape = (1, 28, 28)
     num_classes = 10
     mean = 0.3045

@@ -44,6 +44,8 @@ class EMNIST(ImageDataModule):
     split are at hand, its 3,128 letters are used; `source` records which.
     """
 
+    key = "emnist"
+
     image_shape = (1, 28, 28)
     num_classes = 26
     mean = 0.1722

@@ -201,6 +201,8 @@ class Faces(ImageDataModule):
     "Parameterisation of a stochastic model for human face identification", WACV 1994.
     """
 
+    key = "faces"
+
     image_shape = (1, 112, 92)
     num_classes = 40
     # Not those of the pixels: networks are to see [-1, 1], as published.
@@ -299,6 +301,8 @@ class Faces(ImageDataModule):
 class FacesAll(Faces):
     """The published protocol: all 10 pictures of each person are trained on, and accuracies are those on them."""
 
+    key = "faces_all"
+
     def parts(self, mine: Int[Tensor, " k"]) -> tuple[Tensor, Tensor]:
         return mine, mine[:0]
 
@@ -309,6 +313,8 @@ class FacesAll(Faces):
 
 class FacesTuning(Faces):
     """Part of what `Faces` trains on to train, the rest of that to choose step sizes by; nothing it holds out."""
+
+    key = "faces_tuning"
 
     def parts(self, mine: Int[Tensor, " k"]) -> tuple[Tensor, Tensor]:
         own = mine[: trained_of(len(mine))]
@@ -321,6 +327,8 @@ class FacesOthers(Faces):
 
     A validator of reconstructions has then seen none of the pictures that the classifier under attack learnt from.
     """
+
+    key = "faces_others"
 
     def parts(self, mine: Int[Tensor, " k"]) -> tuple[Tensor, Tensor]:
         cut = trained_of(len(mine))

@@ -16,6 +16,8 @@ class MNIST(ImageDataModule):
     attacks, 50,000–60,000 choose the classifier's epoch; the test file is reported once.
     """
 
+    key = "mnist"
+
     image_shape = (1, 28, 28)
     num_classes = 10
     mean = 0.1307

@@ -155,6 +155,8 @@ class Omniglot28(ImageDataModule):
     A fixed random choice of the 19,280 of `images_background`. The small sets will not do: they share two alphabets.
     """
 
+    key = "omniglot28"
+
     image_shape = (1, 28, 28)
     num_classes = 30
     mean = 0.0785
@@ -179,6 +181,8 @@ class Omniglot(ImageDataModule):
     and attacks are scored on yet others (all 3,120 of `small2`). Both small sets hold Greek and Latin: these the attacker
     goes without.
     """
+
+    key = "omniglot"
 
     image_shape = (1, 105, 105)
     num_classes = 20
@@ -219,6 +223,8 @@ class Omniglot(ImageDataModule):
 
 class OmniglotOverlap(Omniglot):
     """The same with the attacker's images as published: all of `small1`, Greek and Latin like some of the scored."""
+
+    key = "omniglot_overlap"
 
     SHARED: ClassVar[tuple[str, ...]] = ()
 

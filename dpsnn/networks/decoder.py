@@ -1,11 +1,11 @@
 """Decoders: smashed tensor in, picture out."""
 
 import math
-from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpsnn.parts import Registry, decoder
 from dpsnn.tensors import Images, Smashed
 
 
@@ -58,6 +58,7 @@ def _grid(smashed_shape: tuple[int, ...], grid: tuple[int, int, int]) -> list[nn
     return [nn.Flatten(), linear, nn.Unflatten(1, grid)]
 
 
+@decoder
 def conv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> Decoder:
     """The default: transposed convolutions with batch normalisation and ReLUs, output in [0, 1] by a sigmoid.
 
@@ -82,6 +83,7 @@ def conv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> D
     )
 
 
+@decoder
 def linear(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> Decoder:
     """The decoder of Titcombe et al. 2021: no activation function anywhere, hence a linear map however many layers.
 
@@ -101,6 +103,7 @@ def linear(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) ->
     )
 
 
+@decoder
 def deconv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> Decoder:
     """The decoder of the RStudio AI blog's study on Omniglot: transposed convolutions with ReLUs from a single pixel.
 
@@ -127,8 +130,4 @@ def deconv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) ->
     return Decoder(*layers, _Crop(height, width), bounded=False, channels_last=True)
 
 
-DECODERS: dict[str, Callable[[tuple[int, ...], tuple[int, int, int]], Decoder]] = {
-    "conv": conv,
-    "linear": linear,
-    "deconv": deconv,
-}
+DECODERS = Registry("decoder")

@@ -8,12 +8,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpsnn.networks.split import SplitNetwork, Standardise
+from dpsnn.parts import network
 from dpsnn.tensors import Number
 
 HIDDEN = 300
 """Units of the perceptron. The paper's has 3,000; a tenth learns 40 people as well with a tenth of the weights."""
 
 
+@network
 def softmax_regression(
     image_shape: tuple[int, int, int], num_classes: int, mean: float = 0.0, std: float = 1.0
 ) -> SplitNetwork:
@@ -26,6 +28,7 @@ def softmax_regression(
     return SplitNetwork(client, server, image_shape, num_classes)
 
 
+@network
 def perceptron(
     image_shape: tuple[int, int, int], num_classes: int, mean: float = 0.0, std: float = 1.0
 ) -> SplitNetwork:
@@ -37,6 +40,7 @@ def perceptron(
     return SplitNetwork(client, server, image_shape, num_classes, bound=1.0)
 
 
+@network
 def faces_cnn(
     image_shape: tuple[int, int, int], num_classes: int, mean: float = 0.0, std: float = 1.0
 ) -> SplitNetwork:
@@ -123,6 +127,7 @@ class OwnContrast(nn.Module):
         return centred / flat.std(1).clamp(min=1e-5).view(-1, 1, 1, 1)
 
 
+@network
 def faces_judge(
     image_shape: tuple[int, int, int], num_classes: int, mean: float = 0.0, std: float = 1.0
 ) -> SplitNetwork:

@@ -5,11 +5,13 @@ from collections import OrderedDict
 from torch import nn
 
 from dpsnn.networks.split import SplitNetwork
+from dpsnn.parts import network
 
 CUTS = {"conv1": 3, "conv2": 6, "conv3": 9, "logits": 11}
 """Name of the cut → layers in the client. Behind each of the three blocks, and at the end."""
 
 
+@network
 def keydana(
     image_shape: tuple[int, int, int],
     num_classes: int,

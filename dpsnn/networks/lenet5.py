@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpsnn.networks.split import SplitNetwork
+from dpsnn.parts import network
 
 SIDE = 32
 
@@ -21,6 +22,7 @@ class Pad(nn.Module):
         return F.pad(images, (width // 2, width - width // 2, height // 2, height - height // 2))
 
 
+@network
 def lenet5(
     image_shape: tuple[int, int, int],
     num_classes: int,

@@ -4,10 +4,12 @@ from torch import nn
 
 from dpsnn.errors import UsageError
 from dpsnn.networks.split import SplitNetwork, Standardise
+from dpsnn.parts import network
 
 NORMS = ("batch", "group")
 
 
+@network
 def mobile(
     image_shape: tuple[int, int, int],
     num_classes: int,

@@ -3,8 +3,10 @@
 from torch import Tensor, nn
 
 from dpsnn.networks.split import SplitNetwork, Standardise
+from dpsnn.parts import network
 
 
+@network
 def titcombe(
     image_shape: tuple[int, int, int], num_classes: int, mean: float = 0.0, std: float = 1.0
 ) -> SplitNetwork:
@@ -38,6 +40,7 @@ class _Softmax(nn.Module):
         return scores.float().softmax(1)
 
 
+@network
 def titcombe_softmax(
     image_shape: tuple[int, int, int], num_classes: int, mean: float = 0.0, std: float = 1.0
 ) -> SplitNetwork:

@@ -3,8 +3,10 @@
 from torch import nn
 
 from dpsnn.networks.split import SplitNetwork, Standardise
+from dpsnn.parts import network
 
 
+@network
 def validator(
     image_shape: tuple[int, int, int], num_classes: int, mean: float = 0.0, std: float = 1.0
 ) -> SplitNetwork:

@@ -7,7 +7,7 @@ from pathlib import Path
 from dpsnn.errors import UsageError, one_of, passed_on
 from dpsnn.evaluation.summary import write_summaries
 from dpsnn.folders import Folders
-from dpsnn.options import CHOICES, spec_from
+from dpsnn.options import choices, spec_from
 from dpsnn.runner import run
 from dpsnn.runner.ahead import ahead
 from dpsnn.runner.experiment import Experiment
@@ -28,7 +28,7 @@ def group_specs(
     base = spec_from(ClassifierSpec, options)
     defaults = AttackerSpec()
     limited = base.max_epochs if options.max_epochs_given else defaults.max_epochs
-    one_of(options.surrogate or base.dataset, CHOICES["surrogate"], "surrogate")
+    one_of(options.surrogate or base.dataset, choices()["surrogate"], "surrogate")
     if options.jobs < 1:
         raise UsageError(f"jobs is {options.jobs}; it must be a whole number, 1 or greater")
     epochs = options.attacker_epochs

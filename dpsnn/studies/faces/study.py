@@ -20,7 +20,7 @@ from dpsnn.data import DATASETS, Faces
 from dpsnn.errors import UsageError, one_of
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.report import reconstruction_figure, save_figure
-from dpsnn.options import CHOICES
+from dpsnn.options import choices
 from dpsnn.runner import beforehand, run
 from dpsnn.runner.beforehand import check_file
 from dpsnn.runner.experiment import Experiment
@@ -322,7 +322,7 @@ def run_faces(options: argparse.Namespace) -> Path | None:
     """`dpsnn faces`."""
     epochs = options.max_epochs if options.max_epochs_given else None
     seeds = options.seeds = options.seeds or [options.seed + i for i in range(SEEDS)]
-    one_of(options.dataset, CHOICES["dataset"], "dataset")
+    one_of(options.dataset, choices()["dataset"], "dataset")
     if options.iterations is not None and options.iterations < 1:
         raise UsageError(f"iterations is {options.iterations}; it must be 1 or more")
     if options.dry_run:
