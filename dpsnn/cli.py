@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from dpsnn.errors import UsageError, WorkFailed, one_line
 from dpsnn.folders import Folders
+from dpsnn.given import OPTIONS, given
 from dpsnn.memory import keep_memory
 from dpsnn.options import Parser, Version, add_options, check_choices, check_data_dir, listed
 from dpsnn.runner.study import GOES_ON, Command, named, studies
@@ -158,6 +159,12 @@ FIRST = (
 LAST = (
     _last("performance", _performance, "evaluate every model and attacker without a row"),
     _last("figures", _figures, "draw every figure from the tables and checkpoints"),
+    Command(
+        name="parts",
+        action="dpsnn.commands:parts",
+        heading="tables, figures and accounts",
+        said="list every part there is, with its options, papers, and why it cannot be used here",
+    ),
     _last("ledger", _ledger, "set the published figures beside ours, and say why they differ"),
     _last(
         "epsilon",
@@ -193,6 +200,9 @@ def make_parser() -> Parser:
         made = commands.add_parser(command.name, description=about.replace("%", "%%"))
         made.set_defaults(action=command.action, resume=command.resume)
         command.options(made)
+        for name, (value, text) in OPTIONS.items():
+            # Taken out of what is typed before it comes here: for `--help` alone.
+            made.add_argument(f"--{name}", metavar=value, help=text)
     parser.epilog = f"{listed(said, headings)}\n\nEach says more: dpsnn COMMAND --help"
     return parser
 
@@ -238,7 +248,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     options = argparse.Namespace(resume="")
     try:
-        options = make_parser().parse_args(normalise(sys.argv[1:] if words is None else words))
+        typed = given(normalise(sys.argv[1:] if words is None else words))
+        options = make_parser().parse_args(typed)
         check_choices(options)
         check_data_dir(options)
         action = named(options.action)

@@ -7,7 +7,7 @@ import argparse
 import math
 from pathlib import Path
 
-from dpsnn import checkpoints
+from dpsnn import catalogue, checkpoints
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
 from dpsnn.errors import UsageError, one_of
 from dpsnn.evaluation.epsilon import costs, noises, steps_of
@@ -148,3 +148,8 @@ def performance(options: argparse.Namespace) -> Path | None:
     written = [path for path in run.performance(folders, options.dataset) if path.exists()]
     print(*written[:-1], *write_summaries(folders.results_dir), sep="\n")
     return written[-1]
+
+
+def parts(options: argparse.Namespace) -> None:
+    """Print what parts there are."""
+    print(*catalogue.lines(), sep="\n")

@@ -82,6 +82,7 @@ SECTIONS = {
         "fixed_order",
         "jobs",
     ),
+    "files that fill options in": ("plugin", "config", "like"),
     "folders and logs": ("data_dir", "models_dir", "results_dir", "wandb"),
 }
 """Headings of `--help` and the options below them, most used first; all others stand above."""
