@@ -129,10 +129,18 @@ def _own(
     name: str,
     options: Callable[[argparse.ArgumentParser], None],
     said: str,
-    **more: str,
+    resume: str = "",
+    about: str = "",
 ) -> Command:
-    action = f"dpsnn.commands:{name}"
-    return Command(name=name, action=action, heading=heading, said=said, options=options, **more)
+    return Command(
+        name=name,
+        action=f"dpsnn.commands:{name}",
+        heading=heading,
+        said=said,
+        about=about,
+        options=options,
+        resume=resume,
+    )
 
 
 _first = partial(_own, "train and evaluate")
@@ -193,6 +201,8 @@ def make_parser() -> Parser:
     said: dict[str, str] = {}
     headings: dict[str, list[str]] = {}
     for command in (*FIRST, *(each for study in studies() for each in study.commands), *LAST):
+        if command.name in said:
+            raise UsageError(f"two studies bring a command {command.name}; rename one")
         said[command.name] = line = command.line()
         headings.setdefault(command.heading, []).append(command.name)
         about = command.about or f"{line[0].upper()}{line[1:]}."

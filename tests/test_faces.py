@@ -183,7 +183,7 @@ def test_wilson_agrees_with_statistics_textbooks() -> None:
 
 
 def test_the_ledger_of_faces(tmp_path: Path) -> None:
-    assert "Not run: `./main.sh faces`." in section(tmp_path)
+    assert "Not run: `./main.sh faces`." in section("faces", tmp_path)
     models: list[dict[str, object]] = []
     attacks: list[dict[str, object]] = []
     for seed in (0, 1):
@@ -204,7 +204,7 @@ def test_the_ledger_of_faces(tmp_path: Path) -> None:
             attacks.append({**common, **scores, **epsilons, **more, **ends})
     tables.upsert(tables.models_table(tmp_path), models, tables.CLASSIFIER_KEY)
     tables.upsert(tables.inversions_table(tmp_path), attacks, study.KEY)
-    lines = section(tmp_path).split("\n")
+    lines = section("faces", tmp_path).split("\n")
     seeds = "91.5 ± 6.4 (2 seeds)"
     assert "| no DP-SGD | 87.25 | not run | ∞ | ∞ | ∞ | ∞ | ∞ |" in lines
     assert f"| multiplier 0.5 | 91.75 | {seeds} | 35.15 |{' 35.20 |' * 4}" in lines

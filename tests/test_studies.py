@@ -27,6 +27,7 @@ STUDY = Study(
     figures="dpsnn.studies.dropped.study:FIGURES",
     texts="dpsnn.studies.dropped.study:texts",
     ledger="dpsnn.studies.dropped.study:part",
+    title="On {dataset}",
     ledger_options=lambda parser: parser.add_argument("--mark", default="!"),
 )
 """
@@ -49,7 +50,7 @@ def run(options):
 
 
 def part(dataset, results_dir, mark, **_):
-    return f"## Dropped\\n\\n{dataset}{mark}\\n"
+    return f"nothing{mark}"
 
 
 def texts(folders, dataset):
@@ -109,7 +110,7 @@ def test_a_dropped_study_has_figures_texts_and_a_part_of_the_ledger(
     assert {"dropped.md", "dropped_digits.png"} <= {Path(line).name for line in written}
     output = tmp_path / "ledger.md"
     assert main(["ledger", *places, "--output", str(output), "--mark", "?"]) == 0
-    assert output.read_text(encoding="utf-8").endswith("\n\n## Dropped\n\ndigits?\n")
+    assert output.read_text(encoding="utf-8").endswith("\n\n## On digits\n\nnothing?\n")
 
 
 def test_a_study_that_cannot_be_read_takes_none_with_it(
@@ -120,3 +121,11 @@ def test_a_study_that_cannot_be_read_takes_none_with_it(
     assert capsys.readouterr().err == (
         "dpsnn: left out: the study dropped: No module named 'of_nothing'\n"
     )
+
+
+def test_two_commands_of_one_name_are_refused(
+    dropped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dropped / "__init__.py").write_text(FOUND.replace('name="dropped"', 'name="plain"'))
+    assert main(["plain", "--dry_run"]) == 2
+    assert "two studies bring a command plain; rename one" in capsys.readouterr().err

@@ -5,5 +5,5 @@ model. With SecAgg+ (Bell et al. 2020, IACR ePrint 2020/704; after Bonawitz et a
 learns the sum alone. Server and clients are processes of their own, which talk over loopback TCP.
 
 `secure`, `client`, `server`, `grid`, `node` and `flower` belong to the processes of a run and need Flower; the other
-modules do not, and `run` says so where it is missing.
+modules do not, and the study `federated` says so where it is missing.
 """

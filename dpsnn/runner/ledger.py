@@ -25,5 +25,10 @@ def write_ledger(dataset: str, results_dir: Path, output: Path, **own: Any) -> P
     Raises:
         UsageError: If there is no row for the data set, a table is damaged, or the folder cannot be written.
     """
-    parts = [named(s.ledger)(dataset, results_dir, **own) for s in studies() if s.ledger]
-    return write_text(output, "\n".join([TOP, *parts]))
+    parts = [TOP]
+    for study in studies():
+        if study.ledger:
+            text = named(study.ledger)(dataset, results_dir, **own)
+            title = study.title.format(dataset=dataset)
+            parts.append(f"## {title}\n\n{text}\n" if title else text)
+    return write_text(output, "\n".join(parts))

@@ -32,7 +32,7 @@ class Command:
     name: str
     action: str
     """`module:function` that does it: takes the options and returns what it wrote, or None."""
-    heading: str
+    heading: str = "studies"
     """Under which `dpsnn --help` lists it."""
     said: str = ""
     """One line for `dpsnn --help`."""
@@ -42,7 +42,7 @@ class Command:
     """What its own `--help` says; by default the same line."""
     options: Callable[[ArgumentParser], object] = _nothing
     """Adds its options to a parser."""
-    resume: str = ""
+    resume: str = GOES_ON
     """What it says besides when it is interrupted."""
 
     def line(self) -> str:
@@ -66,6 +66,8 @@ class Study:
     """`module:function` that writes tables of text beside the figures: folders and data set → the files."""
     ledger: str = ""
     """`module:function` that gives its part of the ledger: takes the data set, the results and `ledger_options`."""
+    title: str = ""
+    """Of that part, with the {dataset}; none where it brings its own."""
     ledger_options: Callable[[ArgumentParser], object] = _nothing
     """Options of its own for `dpsnn ledger`."""
     place: int = 1000

@@ -3,7 +3,7 @@
 import argparse
 
 from dpsnn.runner.offers import group_options
-from dpsnn.runner.study import GOES_ON, Command, Study
+from dpsnn.runner.study import Command, Study
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -19,11 +19,10 @@ STUDY = Study(
         Command(
             name="faces",
             action="dpsnn.studies.faces.study:run_faces",
-            heading="studies",
             experiments="dpsnn.studies.faces.study:faces_experiments",
             options=_options,
-            resume=GOES_ON,
         ),
     ),
-    ledger="dpsnn.studies.faces.ledger:part",
+    title="MI-FACE on faces",
+    ledger="dpsnn.studies.faces.ledger:section",
 )

@@ -126,7 +126,7 @@ def _ssim(rows: Sequence[Row], column: str) -> str:
     return f"{mean(values):.3f}" if values else NOT_RUN
 
 
-def section(results_dir: Path) -> str:
+def section(dataset: str, results_dir: Path, **_: Any) -> str:
     """The part as Markdown, without its title.
 
     Raises:
@@ -141,12 +141,3 @@ def section(results_dir: Path) -> str:
     makers = (accountings, recognised)
     parts = [make(models, attacks) for make in makers]
     return "\n\n".join([TOP, *(table(headings, rows) for headings, *rows in parts)])
-
-
-def part(dataset: str, results_dir: Path, **_: Any) -> str:
-    """The part as Markdown, with its title.
-
-    Raises:
-        UsageError: If a table is damaged.
-    """
-    return f"## MI-FACE on faces\n\n{section(results_dir)}\n"

@@ -56,6 +56,7 @@ STUDY = Study(
                 " and in the open. Options of DP-SGD make every client train privately."
             ),
             options=_options,
+            resume="",
         ),
     ),
 )

@@ -3,7 +3,7 @@
 from functools import partial
 
 from dpsnn.runner.offers import group_options
-from dpsnn.runner.study import GOES_ON, Command, Study
+from dpsnn.runner.study import Command, Study
 
 STUDY = Study(
     place=2,
@@ -11,12 +11,11 @@ STUDY = Study(
         Command(
             name="omniglot",
             action="dpsnn.studies.omniglot.study:run_omniglot",
-            heading="studies",
             experiments="dpsnn.studies.omniglot.study:omniglot_experiments",
             options=partial(group_options, jobs=1, dataset="omniglot"),
-            resume=GOES_ON,
         ),
     ),
     figures="dpsnn.studies.omniglot.figures:FIGURES",
-    ledger="dpsnn.studies.omniglot.ledger:part",
+    title="DP-SGD on Omniglot",
+    ledger="dpsnn.studies.omniglot.ledger:section",
 )

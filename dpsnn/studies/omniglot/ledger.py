@@ -206,7 +206,7 @@ def reasons(target: Target, plain: Target) -> list[str]:
     return said
 
 
-def section(results_dir: Path) -> str:
+def section(dataset: str, results_dir: Path, **_: Any) -> str:
     """The part as Markdown, without its title."""
     targets = gather(results_dir)
     if not any(target.protocol or target.fair for target in targets):
@@ -221,12 +221,3 @@ def section(results_dir: Path) -> str:
         name = f"Multiplier {noise:g}" if noise else "No DP-SGD"
         whys.append(f"- **{name}.** {' '.join(reasons(target, plain))}")
     return "\n\n".join([*parts, "\n".join(whys)])
-
-
-def part(dataset: str, results_dir: Path, **_: Any) -> str:
-    """The part as Markdown, with its title.
-
-    Raises:
-        UsageError: If a table is damaged.
-    """
-    return f"## DP-SGD on Omniglot\n\n{section(results_dir)}\n"

@@ -3,7 +3,7 @@
 import argparse
 
 from dpsnn.runner.offers import group_options
-from dpsnn.runner.study import GOES_ON, Command, Study
+from dpsnn.runner.study import Command, Study
 from dpsnn.studies.secure.options import add_commands
 
 
@@ -21,7 +21,6 @@ STUDY = Study(
             heading="many parties",
             experiments="dpsnn.studies.secure.study:secure_experiments",
             options=_options,
-            resume=GOES_ON,
         ),
     ),
 )

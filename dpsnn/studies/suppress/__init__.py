@@ -3,7 +3,7 @@
 from functools import partial
 
 from dpsnn.runner.offers import group_options
-from dpsnn.runner.study import GOES_ON, Command, Study
+from dpsnn.runner.study import Command, Study
 
 STUDY = Study(
     place=3,
@@ -11,13 +11,12 @@ STUDY = Study(
         Command(
             name="suppress",
             action="dpsnn.studies.suppress.study:run_suppress",
-            heading="studies",
             experiments="dpsnn.studies.suppress.study:suppress_experiments",
             # Batches of 32 for so small a network keep no second core busy, hence two jobs.
             options=partial(group_options, attacker=["steps", "restarts"], jobs=2, dataset="mnist"),
-            resume=GOES_ON,
         ),
     ),
     figures="dpsnn.studies.suppress.figures:FIGURES",
-    ledger="dpsnn.studies.suppress.ledger:part",
+    title="Suppress-privacy on {dataset}",
+    ledger="dpsnn.studies.suppress.ledger:section",
 )

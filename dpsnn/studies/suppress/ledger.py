@@ -199,7 +199,7 @@ def by_training(rows: Sequence[Row]) -> list[list[str]]:
     return [*lines, ["*floor*", "", "", *(_floor(own, name, digits) for name, digits in names)]]
 
 
-def section(dataset: str, results_dir: Path) -> str:
+def section(dataset: str, results_dir: Path, **_: Any) -> str:
     """The part as Markdown, without its title.
 
     Raises:
@@ -228,12 +228,3 @@ def section(dataset: str, results_dir: Path) -> str:
     said = [reasons(repeated)] if reasons(repeated) else []
     shown = [f"{title}\n\n{table(headings, lines)}" for title, (headings, *lines) in parts.items()]
     return "\n\n".join([top, *shown, *said])
-
-
-def part(dataset: str, results_dir: Path, **_: Any) -> str:
-    """The part as Markdown, with its title.
-
-    Raises:
-        UsageError: If a table is damaged.
-    """
-    return f"## Suppress-privacy on {dataset}\n\n{section(dataset, results_dir)}\n"

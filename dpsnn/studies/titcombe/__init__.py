@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 
 from dpsnn.runner.offers import group_options
-from dpsnn.runner.study import GOES_ON, Command, Study
+from dpsnn.runner.study import Command, Study
 from dpsnn.studies.titcombe.groups import GROUPS
 
 OPEN = (
@@ -31,7 +31,6 @@ DEMO = Command(
         results_dir="results/demo",
         models_dir="models/demo",
     ),
-    resume=GOES_ON,
 )
 
 
@@ -42,19 +41,16 @@ def _group(name: str) -> Command:
         heading="groups of experiments",
         experiments=f"dpsnn.studies.titcombe.groups:{GROUPS[name].__name__}",
         options=partial(group_options, classifier=OPEN, attacker=["surrogate"], jobs=1),
-        resume=GOES_ON,
     )
 
 
 PUBLISHED = Command(
     name="published",
     action="dpsnn.studies.titcombe.commands:run_published",
-    heading="studies",
     experiments="dpsnn.studies.titcombe.published:published_experiments",
     options=partial(
         group_options, jobs=1, results_dir="results/published", models_dir="models/published"
     ),
-    resume=GOES_ON,
 )
 
 
@@ -72,6 +68,6 @@ STUDY = Study(
     commands=(DEMO, *map(_group, GROUPS), PUBLISHED),
     figures="dpsnn.studies.titcombe.figures:FIGURES",
     texts="dpsnn.studies.titcombe.paper:write_paper",
-    ledger="dpsnn.studies.titcombe.ledger:part",
+    ledger="dpsnn.studies.titcombe.ledger:section",
     ledger_options=_ledger_options,
 )
