@@ -31,6 +31,7 @@ PACKAGES = {
     "decoder": "dpsnn.networks",
     "defence": "dpsnn.defences",
     "attack": "dpsnn.attacks",
+    "study": "dpsnn.studies",
 }
 """Kind of part → the package whose files are walked for it."""
 
@@ -380,7 +381,9 @@ def _literals(body: Sequence[ast.stmt]) -> dict[str, Any]:
 
 def _declarations(text: str, module: str, kind: str) -> Iterator[Declared]:
     """Parts in a source; `kind` is that of its package, empty in a plug-in."""
-    for node in ast.parse(text).body:
+    tree = ast.parse(text)
+    for node in tree.body:
+        documented: ast.AST = node
         said = _literals(node.body) if isinstance(node, ast.ClassDef) else {}
         if isinstance(node, ast.ClassDef) and isinstance(said.get("key"), str):
             bases = [getattr(base, "id", getattr(base, "attr", "")) for base in node.bases]
@@ -390,16 +393,21 @@ def _declarations(text: str, module: str, kind: str) -> Iterator[Declared]:
             marks = {getattr(mark, "id", "") for mark in node.decorator_list}
             of, key = next(iter(marks & {"network", "decoder"}), ""), node.name
             statements = []
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STUDY":
+            # Of a folder or a file, whose name it has.
+            of, key, documented = "study", re.split(r"[./]", module.removesuffix(".py"))[-1], tree
+            statements, order = [], re.search(r"\border=(\d+)", ast.unparse(node.value))
+            said = {"order": int(order[1])} if order else {}
         else:
             continue
         if not of:
             continue
         made = [_option(s, key) for s in statements if isinstance(s, ast.AnnAssign)]
-        doc = ast.get_docstring(node) or ""
+        doc = ast.get_docstring(documented) or ""
         yield Declared(
             of,
             key,
-            node.name,
+            getattr(node, "name", "STUDY"),
             " ".join(doc.split("\n\n")[0].split()),
             ", ".join(dict.fromkeys(re.findall(r"arXiv [\w./-]+\d", doc))),
             tuple(each for each in made if each),
@@ -423,10 +431,11 @@ def _own(kind: str) -> tuple[Declared, ...]:
     package = PACKAGES[kind]
     folder = Path(__file__).parent / package.split(".")[1]
     found = []
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
         text = path.read_text(encoding="utf-8")
-        if "key = " in text or "@" in text:
-            for declared in _declarations(text, f"{package}.{path.stem}", kind):
+        name = path.stem if path.parent == folder else path.parent.name
+        if "key = " in text or "@" in text or "STUDY = " in text:
+            for declared in _declarations(text, f"{package}.{name}", kind):
                 if declared.kind == kind:
                     found.append(declared)
     return tuple(sorted(found, key=lambda each: (each.order, each.key)))
@@ -468,8 +477,8 @@ def _read(path: str) -> tuple[Declared, ...]:
         raise UsageError(f"the plug-in {path} is no Python: {error}; mend it") from error
     if not found:
         raise UsageError(
-            f"the plug-in {path} holds no part: no class with a key that derives from one of {sorted(BASES)}, and no"
-            " function marked @network or @decoder"
+            f"the plug-in {path} holds no part: no class with a key that derives from one of {sorted(BASES)}, no"
+            " function marked @network or @decoder, and no STUDY"
         )
     return found
 

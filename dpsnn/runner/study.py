@@ -1,21 +1,18 @@
-"""What a study says of itself, and where studies are found; nothing here imports torch.
+"""What a study says of itself, and how studies are found; nothing here imports torch.
 
-A study is a folder in `dpsnn/studies` whose `__init__.py` has a `STUDY`: its commands, figures, tables and its part of
-the ledger, each named `module:function` and imported when it is wanted. A new folder is a new command.
+A study is a folder in `dpsnn/studies`, or a plug-in, with a `STUDY`: its commands, figures, tables and its part of the
+ledger, each named `module:function` and imported when it is wanted. A new folder is a new command.
 """
 
 import importlib
-import pkgutil
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dpsnn import source
+from dpsnn import parts, source
 from dpsnn.errors import one_line
-
-PACKAGE = "dpsnn.studies"
 
 GOES_ON = "; call again to go on from the last finished epoch"
 """What an interrupted training says of itself."""
@@ -70,8 +67,8 @@ class Study:
     """Of that part, with the {dataset}; none where it brings its own."""
     ledger_options: Callable[[ArgumentParser], object] = _nothing
     """Options of its own for `dpsnn ledger`."""
-    place: int = 1000
-    """Where it stands among the others."""
+    order: int = 50
+    """Where it stands among the others; a plain number."""
 
 
 _told: set[str] = set()
@@ -79,16 +76,15 @@ _told: set[str] = set()
 
 def studies() -> list[Study]:
     """All studies there are, in order; one that cannot be read is named on standard error and takes none with it."""
-    package = importlib.import_module(PACKAGE)
     found = []
-    for name in sorted(each.name for each in pkgutil.iter_modules(package.__path__)):
+    for each in parts.declared("study"):
         try:
-            found.append(importlib.import_module(f"{PACKAGE}.{name}").STUDY)
+            found.append(parts.find("study", each.key))
         except Exception as error:  # whatever a file may raise
-            if name not in _told:
-                _told.add(name)
-                print(f"dpsnn: left out: the study {name}: {one_line(error)}", file=sys.stderr)
-    return sorted(found, key=lambda study: study.place)
+            if each.key not in _told:
+                _told.add(each.key)
+                print(f"dpsnn: left out: {one_line(error)}", file=sys.stderr)
+    return found
 
 
 def named(name: str) -> Any:

@@ -14,7 +14,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 STUDY = Study(
-    place=4,
+    order=4,
     commands=(
         Command(
             name="faces",

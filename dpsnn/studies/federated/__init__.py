@@ -43,7 +43,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 STUDY = Study(
-    place=6,
+    order=6,
     commands=(
         Command(
             name="federated",

@@ -6,7 +6,7 @@ from dpsnn.runner.offers import group_options
 from dpsnn.runner.study import Command, Study
 
 STUDY = Study(
-    place=2,
+    order=2,
     commands=(
         Command(
             name="omniglot",

@@ -13,7 +13,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 STUDY = Study(
-    place=5,
+    order=5,
     commands=(
         Command(
             name="secure",

@@ -6,7 +6,7 @@ from dpsnn.runner.offers import group_options
 from dpsnn.runner.study import Command, Study
 
 STUDY = Study(
-    place=3,
+    order=3,
     commands=(
         Command(
             name="suppress",

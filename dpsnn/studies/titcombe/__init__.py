@@ -64,7 +64,7 @@ def _ledger_options(parser: argparse.ArgumentParser) -> None:
 
 
 STUDY = Study(
-    place=1,
+    order=1,
     commands=(DEMO, *map(_group, GROUPS), PUBLISHED),
     figures="dpsnn.studies.titcombe.figures:FIGURES",
     texts="dpsnn.studies.titcombe.paper:write_paper",
