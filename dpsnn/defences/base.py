@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dpsnn.errors import UsageError
 from dpsnn.parts import Part
-from dpsnn.tensors import Activation, Images, Number, Smashed
+from dpsnn.tensors import Activation, Images, Labels, Number, Smashed
 
 
 class CutInfo(NamedTuple):
@@ -100,9 +100,20 @@ class DefenceModule(nn.Module):
         """Turn the client's activation into what crosses the wire."""
         return activation
 
-    def penalty(self, images: Images, smashed: Smashed) -> Tensor:
-        """A scalar added to the training loss, of the images and of what this defence gave."""
+    def penalty(self, images: Images, smashed: Smashed, labels: Labels | None = None) -> Tensor:
+        """A scalar added to the training loss, of the images, what this defence gave, and the classes."""
         return torch.zeros((), device=smashed.device)
+
+    def optimiser(self) -> torch.optim.Optimizer | None:
+        """Of weights of its own that learn by `learn` alone, such as an adversary's; None: they follow the training loss.
+
+        It is made anew for every training, on the device of the weights; where that goes on, so does its state.
+        """
+        return None
+
+    def learn(self, images: Images, smashed: Smashed, labels: Labels) -> Tensor:
+        """What its own optimiser makes smaller in every step, of what crosses the wire, before the classifier's step."""
+        raise NotImplementedError(f"{type(self).__name__} has an optimiser and nothing to learn")
 
 
 class DefenceList(nn.ModuleList):
@@ -119,13 +130,15 @@ class DefenceList(nn.ModuleList):
             activation = defence(activation)
         return activation
 
-    def train_on(self, images: Images, activation: Activation) -> tuple[Smashed, Tensor]:
+    def train_on(
+        self, images: Images, activation: Activation, labels: Labels | None = None
+    ) -> tuple[Smashed, Tensor]:
         """What crosses the wire, and the sum of the penalties."""
         total = torch.zeros((), device=activation.device)
         for defence in self:
             assert isinstance(defence, DefenceModule)
             activation = defence(activation)
-            total = total + defence.penalty(images, activation)
+            total = total + defence.penalty(images, activation, labels)
         return activation, total
 
 

@@ -11,7 +11,7 @@ from dpsnn.defences.base import CutInfo, Defence, DefenceModule, checked_strengt
 from dpsnn.errors import UsageError
 from dpsnn.metrics import distance_correlation
 from dpsnn.parts import option, spell
-from dpsnn.tensors import Images, Number, Smashed
+from dpsnn.tensors import Images, Labels, Number, Smashed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class NoPeek(DefenceModule):
         self.weight = checked_strength(weight, "the NoPeek weight")
         self.exponent = exponent
 
-    def penalty(self, images: Images, smashed: Smashed) -> Tensor:
+    def penalty(self, images: Images, smashed: Smashed, labels: Labels | None = None) -> Tensor:
         # A last batch of one image has no distance correlation; it trains on the task alone.
         if self.weight == 0 or len(images) < 2:
             return torch.zeros((), device=smashed.device)
