@@ -107,7 +107,8 @@ def _called_once(folder: Path, stem: str, kind: str) -> list[Path]:
     # Names begin with what they always said, hence only these are read.
     for path in sorted(folder.glob(f"{glob.escape(stem[:said.end()])}*.ckpt")):
         with contextlib.suppress(UsageError):  # what is no checkpoint has no other name
-            called = names_of(_spec_type(kind), read(path, kind).arguments)
+            stored = read(path, kind)
+            called = names_of(_spec_type(kind), stored.arguments, stored.versions)
             epoch = re.search(r"(_epoch=\d+)?\.ckpt$", path.name)
             ends = ("", epoch[1] or "") if epoch and kind == CLASSIFIER else ("",)
             if stem in (f"{name}{end}" for name in called for end in ends):
@@ -246,7 +247,7 @@ def _check_name(stored: Stored, kind: str) -> None:
         return
     spec = AttackerSpec if kind == ATTACKER else ClassifierSpec
     _spec_from(stored, spec)  # in range
-    called = names_of(spec, stored.arguments)
+    called = names_of(spec, stored.arguments, stored.versions)
     if kind == CLASSIFIER:
         called = [f"{name}_epoch={stored.record['epoch']:02d}" for name in called]
     elif kind == DEVICE:  # it does not say of which epoch it is

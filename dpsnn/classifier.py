@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from dpsnn.defences import DefenceList, DefenceModule
 from dpsnn.metrics import correct
 from dpsnn.networks import SplitNetwork
-from dpsnn.tensors import Activation, Batch, Images, Logits, Number, Smashed
+from dpsnn.tensors import Activation, Batch, Images, Labels, Logits, Number, Smashed
 
 LEARNERS = "defence_optimizers"
 """Where an unfinished training keeps the state of the optimisers that defences bring."""
@@ -44,6 +44,7 @@ class SplitClassifier(pl.LightningModule):
         self.constant_rate = constant_rate
         self._learners: list[tuple[Any, torch.optim.Optimizer]] = []
         self._resumed: list[dict[str, Any]] = []
+        self._heard: tuple[Images, Smashed, Labels]
 
     def encode(self, images: Images) -> Activation:
         """The client's output before any defence, in float32 whatever the precision of its layers."""
@@ -59,14 +60,18 @@ class SplitClassifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = batch
         smashed, penalty = self.defences.train_on(images, self.encode(images), labels)
-        for defence, optimiser in self._learners:
-            optimiser.zero_grad()
-            # Not scaled with the classifier's loss, and without a way into its weights.
-            defence.learn(images, smashed.detach(), labels).backward()
-            optimiser.step()
+        if self._learners:
+            self._heard = images, smashed.detach(), labels
         task_loss = F.cross_entropy(self.network.server(smashed).float(), labels)
         self._log("train", task_loss=task_loss, penalty=penalty, size=len(images))
         return task_loss + penalty
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        # Behind the classifier's step, whose penalties were of the weights as they were.
+        for defence, optimiser in self._learners:
+            optimiser.zero_grad()
+            defence.learn(*self._heard).backward()
+            optimiser.step()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("val", batch)

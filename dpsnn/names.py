@@ -12,7 +12,15 @@ from typing import Any, TypeVar
 from dpsnn import parts
 from dpsnn.numbers import Number
 from dpsnn.parts import spell
-from dpsnn.specs import AttackerSpec, ClassifierSpec, as_written, plain, replace, settings
+from dpsnn.specs import (
+    AttackerSpec,
+    ClassifierSpec,
+    as_written,
+    of_versions,
+    plain,
+    replace,
+    settings,
+)
 
 Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec)
 Kind = type[ClassifierSpec] | type[AttackerSpec]
@@ -173,7 +181,9 @@ def _attacker_name(spec: AttackerSpec, later: str) -> str:
     return "".join(tokens)
 
 
-def names_of(kind: Kind, arguments: Mapping[str, Any]) -> list[str]:
+def names_of(
+    kind: Kind, arguments: Mapping[str, Any], versions: Mapping[str, int] | None = None
+) -> list[str]:
     """Every name that these arguments have had, newest first; classifiers' without `_epoch=XX`.
 
     Names did not say epochs, step size, batch size and some settings of defences once.
@@ -181,6 +191,7 @@ def names_of(kind: Kind, arguments: Mapping[str, Any]) -> list[str]:
     Args:
         kind: The spec whose fields they are.
         arguments: As in a checkpoint; of a federated classifier also the fields `federated_...`.
+        versions: Of its parts, by key; None: the present ones.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -188,6 +199,8 @@ def names_of(kind: Kind, arguments: Mapping[str, Any]) -> list[str]:
     whole = settled(kind, arguments)
     known = {made.name for made in settings(kind)}
     spec = kind(**{name: value for name, value in whole.items() if name in known})
+    if versions is not None:
+        spec = of_versions(spec, versions)
     if isinstance(spec, AttackerSpec):
         names = [attacker_name(spec), _attacker_name(spec, "")]
     else:

@@ -346,6 +346,8 @@ def as_written(arguments: Mapping[str, Any]) -> dict[str, Any]:
     then: dict[str, Any] = {}
     for each in parts.declared("defence"):
         lacking = [made for made in each.options if made.name not in arguments]
+        if not each.is_own and len(lacking) == len(each.options):
+            continue
         then |= {made.name: made.default for made in lacking}
         if lacking and any(arguments.get(made.name) for made in each.options):
             said = parts.find("defence", each.key).as_then(arguments)

@@ -112,7 +112,7 @@ class DefenceModule(nn.Module):
         return None
 
     def learn(self, images: Images, smashed: Smashed, labels: Labels) -> Tensor:
-        """What its own optimiser makes smaller in every step, of what crosses the wire, before the classifier's step."""
+        """What its own optimiser makes smaller behind every step of the classifier, of what crossed the wire."""
         raise NotImplementedError(f"{type(self).__name__} has an optimiser and nothing to learn")
 
 

@@ -180,7 +180,8 @@ def tuned_learning_rate(spec: AttackerSpec, target: SplitClassifier, knowledge: 
         Diverged: If training leaves the finite numbers with each of them.
     """
     results = {}
-    for rate in TRIAL_RATES[spec.decoder]:
+    tried = TRIAL_RATES.get(spec.decoder, TRIAL_RATES["conv"])
+    for rate in tried:
         trial = replace(spec, learning_rate=rate, max_epochs=max(1, spec.max_epochs // 20))
         with contextlib.suppress(Diverged):
             fitted = fit(
@@ -195,7 +196,7 @@ def tuned_learning_rate(spec: AttackerSpec, target: SplitClassifier, knowledge: 
             results[rate] = fitted.value
     if not results:
         raise Diverged(
-            f"training the attacker diverged with each of the step sizes {TRIAL_RATES[spec.decoder]}; name a lower one"
+            f"training the attacker diverged with each of the step sizes {tried}; name a lower one"
             " with --learning_rate"
         )
     return min(results, key=lambda rate: results[rate])

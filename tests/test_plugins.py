@@ -1,0 +1,254 @@
+"""Parts of others, each one file that the documentation shows, from the command line to the table."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from dpsnn import checkpoints, parts
+from dpsnn.cli import main
+from dpsnn.evaluation import tables
+from dpsnn.runner import train
+from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
+EXAMPLES = dict(
+    (re.match(r"# (\S+)", code).group(1), code)  # type: ignore[union-attr]
+    for code in re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
+)
+
+
+@pytest.fixture
+def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the examples as files, and nothing known of them but what a test names."""
+    for name, code in EXAMPLES.items():
+        (tmp_path / name).write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(parts.PLUGINS, "")
+    return tmp_path
+
+
+def run(words: str) -> int:
+    return main([*words.split(), "--models_dir", "models", "--results_dir", "results"])
+
+
+def forget() -> None:
+    os.environ[parts.PLUGINS] = ""
+
+
+def row(table: str) -> dict[str, str]:
+    (only,) = tables.read(Path("results/quantitative_measures") / table)
+    return only
+
+
+def test_the_examples_are_of_every_kind_that_can_be_plugged_in(plugged: Path) -> None:
+    found = {each.kind for name in EXAMPLES for each in parts._read(str(plugged / name))}
+    assert found >= {"defence", "dataset", "network", "decoder"}
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_an_example_is_listed_with_its_options(
+    plugged: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["parts", "--plugin", name]) == 0
+    said = capsys.readouterr().out
+    for each in parts._read(str(plugged / name)):
+        assert f"  {each.key} " in said and f"(plug-in {name})" in " ".join(said.split())
+        for made in each.options:
+            assert f"--{made.name}" in said
+
+
+def test_a_defence_goes_from_the_command_line_to_the_table(
+    plugged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = "--plugin rounding.py"
+    assert run(f"train_model {used} --max_epochs 1 --grid_step 0.25 --noise_scale 0.1") == 0
+    model = Path(capsys.readouterr().out.strip()).stem
+    assert model == "digits_01noise_00nopeek_025grid_1epochs_epoch=00"
+    assert run(f"train_attacker {used} --max_epochs 1 --model {model}") == 0
+    assert (
+        run(f"train_attacker {used} --attack inversion --steps 2 --restarts 1 --model {model}") == 0
+    )
+    assert run(f"evaluate_models {used}") == 0
+    assert row("model_performances.csv")["GridStep"] == "0.25"
+    target, spec, stored = checkpoints.load_classifier(Path(f"models/classifiers/{model}.ckpt"))
+    assert stored.parts["grid"] == {"version": 1, "plugin": "rounding.py"}
+    assert spec == ClassifierSpec(max_epochs=1, noise_scale=0.1, grid_step=0.25)
+    smashed = target.transmit(torch.rand(4, 1, 28, 28)) / 0.25
+    torch.testing.assert_close(smashed, smashed.round())
+    assert [part.legend() for part in spec.active] == ["noise 0.1", "grid 0.25"]
+    # Another strength is another model, the same one is there already.
+    assert run(f"train_model {used} --like {model} --grid_step 0.5") == 0
+    assert "_05grid_" in capsys.readouterr().out
+    before = Path(f"models/classifiers/{model}.ckpt").stat().st_mtime_ns
+    assert run(f"train_model {used} --like {model}") == 0
+    assert Path(f"models/classifiers/{model}.ckpt").stat().st_mtime_ns == before
+    # Unsound company.
+    assert run(f"train_model {used} --grid_step 0.5 --gaussian_std 1") == 2
+    assert "never analysed" in capsys.readouterr().err.splitlines()[-1]
+    assert run(f"train_model {used} --grid_step -1") == 2
+    assert "grid_step is -1.0; it must be" in capsys.readouterr().err.splitlines()[-1]
+    # Without the plug-in.
+    forget()
+    for words in ("evaluate_models", f"train_attacker --model {model}"):
+        assert run(words) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert "needs the defence 'grid' of the plug-in rounding.py; name it with --plugin" in line
+    assert run("train_model --grid_step 0.5") == 2
+    assert "unrecognized arguments: --grid_step" in capsys.readouterr().err
+
+
+class Stop(Callback):
+    """Interrupt after the first epoch, when its progress was kept."""
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:  # type: ignore[no-untyped-def]
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_an_adversary_goes_on_as_if_nothing_had_happened(
+    plugged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "train_model --plugin adversary.py --max_epochs 3 --adversary_weight 0.5 --precision 32"
+    assert run(words) == 0
+    (straight,) = Path("models/classifiers").glob("*.ckpt")
+    whole = checkpoints.read(straight, checkpoints.CLASSIFIER)
+    assert any(name.startswith("defences.0.guess") for name in whole.weights)
+    shutil.move(straight, "straight.ckpt")
+    fit = train.fit
+    monkeypatch.setattr(
+        train, "fit", lambda *a, callbacks, **k: fit(*a, callbacks=[*callbacks, Stop()], **k)
+    )
+    assert run(words) == 130
+    monkeypatch.setattr(train, "fit", fit)
+    assert list(Path("models/classifiers/.progress").glob("*.ckpt"))
+    assert run(words) == 0
+    again = checkpoints.read(straight, checkpoints.CLASSIFIER)
+    assert again.weights.keys() == whole.weights.keys()
+    for name, weight in whole.weights.items():
+        assert torch.equal(weight, again.weights[name]), name
+    # It learnt: the adversary's weights moved by its own optimiser, not as they were drawn.
+    fresh = checkpoints.build_classifier(checkpoints.classifier_spec(whole)).state_dict()
+    assert not torch.equal(
+        fresh["defences.0.guess.1.weight"], whole.weights["defences.0.guess.1.weight"]
+    )
+
+
+def test_a_data_set_a_network_and_a_decoder_work_together(
+    plugged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = " ".join(f"--plugin {name}.py" for name in ("stripes", "residual", "shallow"))
+    assert (
+        run(f"train_model {used} --dataset stripes --network residual --cut block1 --max_epochs 2")
+        == 0
+    )
+    model = Path(capsys.readouterr().out.strip()).stem
+    assert (
+        model == "stripes_00noise_00nopeek_residual_block1cut_2epochs_epoch=01"
+        or "residual" in model
+    )
+    assert run(f"train_model {used} --dataset stripes --validator --max_epochs 1") == 0
+    assert run(f"train_attacker {used} --model {model} --decoder shallow --max_epochs 1") == 0
+    assert run(f"evaluate_attackers {used}") == 0
+    assert row("attack_performances.csv")["Decoder"] == "shallow"
+    assert row("attack_performances.csv")["Dataset"] == "stripes"
+    capsys.readouterr()
+    forget()
+    assert run(f"train_attacker --model {model}") == 2
+    assert "unknown dataset 'stripes'" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_options_come_from_a_file_and_what_is_typed_counts_more(
+    plugged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.toml").write_text("noise_scale = 0.5\nmax-epochs = 1\nconstant_rate = true\n")
+    assert run("train_model --config mine.toml --noise_scale 0.2") == 0
+    made = Path(capsys.readouterr().out.strip())
+    assert made.name == "digits_02noise_00nopeek_constantrate_1epochs_epoch=00.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--plugin", "--plugin names nothing; give it a file"),
+        ("--plugin none.py", "none.py (No such file"),
+        ("--plugin empty.py", "holds no part"),
+        ("--plugin broken.py", "is no Python"),
+        ("--plugin taken.py", "brings the defence noise, which there is already"),
+        ("--plugin strange.py", "cannot be read from its source"),
+        ("--config none.toml", "there is no none.toml"),
+        ("--config broken.toml", "damaged or not a TOML file"),
+        ("--config tabled.toml", "has a table [noise]"),
+        ("--like nobody", "unknown classifier 'nobody'"),
+    ],
+)
+def test_files_that_will_not_do_are_refused(
+    plugged: Path, words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared = EXAMPLES["rounding.py"]
+    for name, content in {
+        "empty.py": "x = 1\n",
+        "broken.py": "def (:\n",
+        "taken.py": declared.replace('key = "grid"', 'key = "noise"'),
+        "strange.py": declared.replace("option(0.0,", "option(1 / 3,"),
+        "broken.toml": "a = = 1",
+        "tabled.toml": "[noise]\nscale = 1\n",
+    }.items():
+        Path(name).write_text(content)
+    assert run(f"train_model {words}") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert message in " ".join(line.split()) and "Traceback" not in line
+
+
+def test_a_part_whose_dependency_is_missing_is_listed_and_breaks_nothing(
+    plugged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("lacking.py").write_text("import nowhere_to_be_found\n" + EXAMPLES["rounding.py"])
+    assert main(["parts", "--plugin", "lacking.py"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "not here: the defence grid cannot be used here: No module named 'nowhere" in said
+    assert run("train_model --plugin lacking.py --max_epochs 1") == 0
+    assert run("train_model --plugin lacking.py --max_epochs 1 --grid_step 1") == 2
+    assert "install what it needs" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_later_version_of_a_part_is_another_part(
+    plugged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "train_model --plugin rounding.py --max_epochs 1 --grid_step 0.25"
+    assert run(words) == 0
+    old = Path(capsys.readouterr().out.strip())
+    later = EXAMPLES["rounding.py"].replace('key = "grid"', 'key = "grid"\n    version = 2')
+    Path("rounding.py").write_text(later)
+    parts._read.cache_clear()
+    parts._module.cache_clear()
+    assert run(words) == 0
+    new = Path(capsys.readouterr().out.strip())
+    assert new != old and "_gridv2" in new.name
+    with pytest.raises(Exception, match="version 1 of the defence grid is not known here, only 2"):
+        checkpoints.load_classifier(old)
+    kept = later.replace("version = 2", "version = 2\n    earlier = (1,)")
+    Path("rounding.py").write_text(kept)
+    parts._read.cache_clear()
+    parts._module.cache_clear()
+    (part,) = checkpoints.load_classifier(old)[1].active
+    assert (part.present, part.was) == (1, 1)
+    (part,) = checkpoints.load_classifier(new)[1].active
+    assert (part.present, part.was) == (2, 0)
+    parts._read.cache_clear()
+    parts._module.cache_clear()
+
+
+def test_settings_of_parts_travel_to_other_processes(plugged: Path) -> None:
+    import pickle
+
+    parts.use("rounding.py")
+    spec = ClassifierSpec(grid_step=0.25, nopeek_weight=0.5)
+    assert pickle.loads(pickle.dumps(spec)) == spec
+    assert plain(spec)["grid_step"] == 0.25 and "grid_step" in plain(spec)
+    assert "grid_step" not in plain(ClassifierSpec())
+    assert AttackerSpec(model_noise=1.0).changes == (("noise_scale", 1.0),)
