@@ -5,7 +5,6 @@ all. `dpsnn.names` says what it is called.
 """
 
 import contextlib
-import dataclasses
 import glob
 import hashlib
 import inspect
@@ -61,7 +60,6 @@ from dpsnn.stored import (  # noqa: F401  what stands in a checkpoint belongs to
     read_whole,
     written,
 )
-from dpsnn.tensors import Number
 from dpsnn.training import seeded
 
 PROGRESS = ".progress"

@@ -1,8 +1,8 @@
 """What stands before the options proper: plug-ins, and files that fill options in.
 
 `--plugin FILE.py` lets the parts in a file be known, `--config FILE.toml` gives options as a file says, and `--like
-CHECKPOINT` as a model was made. What is typed as well counts more. No code runs that the user did not name: a checkpoint
-says which plug-in it needs, and never loads it.
+CHECKPOINT` as a model was made. What is typed as well counts more. No code runs that the user did not name: a
+checkpoint says which plug-in it needs, and never loads it.
 """
 
 import tomllib

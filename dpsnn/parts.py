@@ -1,8 +1,8 @@
 """What a part is: one file that describes itself, from which options, checks, names, columns and tables follow.
 
 A part is a class with a `key` (a defence, an attack, a data set), or a function marked by its kind (a network, a
-decoder). Parts are found by walking the files of their package; those of others by the entry points `dpsnn.parts`, or as
-plug-ins that a user names. What `--help` shows is read from the source, so that nobody waits for torch; a part is
+decoder). Parts are found by walking the files of their package; those of others by the entry points `dpsnn.parts`, or
+as plug-ins that a user names. What `--help` shows is read from the source, so that nobody waits for torch; a part is
 imported when it is used, and one whose own dependency is missing is listed with the reason and breaks nothing.
 """
 
@@ -63,7 +63,7 @@ def option(
     least: int = 0,
     after: str = "",
 ) -> Any:
-    """A dataclass field with what follows from it; in a part all arguments are literals, as they are read from the source.
+    """A dataclass field with what follows from it; in a part all arguments are literals, read from the source.
 
     Args:
         default: Of the field, and of the option.
@@ -232,7 +232,7 @@ class Part:
         return {self.flat(each.name): getattr(self, each.name) for each in self.own_fields()}
 
     def token(self) -> str:
-        """Its part of a checkpoint's name: the first field's value with the key, then each further one off its default."""
+        """Its part of a checkpoint's name: the first field's value with the key, then others off their defaults."""
         own = self.own_fields()
         tokens = [f"_{self._spelled(own[0])}{self.key}" if own else f"_{self.key}"]
         tokens += [
@@ -351,7 +351,8 @@ def _option(node: ast.AnnAssign, key: str) -> Option | None:
         kind = _KINDS[words[0]]
     except (KeyError, ValueError) as error:
         raise UsageError(
-            f"the option {node.target.id} of {key} cannot be read from its source; give it a plain type and plain values"
+            f"the option {node.target.id} of {key} cannot be read from its source; give it a plain type and plain"
+            " values"
         ) from error
     default, text, *wanted = values
     name = named.get("name") or (f"{key}_{node.target.id}" if key else node.target.id)

@@ -1,7 +1,7 @@
 """What a run is, in plain values: checked here, stored in its checkpoint, spelled in its name.
 
-Every default of training lives in these two dataclasses and in the parts, and nowhere else; the command line is made from
-their fields.
+Every default of training lives in these two dataclasses and in the parts, and nowhere else; the command line is made
+from their fields.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from dpsnn import parts
 from dpsnn.errors import UsageError, one_of, passed_on
 from dpsnn.numbers import Number
-from dpsnn.parts import LARGEST, Option, Part, check_count, check_number, option
+from dpsnn.parts import Option, Part, check_count, check_number, option
 
 PRECISIONS = ("auto", "32", "bf16")
 ATTACKS = ("decoder", "inversion", "sign")
@@ -342,7 +342,7 @@ def plain(spec: ClassifierSpec | AttackerSpec) -> dict[str, Any]:
 
 
 def as_written(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a classifier's file, with what an older one lacks as it was then, whatever the defaults are now."""
+    """The arguments of a classifier's file, with what an older one lacks as it was then, whatever is usual now."""
     then: dict[str, Any] = {}
     for each in parts.declared("defence"):
         lacking = [made for made in each.options if made.name not in arguments]

@@ -19,8 +19,8 @@ DEVICE = "device"
 """The client half of a classifier, as it is given to clients."""
 
 FORMAT = 3
-"""Files of format 1 carry no digest and may lack arguments, which means the defaults they came with; those before format
-3 do not say of what versions their parts are: the first."""
+"""Files of format 1 carry no digest and may lack arguments, which means the defaults they came with; those before
+format 3 do not say of what versions their parts are: the first."""
 
 NEEDED: dict[str, tuple[set[str], dict[str, type]]] = {
     CLASSIFIER: ({"dataset"}, {"epoch": int, "precision": str}),
@@ -175,12 +175,10 @@ def _check_arguments(stored: Stored, kind: str, version: int) -> None:
     known = {each.key: each for each in parts.declared("defence")}
     for key, said in stored.parts.items():
         if key not in known:
-            brought = (
-                f" of the plug-in {said['plugin']}; name it with --plugin" if said["plugin"] else ""
-            )
-            raise UsageError(
-                f"{stored.path} needs the defence {key[:40]!r}{brought or ', which is not there; install what brings it'}"
-            )
+            brought = "; install what brings it"
+            if said["plugin"]:
+                brought = f" of the plug-in {said['plugin']}; name it with --plugin"
+            raise UsageError(f"{stored.path} needs the defence {key[:40]!r}{brought}")
     given = stored.arguments.keys()
     of_kind = AttackerSpec if kind == ATTACKER else ClassifierSpec
     expected = {made.name for made in settings(of_kind)}

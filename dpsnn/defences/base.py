@@ -105,7 +105,7 @@ class DefenceModule(nn.Module):
         return torch.zeros((), device=smashed.device)
 
     def optimiser(self) -> torch.optim.Optimizer | None:
-        """Of weights of its own that learn by `learn` alone, such as an adversary's; None: they follow the training loss.
+        """Of weights of its own that learn by `learn` alone, as an adversary's; None: they follow the training loss.
 
         It is made anew for every training, on the device of the weights; where that goes on, so does its state.
         """

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpsnn import parts
-from dpsnn.specs import ClassifierSpec, afterwards
+from dpsnn.specs import ClassifierSpec
 
 
 def defence_columns(spec: ClassifierSpec, record: Mapping[str, Any]) -> dict[str, Any]:

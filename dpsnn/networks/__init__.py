@@ -1,7 +1,7 @@
 """Networks by name: functions from the image shape, the number of classes and the pixel statistics to a SplitNetwork.
 
-They are found by walking this folder for functions marked `@network`; that `server(client(x))` equals the unsplit network
-is tested.
+They are found by walking this folder for functions marked `@network`; that `server(client(x))` equals the unsplit
+network is tested.
 """
 
 from dpsnn.networks.faces import faces_cnn, faces_judge, perceptron, softmax_regression
