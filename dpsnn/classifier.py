@@ -99,7 +99,8 @@ class SplitClassifier(pl.LightningModule):
 
     def _own_weights(self) -> list[nn.Parameter]:
         """All that follow the training loss; what learns by itself becomes ready to."""
-        made = ((defence, defence.optimiser()) for defence in self.defences)
+        modules: list[Any] = list(self.defences)
+        made = ((defence, defence.optimiser()) for defence in modules)
         self._learners = [(defence, own) for defence, own in made if own is not None]
         for (_, own), state in zip(self._learners, self._resumed):
             own.load_state_dict(state)

@@ -80,8 +80,10 @@ def _like(model: str, typed: Sequence[str]) -> list[str]:
     folders = Folders(models_dir=_value(typed, "models_dir") or Folders.models_dir)
     place = folders.attackers if kind == checkpoints.ATTACKER else folders.classifiers
     stored = checkpoints.read(checkpoints.find(place, model, kind), kind)
-    spec = checkpoints.attacker_spec(stored) if kind == checkpoints.ATTACKER else None
-    spec = spec or checkpoints.classifier_spec(stored)
+    spec_of = (
+        checkpoints.attacker_spec if kind == checkpoints.ATTACKER else checkpoints.classifier_spec
+    )
+    spec: Any = spec_of(stored)
     made = {each.name: each.default for each in settings(type(spec))}
     return _words({n: getattr(spec, n) for n, usual in made.items() if getattr(spec, n) != usual})
 

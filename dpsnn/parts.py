@@ -384,7 +384,7 @@ def _declarations(text: str, module: str, kind: str) -> Iterator[Declared]:
     """Parts in a source; `kind` is that of its package, empty in a plug-in."""
     tree = ast.parse(text)
     for node in tree.body:
-        documented: ast.AST = node
+        documented: Any = node
         said = _literals(node.body) if isinstance(node, ast.ClassDef) else {}
         if isinstance(node, ast.ClassDef) and isinstance(said.get("key"), str):
             bases = [getattr(base, "id", getattr(base, "attr", "")) for base in node.bases]

@@ -110,7 +110,7 @@ def read_whole(path: Path, kind: str) -> Stored:
         )
     wanted = ("arguments", "record", "state_dict")
     held: list[Any] = [content.get(part) for part in wanted]
-    stored = Stored(path, *held, parts=content.get("parts", {}))
+    stored = Stored(path, held[0], held[1], held[2], content.get("parts", {}))
     if (
         content.keys() - {"parts"} != {"dpsnn", "format", *wanted}
         or is_sealed != (version > 1)
