@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from dpsnn import checkpoints, parts
+from dpsnn import checkpoints, registry
 from dpsnn.cli import main
 from dpsnn.evaluation import tables
 from dpsnn.runner import train
@@ -28,7 +28,7 @@ def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, code in EXAMPLES.items():
         (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(parts.PLUGINS, "")
+    monkeypatch.setenv(registry.PLUGINS, "")
     return tmp_path
 
 
@@ -37,7 +37,7 @@ def run(words: str) -> int:
 
 
 def forget() -> None:
-    os.environ[parts.PLUGINS] = ""
+    os.environ[registry.PLUGINS] = ""
 
 
 def row(table: str) -> dict[str, str]:
@@ -46,7 +46,7 @@ def row(table: str) -> dict[str, str]:
 
 
 def test_the_examples_are_of_every_kind_that_can_be_plugged_in(plugged: Path) -> None:
-    found = {each.kind for name in EXAMPLES for each in parts._read(str(plugged / name))}
+    found = {each.kind for name in EXAMPLES for each in registry._read(str(plugged / name))}
     assert found >= {"defence", "dataset", "network", "decoder"}
 
 
@@ -56,7 +56,7 @@ def test_an_example_is_listed_with_its_options(
 ) -> None:
     assert main(["parts", "--plugin", name]) == 0
     said = capsys.readouterr().out
-    for each in parts._read(str(plugged / name)):
+    for each in registry._read(str(plugged / name)):
         assert f"  {each.key} " in said and f"(plug-in {name})" in " ".join(said.split())
         for made in each.options:
             assert f"--{made.name}" in said
@@ -224,8 +224,7 @@ def test_a_later_version_of_a_part_is_another_part(
     old = Path(capsys.readouterr().out.strip())
     later = EXAMPLES["rounding.py"].replace('key = "grid"', 'key = "grid"\n    version = 2')
     Path("rounding.py").write_text(later)
-    parts._read.cache_clear()
-    parts._module.cache_clear()
+    registry.forget()
     assert run(words) == 0
     new = Path(capsys.readouterr().out.strip())
     assert new != old and "_gridv2" in new.name
@@ -233,20 +232,18 @@ def test_a_later_version_of_a_part_is_another_part(
         checkpoints.load_classifier(old)
     kept = later.replace("version = 2", "version = 2\n    earlier = (1,)")
     Path("rounding.py").write_text(kept)
-    parts._read.cache_clear()
-    parts._module.cache_clear()
+    registry.forget()
     (part,) = checkpoints.load_classifier(old)[1].active
     assert (part.present, part.was) == (1, 1)
     (part,) = checkpoints.load_classifier(new)[1].active
     assert (part.present, part.was) == (2, 0)
-    parts._read.cache_clear()
-    parts._module.cache_clear()
+    registry.forget()
 
 
 def test_settings_of_parts_travel_to_other_processes(plugged: Path) -> None:
     import pickle
 
-    parts.use("rounding.py")
+    registry.use("rounding.py")
     spec = ClassifierSpec(grid_step=0.25, nopeek_weight=0.5)
     assert pickle.loads(pickle.dumps(spec)) == spec
     assert plain(spec)["grid_step"] == 0.25 and "grid_step" in plain(spec)

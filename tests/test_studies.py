@@ -8,7 +8,7 @@ import pytest
 from invented import write_tables
 
 import dpsnn.studies
-from dpsnn import parts, source
+from dpsnn import parts, registry, source
 from dpsnn.cli import main
 from dpsnn.runner.study import named, studies
 
@@ -67,15 +67,15 @@ STUDY = Study(
 @pytest.fixture
 def dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """Writes a plug-in with a study, and forgets it in the end."""
-    monkeypatch.setenv(parts.PLUGINS, "")
+    monkeypatch.setenv(registry.PLUGINS, "")
 
     def write(text: str = DROPPED) -> str:
         (tmp_path / "mine.py").write_text(text)
         return f"--plugin={tmp_path / 'mine.py'}"
 
     yield write
-    for made in (parts._module, parts._read, source._parsed):
-        made.cache_clear()
+    registry.forget()
+    source._parsed.cache_clear()
     sys.modules.pop("dpsnn_plugin_mine", None)
 
 
@@ -112,7 +112,7 @@ def test_a_plugged_in_study_is_a_command(
 def test_without_its_file_there_is_no_such_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(parts.PLUGINS, "")
+    monkeypatch.setenv(registry.PLUGINS, "")
     assert main(["dropped"]) == 2
     assert "invalid choice: 'dropped'" in capsys.readouterr().err
 
