@@ -92,6 +92,13 @@ class DefenceModule(nn.Module):
     """The settings that it was built from."""
 
     @property
+    def couples(self) -> str:
+        """How gradients of single examples are not all that is learnt from them, in words; empty where they are."""
+        if type(self).optimiser is DefenceModule.optimiser:
+            return ""
+        return f"{type(self).__name__} learns from the examples by an optimiser of its own"
+
+    @property
     def place(self) -> int:
         """Where on the wire it stands."""
         return self.part.place if self.part else Defence.order

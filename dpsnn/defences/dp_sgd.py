@@ -9,20 +9,29 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, GradientAccumulationScheduler
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
 
 from dpsnn.defences import lots
-from dpsnn.defences.base import DefenceList
-from dpsnn.defences.nopeek import NoPeek
+from dpsnn.defences.dp_setup import (
+    check_accumulation,
+    check_lots,
+    check_parameters,
+    check_trainer,
+    count_optimisers,
+    noise_for,
+    not_finite,
+    refuse_coupling,
+    signature,
+    steps_for,
+)
 from dpsnn.defences.per_example import OneByOne, PerExampleGradients
 from dpsnn.defences.preparation import check_preparation
 from dpsnn.defences.sampling import poisson, sampling, steps_of
 from dpsnn.defences.secret import Secret
 from dpsnn.defences.trial import SEEDS, MeanLosses, Step, Trial, loss_of
-from dpsnn.errors import Diverged, UsageError, one_of
-from dpsnn.metrics.privacy import dp_sgd_epsilon, dp_sgd_noise_multiplier, dp_sgd_steps
+from dpsnn.errors import UsageError, one_of
+from dpsnn.metrics.privacy import dp_sgd_epsilon
 from dpsnn.specs import ACCOUNTANTS
 from dpsnn.tensors import Number
 
@@ -193,46 +202,8 @@ class DPSGD(Callback):
             return
         if not self.coupled:
             refuse_coupling(pl_module)
-        if not pl_module.automatic_optimization:
-            raise UsageError(
-                "DP-SGD needs automatic optimisation; let Lightning call backward and step"
-            )
-        self._check_accumulation(trainer)
-        if trainer.precision not in ("32-true", "64-true"):
-            raise UsageError(
-                f"precision is {trainer.precision}; DP-SGD clips in full precision, lest rounding let a gradient"
-                " exceed its norm: use --precision 32"
-            )
-        if trainer.world_size != 1:
-            raise UsageError("DP-SGD runs on one device; set devices=1")
-        self._check_optimisers(pl_module)
-
-    def _check_accumulation(self, trainer: pl.Trainer) -> None:
-        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
-        scheduled = any(isinstance(c, GradientAccumulationScheduler) for c in callbacks)
-        if trainer.accumulate_grad_batches != 1 or scheduled:
-            raise UsageError(
-                f"DP-SGD does not go with {'GradientAccumulationScheduler' if scheduled else 'accumulate_grad_batches'}"
-                "; set the lot by the loader's batch size and DPSGD(physical_batch=...) by the memory"
-            )
-
-    def _check_optimisers(self, module: pl.LightningModule) -> None:
-        """Count what the module makes, before Lightning looks at it."""
-        original = module.configure_optimizers
-
-        def configure_optimizers() -> Any:
-            made: Any = original()
-            several = isinstance(made, list | tuple)
-            first = made[0] if several else made
-            count = len(first) if isinstance(first, list) else len(made) if several else 1
-            if made is None or count != 1:
-                raise UsageError(
-                    f"the module has {0 if made is None else count} optimisers; DP-SGD accounts for the steps of one:"
-                    " give it all parameters"
-                )
-            return made
-
-        module.configure_optimizers = configure_optimizers  # type: ignore[method-assign]
+        check_trainer(trainer, pl_module)
+        count_optimisers(pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._sampling = sampling(trainer, self.amplified)
@@ -240,49 +211,22 @@ class DPSGD(Callback):
         lots.check_first_axis(trainer.train_dataloader)
         if not self.coupled:
             check_preparation(trainer, pl_module)
-        for optimiser in trainer.optimizers:
-            if isinstance(optimiser, torch.optim.LBFGS):
-                raise UsageError(
-                    "LBFGS looks at a lot several times in a step, each of which DP-SGD would have to account for; use"
-                    " another optimiser"
-                )
-        if self.delta >= 1 / population:
-            raise UsageError(
-                f"delta is {self.delta}, but with {population} examples only below"
-                f" {1 / population:.2g} does it protect any one of them; lower --dp_delta"
-            )
+        check_lots(trainer, population, self.delta)
         steps = steps_of(trainer, self.amplified)
+        how = (self.delta, self.accountant)
         if self.noise_multiplier is None:
             assert self.target_epsilon is not None
-            if math.isinf(steps):
-                raise UsageError(
-                    "a budget alone sets the noise for a whole training, but nothing ends this one; give max_epochs,"
-                    " max_steps or a noise multiplier"
-                )
-            try:
-                self.noise_multiplier = dp_sgd_noise_multiplier(
-                    self.target_epsilon, rate, int(steps), self.delta, self.accountant
-                )
-            except ValueError as error:
-                raise UsageError(f"{error}; train for fewer epochs or allow more") from error
+            self.noise_multiplier = noise_for(self.target_epsilon, rate, steps, *how)
         self._allowed = math.inf
         if self.target_epsilon is None and not self.coupled and math.isfinite(steps):
             # What cannot be accounted for in the end is refused here rather than after an epoch.
-            whole = [(self.noise_multiplier, rate, int(steps))]
-            dp_sgd_epsilon(whole, self.delta, self.accountant)
+            dp_sgd_epsilon([(self.noise_multiplier, rate, int(steps))], *how)
         if self.target_epsilon is not None:
             if any(part[:2] != (self.noise_multiplier, rate) for part in self.history):
                 raise UsageError(
                     "a training with a budget cannot be resumed with other noise or lots"
                 )
-            self._allowed = dp_sgd_steps(
-                self.target_epsilon, self.noise_multiplier, rate, self.delta, self.accountant
-            )
-            if self._allowed < 1:
-                raise UsageError(
-                    f"target epsilon {self.target_epsilon} does not allow a single step with noise multiplier"
-                    f" {self.noise_multiplier}; raise one of them"
-                )
+            self._allowed = steps_for(self.target_epsilon, self.noise_multiplier, rate, *how)
             trainer.should_stop |= self.steps >= self._allowed
         self._seen = self._trials = self._here = 0
         self._new_epoch = True
@@ -308,28 +252,12 @@ class DPSGD(Callback):
                     " DP-SGD clips and adds noise in full precision, to real numbers: use float32 or float64"
                 )
         self._per_example.attach()
-        self._signature = _signature(module)
+        self._signature = signature(module)
 
     @property
     def _watch(self) -> PerExampleGradients:
         assert self._per_example is not None, "training has not started"
         return self._per_example
-
-    def _check_parameters(self, optimizer: torch.optim.Optimizer) -> None:
-        """Every weight that the optimiser moves must be clipped and noised here."""
-        watched = set(self._watch.parameters)
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter in watched or not (
-                    parameter.requires_grad or parameter.grad is not None
-                ):
-                    continue
-                raise UsageError(
-                    f"the optimiser holds a weight of shape {tuple(parameter.shape)}"
-                    f" ({self._watch.names.get(parameter, 'which the module does not list')}) whose gradient would be"
-                    " neither clipped nor noised; keep layers in attributes or nn.ModuleList, and freeze what is not"
-                    " trained before the step"
-                )
 
     # ------------------------------------------------------------ a step
 
@@ -359,7 +287,7 @@ class DPSGD(Callback):
                 return original(part, *rest, **named)
 
         def training_step(batch: Any, *rest: Any, **named: Any) -> Any:
-            self._check_accumulation(module.trainer)
+            check_accumulation(module.trainer)
             self._sums, self._lot = {}, lots.length(batch)
             self._here += self._lot
             if not self.amplified and self._here > self._sampling.population:
@@ -372,7 +300,7 @@ class DPSGD(Callback):
                 parameter.grad = None
             if self._lot == 0:
                 return sum(p.sum() for p in self._watch.parameters) * 0.0
-            if _signature(module) != self._signature:
+            if signature(module) != self._signature:
                 self._renew(module)
                 self._trials = 0
             parts = list(lots.parts(batch, self._lot, limit))
@@ -412,7 +340,7 @@ class DPSGD(Callback):
             )
         norms = watch.norms()
         if not bool(norms.isfinite().all()):
-            raise _not_finite(norms, self._seen)
+            raise not_finite(norms, self._seen)
         # Below 1 where the norm exceeds the clip norm; the tiny term keeps an all-zero gradient finite.
         weights = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1)
         for parameter, total in watch.weighted_sum(weights).items():
@@ -436,7 +364,7 @@ class DPSGD(Callback):
         self._fresh = False
         if self._lot:
             self._collect()
-        self._check_parameters(optimizer)
+        check_parameters(self._watch, optimizer)
         # Before anything is changed: what is interrupted in between has been paid for.
         self._spend(trainer)
         self._ours = {}
@@ -511,42 +439,3 @@ class DPSGD(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         self.teardown(trainer, pl_module, "fit")
-
-
-def refuse_coupling(module: nn.Module) -> None:
-    """Refuse what is known to make the gradient of one example depend on others.
-
-    Raises:
-        UsageError: With the cure.
-    """
-    for name, layer in module.named_modules():
-        if isinstance(layer, _BatchNorm) and (layer.training or layer.running_mean is None):
-            raise UsageError(
-                f"{name} is a {type(layer).__name__}: it mixes the examples of a batch, which voids the guarantee of"
-                " DP-SGD; use --norm group, or freeze it: eval()"
-            )
-        if isinstance(layer, DefenceList) and any(
-            isinstance(d, NoPeek) and d.weight for d in layer
-        ):
-            raise UsageError(
-                "NoPeek compares the examples of a batch with one another, which voids the guarantee of DP-SGD; leave"
-                " out --nopeek_weight"
-            )
-
-
-def _signature(module: nn.Module) -> tuple[Any, ...]:
-    """What is trained, and in which mode: when it changes, all that was tried must be tried again."""
-    trained = tuple(id(p) for p in module.parameters() if p.requires_grad)
-    return (*trained, *(m.training for m in module.modules()))
-
-
-def _not_finite(norms: Tensor, step: int) -> UsageError:
-    wrong = (~norms.isfinite()).nonzero().flatten().tolist()
-    if len(wrong) == len(norms) > 1:
-        return Diverged(
-            f"no gradient of step {step} is a finite number: training diverged; lower --learning_rate"
-        )
-    return UsageError(
-        f"the gradient of example {wrong[0]} in the lot of step {step} is not a finite number; look for NaN or infinite"
-        " values in the training data and take the example out"
-    )

@@ -75,6 +75,10 @@ class NoPeek(DefenceModule):
         self.weight = checked_strength(weight, "the NoPeek weight")
         self.exponent = exponent
 
+    @property
+    def couples(self) -> str:
+        return "NoPeek (--nopeek_weight) compares the examples of a batch" if self.weight else ""
+
     def penalty(self, images: Images, smashed: Smashed, labels: Labels | None = None) -> Tensor:
         # A last batch of one image has no distance correlation; it trains on the task alone.
         if self.weight == 0 or len(images) < 2:
