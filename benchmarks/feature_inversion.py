@@ -16,10 +16,10 @@ from dpsnn.attacks.feature_inversion import (
     AT_ONCE,
     RATES,
     descend,
-    misfit,
     squared_norm,
     total_variation,
 )
+from dpsnn.metrics import relative_misfit
 from dpsnn.networks import lenet5
 from dpsnn.training import keep_memory
 
@@ -39,7 +39,7 @@ def seconds(images: Tensor, steps: int, at_once: int) -> float:
 
         def objective(x: Tensor) -> Tensor:
             prior = VARIATION * total_variation(x) + SQUARE * squared_norm(x, centre)
-            return misfit(client(x), heard) + prior
+            return relative_misfit(client(x), heard) + prior
 
         first = centre.expand(len(block), -1, -1, -1).clone()
         descend(objective, first, steps, RATES["sigmoid"])

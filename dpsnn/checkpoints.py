@@ -485,15 +485,8 @@ def build_attack(
 def white_box(target: SplitClassifier, surrogate: Tensor) -> WhiteBox:
     """What an attacker knows who has the client's weights, of the target as it stands: its cut and its noise."""
     target.eval().requires_grad_(False)
-    laplace = [d.scale for d in target.defences if isinstance(d, LaplaceNoise)]
-    gaussian = [d.std for d in target.defences if isinstance(d, GaussianNoise)]
-    return WhiteBox(
-        target.encode,
-        target.defences,
-        surrogate,
-        laplace=sum(laplace),
-        gaussian=sum(s**2 for s in gaussian) ** 0.5,
-    )
+    defences = target.defences
+    return WhiteBox(target.encode, defences, surrogate, misfit=defences.misfit)
 
 
 def build_inversion(

@@ -24,6 +24,10 @@ class Diverged(UsageError):
     """Training left the finite numbers."""
 
 
+class NoLikelihood(UsageError):
+    """How likely what crosses the wire is cannot be told; who knows the mechanism gains nothing from that here."""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> list[str]:
     """What a mistyped word may have meant, in any case: what it begins, else what has it, else what is most like it."""
     known = sorted(allowed)

@@ -8,17 +8,23 @@ from functools import cached_property
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
 from dpsnn.batches import to_unit
 from dpsnn.errors import UsageError
+from dpsnn.metrics import relative_misfit
 from dpsnn.signals import check
-from dpsnn.tensors import Activation, Images, Number, Pixels, Smashed
+from dpsnn.tensors import Activation, Images, Pixels, Smashed
 
 BLOCK = 100
 """Images per query: larger blocks are slower, as their feature maps leave the processor's cache."""
+
+
+Misfit = Callable[[Activation, Float[Tensor, "q n *cut"]], Float[Tensor, " n"]]
+"""Activation, q transmissions of each image → one value each, the lower the better."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +55,13 @@ class Knowledge:
 class WhiteBox(Knowledge):
     """A server that has the client's weights as well, and hence its gradients; it may not sample the noise alone.
 
-    `client` must let gradients through to its images. The scales of the noise on the wire are public, as the mechanism
-    is; what is drawn from it is not.
+    `client` must let gradients through to its images. The mechanism on the wire is public; what is drawn from it is
+    not.
     """
 
-    laplace: Number = 0.0
-    """b of the Laplace(0, b) noise on every value; 0 is none."""
-    gaussian: Number = 0.0
-    """Standard deviation of the Gaussian noise on every value, added to the other; 0 is none."""
+    misfit: Misfit = relative_misfit
+    """How badly an activation explains what was heard, by the mechanism: -ln of its likelihood; NoLikelihood if that is
+    not known. The default knows of no noise."""
     threat_model: str = "weights of the client, its mechanism, own images only"
 
 

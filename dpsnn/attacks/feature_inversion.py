@@ -6,6 +6,7 @@ several starts, of which each image keeps the one that ends lowest.
 """
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from dpsnn.attacks.base import WhiteBox, check_finite, progress_bar
 from dpsnn.batches import derived_seed, to_unit
-from dpsnn.errors import one_of
-from dpsnn.tensors import Activation, Images, Number, Smashed
+from dpsnn.errors import NoLikelihood, one_of
+from dpsnn.metrics import relative_misfit
+from dpsnn.tensors import Images, Number, Smashed
 
 STEPS = 500
 RESTARTS = 2
@@ -55,38 +57,6 @@ def squared_norm(
 ) -> Float[Tensor, " n"]:
     """Mean squared distance to the mean image: their norm with α = 2, for images that have their mean taken off."""
     return (images - centre).pow(2).flatten(1).mean(1)
-
-
-def misfit(
-    activation: Activation,
-    heard: Float[Tensor, "q n *cut"],
-    laplace: Number = 0.0,
-    gaussian: Number = 0.0,
-) -> Float[Tensor, " n"]:
-    r"""How badly an activation explains q transmissions of it; the minimum is the most likely activation.
-
-    With noise the negative logarithm of its density, up to a constant, summed over transmissions and averaged over
-    values: \|r\|/b for Laplace(0, b), r²/2s² for N(0, s²), and for their sum the normal-Laplace density (Reed &
-    Jorgensen 2004). Without noise ‖f(x) - f*‖²/‖f*‖², their equation 2.
-    """
-    residual = heard - activation
-    if laplace and gaussian:
-        b, s = laplace, gaussian
-        tails = (
-            sign * residual / b + torch.special.log_ndtr(-sign * residual / s - s / b)
-            for sign in (1, -1)
-        )
-        values = -torch.logaddexp(*tails)
-    elif laplace:
-        values = residual.abs() / laplace
-    elif gaussian:
-        values = residual.pow(2) / (2 * gaussian**2)
-    else:
-        squares = heard.pow(2).flatten(2).sum(2)
-        # Dead features, all zero, have no scale; the misfit is then taken as it is.
-        scale = torch.where(squares > 0, squares, torch.ones_like(squares))
-        return (residual.pow(2).flatten(2).sum(2) / scale).mean(0)
-    return values.flatten(2).mean(2).sum(0)
 
 
 class Prior(NamedTuple):
@@ -166,7 +136,7 @@ class FeatureInversion(nn.Module):
     """Invert images of any cut of any network, under any noise on the wire.
 
     Args:
-        knowledge: Weights of the client, scales of the noise, own images.
+        knowledge: Weights of the client, likelihood of the mechanism, own images.
         steps: Steps from each start.
         restarts: Starts: the mean of the own images, then single ones of them.
         rate: Adam's first step size; None: 0.1 logits or 0.03 pixels.
@@ -195,6 +165,8 @@ class FeatureInversion(nn.Module):
         self.steps, self.restarts, self.box = steps, restarts, box
         self.rate = RATES[box] if rate is None else rate
         self.naive, self.queries, self.seed = naive, queries, seed
+        self.blind = ""
+        """Why the mechanism has no likelihood, once that is found."""
         self.register_buffer("weights", torch.zeros(2))
         self.register_buffer("starts", torch.zeros(restarts, *knowledge.surrogate.shape[1:]))
 
@@ -254,6 +226,16 @@ class FeatureInversion(nn.Module):
                 guesses.append(found.images)
         return torch.cat(guesses)
 
+    def _misfit(self, activation: Tensor, heard: Tensor) -> Tensor:
+        """By the mechanism; by squares, where the attacker is naive or the mechanism has no likelihood."""
+        if not self.naive and not self.blind:
+            try:
+                return self.knowledge.misfit(activation, heard)
+            except NoLikelihood as reason:
+                self.blind = str(reason)
+                print(f"inversion: {reason}; plain squares are taken instead", file=sys.stderr)
+        return relative_misfit(activation, heard)
+
     def _descend(
         self,
         heard: Tensor,
@@ -266,11 +248,9 @@ class FeatureInversion(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             # Tensors of inference mode take no part in a backward pass.
             heard, centre = heard.clone(), self.starts[0].clone()
-            known = self.knowledge
-            noise = (0.0, 0.0) if self.naive else (known.laplace, known.gaussian)
 
             def objective(images: Images) -> Tensor:
-                value = misfit(known.client(images), heard, *noise)
+                value = self._misfit(self.knowledge.client(images), heard)
                 if _used(prior.variation):
                     value = value + prior.variation * total_variation(images)
                 if _used(prior.square):

@@ -1,14 +1,19 @@
 """A defence changes what crosses the wire, or how the client is trained, or both."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
+from jaxtyping import Float
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
+from dpsnn.defences import mechanism
+from dpsnn.defences.densities import Guarantee
+from dpsnn.defences.mechanism import Step, Unknown
+from dpsnn.defences.values import Values
 from dpsnn.errors import UsageError
 from dpsnn.parts import Part
 from dpsnn.tensors import Activation, Images, Labels, Number, Smashed
@@ -107,6 +112,19 @@ class DefenceModule(nn.Module):
         """Turn the client's activation into what crosses the wire."""
         return activation
 
+    def mechanism(self) -> Sequence[Step]:
+        """What `forward` does, in steps: nothing where it is the one above, else unknown unless a defence says it.
+
+        What is unknown has no likelihood and no guarantee.
+        """
+        untouched = type(self).forward is DefenceModule.forward
+        return () if untouched else (Unknown(type(self).__name__),)
+
+    @property
+    def random(self) -> bool:
+        """Whether the same activation may become another each time."""
+        return any(step.random for step in self.mechanism())
+
     def penalty(self, images: Images, smashed: Smashed, labels: Labels | None = None) -> Tensor:
         """A scalar added to the training loss, of the images, what this defence gave, and the classes."""
         return torch.zeros((), device=smashed.device)
@@ -132,6 +150,27 @@ class DefenceList(nn.ModuleList):
     def __init__(self, defences: Iterable[DefenceModule] = ()) -> None:
         super().__init__(defences)
 
+    def __iter__(self) -> Iterator[DefenceModule]:
+        return cast(Iterator[DefenceModule], super().__iter__())
+
+    def mechanism(self) -> list[Step]:
+        """The steps of all of them."""
+        return [step for defence in self for step in defence.mechanism()]
+
+    def misfit(
+        self, activation: Activation, heard: Float[Tensor, "q n *cut"]
+    ) -> Float[Tensor, " n"]:
+        """How badly an activation explains q transmissions of it; see `mechanism.misfit`."""
+        return mechanism.misfit(self.mechanism(), activation, heard)
+
+    def guarantee(
+        self, cut_shape: Sequence[int], bound: Number | None, queries: int = 1
+    ) -> Guarantee:
+        """ε and δ of sending an input `queries` times, its activation within ±bound; see `mechanism.guarantee`."""
+        limit = math.inf if bound is None else bound
+        values = Values(math.prod(cut_shape), -limit, limit)
+        return mechanism.guarantee(self.mechanism(), values, queries)
+
     def forward(self, activation: Activation) -> Smashed:
         for defence in self:
             activation = defence(activation)
@@ -143,7 +182,6 @@ class DefenceList(nn.ModuleList):
         """What crosses the wire, and the sum of the penalties."""
         total = torch.zeros((), device=activation.device)
         for defence in self:
-            assert isinstance(defence, DefenceModule)
             activation = defence(activation)
             total = total + defence.penalty(images, activation, labels)
         return activation, total

@@ -1,10 +1,13 @@
 """Additive noise on the wire, in training and at inference (Titcombe et al. 2021)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from dpsnn.defences import densities
 from dpsnn.defences.base import CutInfo, Defence, DefenceModule, checked_strength
+from dpsnn.defences.mechanism import Step
 from dpsnn.parts import option
 from dpsnn.tensors import Activation, Number, Smashed
 
@@ -71,6 +74,9 @@ class LaplaceNoise(DefenceModule):
         noise = torch.copysign(torch.log1p(uniform.abs().mul_(-2)), uniform)
         return activation + (self.scale * noise).to(activation.dtype)
 
+    def mechanism(self) -> Sequence[Step]:
+        return (densities.Laplace(self.scale),) if self.scale else ()
+
     def extra_repr(self) -> str:
         return f"scale={self.scale}"
 
@@ -90,6 +96,9 @@ class GaussianNoise(DefenceModule):
         if self.std == 0:
             return activation
         return activation + self.std * torch.randn_like(activation)
+
+    def mechanism(self) -> Sequence[Step]:
+        return (densities.Gaussian(self.std),) if self.std else ()
 
     def extra_repr(self) -> str:
         return f"std={self.std}"

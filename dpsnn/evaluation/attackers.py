@@ -44,7 +44,6 @@ from dpsnn.metrics import (
     relative_l2,
     shuffled,
     ssim,
-    transmission_guarantee,
 )
 from dpsnn.specs import AttackerSpec, ClassifierSpec, afterwards, replace
 from dpsnn.tensors import Activation, Images, Labels
@@ -359,13 +358,8 @@ def attacker_row(
         _KNOWN_ACTIVATIONS.clear()
         _KNOWN_ACTIVATIONS[client] = encode(attacked.target, images)
     guesses, classes = overheard(attacked, _KNOWN_ACTIVATIONS[client])
-    epsilon, delta = transmission_guarantee(
-        attacked.spec_now.noise_scale,
-        target_spec.gaussian_std,
-        network.cut_shape.numel(),
-        network.bound,
-        spec.queries,
-    )
+    defences = attacked.target.defences
+    epsilon, delta = defences.guarantee(network.cut_shape, network.bound, spec.queries)
     return {
         "Model": spec.model,
         "Attacker": attacked.stored.stem,

@@ -19,7 +19,7 @@ from dpsnn.evaluation.measure import (
     require_finite,
     standard_error,
 )
-from dpsnn.metrics import correct, majority_share, transmission_guarantee
+from dpsnn.metrics import correct, majority_share
 from dpsnn.training import seeded
 
 
@@ -84,9 +84,7 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
     (train, train_dcorr, train_floor), (val, val_dcorr, val_floor), (test, _, _) = results.values()
     network = classifier.network
     labels = data.tensors("validation")[1]
-    epsilon, delta = transmission_guarantee(
-        spec.noise_scale, spec.gaussian_std, network.cut_shape.numel(), network.bound
-    )
+    epsilon, delta = classifier.defences.guarantee(network.cut_shape, network.bound)
     return {
         "Model": stored.stem,
         "MeanTrainAcc": mean(train),

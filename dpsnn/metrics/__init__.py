@@ -8,13 +8,13 @@ from dpsnn.metrics.distance_correlation import (
     signed_root,
 )
 from dpsnn.metrics.floors import majority_share, mean_image, shuffled
+from dpsnn.metrics.misfit import relative_misfit
 from dpsnn.metrics.privacy import (
     dp_sgd_epsilon,
     dp_sgd_noise_multiplier,
     dp_sgd_steps,
     gaussian_epsilon,
     laplace_epsilon,
-    transmission_guarantee,
 )
 from dpsnn.metrics.reconstruction import mse, psnr, relative_l2, ssim
 
@@ -33,8 +33,8 @@ __all__ = [
     "mse",
     "psnr",
     "relative_l2",
+    "relative_misfit",
     "shuffled",
     "signed_root",
     "ssim",
-    "transmission_guarantee",
 ]

@@ -33,50 +33,43 @@ def _check_delta(delta: Number) -> None:
         raise ValueError(f"delta is {delta}; it must lie between 0 and 1")
 
 
-def laplace_epsilon(scale: Number, dimension: int, bound: Number | None) -> float:
-    """ε of adding Laplace(0, scale) to each of `dimension` values in [-bound, bound].
-
-    Any two inputs differ by at most 2·bound·dimension in L1, so ε = 2·bound·dimension / scale (Dwork, McSherry, Nissim
-    & Smith 2006). 500 tanh outputs give 1000/scale.
+def laplace_epsilon(scale: Number, sensitivity: Number) -> float:
+    """ε of adding Laplace(0, scale) to every value of a vector: sensitivity / scale (Dwork et al. 2006).
 
     Args:
         scale: b of the Laplace distribution, 0 or more.
-        dimension: Number of values sent.
-        bound: Their largest absolute value; None where nothing limits it.
+        sensitivity: Largest L1 distance of two vectors: 1000 for 500 tanh outputs; infinite where nothing limits it.
 
     Returns:
-        ε, infinite without noise or bound.
+        ε, infinite without noise or limit.
     """
-    return _ratio(None if bound is None else 2 * bound * dimension, scale)
+    return _ratio(sensitivity, scale)
 
 
-def _ratio(sensitivity: Number | None, noise: Number) -> float:
-    """Sensitivity over noise; infinite without either, or beyond the largest number, but 0 where nothing can differ."""
+def _ratio(sensitivity: Number, noise: Number) -> float:
+    """Sensitivity over noise; infinite without noise, or beyond the largest number, but 0 where nothing can differ."""
     if sensitivity == 0:
         return 0.0
-    if sensitivity is None or noise == 0:
+    if noise == 0:
         return math.inf
     with np.errstate(over="ignore"):
         return float(np.float64(sensitivity) / noise)
 
 
-def gaussian_epsilon(
-    std: Number,
-    dimension: int,
-    bound: Number | None,
-    delta: Number = TRANSMISSION_DELTA,
-    queries: int = 1,
-) -> float:
-    """ε at `delta` of adding N(0, std²) to each of `dimension` values in [-bound, bound], sent `queries` times.
+def gaussian_epsilon(std: Number, sensitivity: Number, delta: Number = TRANSMISSION_DELTA) -> float:
+    """ε at `delta` of adding N(0, std²) to every value of a vector.
 
-    The exact curve of Balle & Wang 2018 (arXiv 1805.06530), Theorem 8, with L2 sensitivity 2·bound·√dimension; the
-    classic √(2 ln(1.25/δ)) formula is invalid above ε = 1. Whoever hears k transmissions of one input loses nothing by
-    averaging them, which divides the standard deviation by √k.
+    The exact curve of Balle & Wang 2018 (arXiv 1805.06530), Theorem 8; the classic √(2 ln(1.25/δ)) formula is invalid
+    above ε = 1. Of k transmissions of one input nothing is lost by averaging them: √k times the sensitivity of one.
+
+    Args:
+        std: Standard deviation, 0 or more.
+        sensitivity: Largest L2 distance of two vectors: 2·√500 for 500 tanh outputs; infinite where nothing limits it.
+        delta: δ in (0, 1).
 
     Returns:
-        ε, infinite without noise or bound.
+        ε, infinite without noise or limit.
     """
-    sensitivity = None if bound is None else 2 * bound * math.sqrt(dimension * queries)
     return _gaussian_curve(_ratio(sensitivity, std), delta)
 
 
@@ -114,27 +107,6 @@ def _log_delta(x: float, ratio: Number) -> float:
 
 def _mills(x: float | NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(math.sqrt(math.pi / 2) * erfcx(np.asarray(x) / math.sqrt(2)))
-
-
-def transmission_guarantee(
-    noise_scale: Number,
-    gaussian_std: Number,
-    dimension: int,
-    bound: Number | None,
-    queries: int = 1,
-    delta: Number = TRANSMISSION_DELTA,
-) -> tuple[float, float | None]:
-    """ε and δ of sending one input `queries` times with either noise or both.
-
-    Each alone suffices, so the smaller ε holds: of Laplace noise k·ε without any δ (basic composition, attained), of
-    Gaussian noise that of the exact curve at `delta`.
-
-    Returns:
-        ε, infinite where nothing is guaranteed, and δ: None where the guarantee is pure, or none.
-    """
-    pure = queries * laplace_epsilon(noise_scale, dimension, bound)
-    approximate = gaussian_epsilon(gaussian_std, dimension, bound, delta, queries)
-    return (approximate, float(delta)) if approximate < pure else (pure, None)
 
 
 # ---------------------------------------------------------------- DP-SGD

@@ -1,0 +1,45 @@
+"""Clip and add Gaussian noise: a guarantee for any network, also where nothing bounds what the client sends."""
+
+from collections.abc import Sequence
+
+import torch
+
+from dpsnn.defences.base import DefenceModule, checked_strength
+from dpsnn.defences.densities import Gaussian
+from dpsnn.defences.mechanism import Step
+from dpsnn.defences.values import Clip
+from dpsnn.errors import UsageError
+from dpsnn.tensors import Activation, Number, Smashed
+
+
+class ClipGaussian(DefenceModule):
+    """Shrink the activation of each image into an L2 ball, then add independent N(0, std²) to every value.
+
+    Two activations are then at most 2·radius apart, whatever the network: (ε, δ) is exactly that of the Gaussian curve
+    (Balle & Wang 2018, arXiv 1805.06530) with this sensitivity, and does not grow with the number of values.
+
+    Args:
+        std: Standard deviation of the noise; 0 is exactly the identity, as a clip alone promises nothing.
+        radius: Of the ball, above 0.
+
+    Raises:
+        UsageError: If one of the two is not finite or out of range.
+    """
+
+    def __init__(self, std: Number, radius: Number = 1.0) -> None:
+        super().__init__()
+        self.std = checked_strength(std, "the standard deviation of the noise behind the clip")
+        self.clip = Clip(checked_strength(radius, "the radius of the clip"))
+        if not radius:
+            raise UsageError("the radius of the clip is 0; nothing but noise would be sent")
+
+    def forward(self, activation: Activation) -> Smashed:
+        if self.std == 0:
+            return activation
+        return self.clip.apply(activation) + self.std * torch.randn_like(activation)
+
+    def mechanism(self) -> Sequence[Step]:
+        return (self.clip, Gaussian(self.std)) if self.std else ()
+
+    def extra_repr(self) -> str:
+        return f"std={self.std}, radius={self.clip.radius}"

@@ -1,0 +1,192 @@
+"""Noise that is added to every value by itself: how likely it is, and what it promises.
+
+All of it is symmetrical about 0. Sums of independent noises are other noises, never sums of these.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dpsnn.defences.values import Values
+from dpsnn.errors import NoLikelihood
+from dpsnn.metrics.privacy import TRANSMISSION_DELTA, gaussian_epsilon, laplace_epsilon
+from dpsnn.tensors import Number
+
+Guarantee = tuple[float, float | None]
+"""ε, infinite where nothing is guaranteed, and δ: None where the guarantee is pure, or none."""
+
+FAR = 1000
+"""In standard deviations: what lies further out than something has, compared with it, no mass in double precision."""
+
+
+class Noise(ABC):
+    """Independent additive noise of one distribution."""
+
+    random = True
+
+    @property
+    @abstractmethod
+    def spread(self) -> Number:
+        """Its standard deviation, or another length that goes with it."""
+
+    @abstractmethod
+    def misfit(self, residual: Tensor) -> Tensor:
+        """-ln of its density, up to a constant."""
+
+    @abstractmethod
+    def log_tail(self, distance: Tensor) -> Tensor:
+        """ln P(noise > distance), for distances from 0, in their precision."""
+
+    def guarantee(
+        self, values: Values, queries: int = 1, delta: Number = TRANSMISSION_DELTA
+    ) -> Guarantee:
+        """What it promises for `queries` transmissions of an activation out of `values`; nothing unless it says so."""
+        return math.inf, None
+
+    def log_mass(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """ln P(lower < noise ≤ upper), accurate far out as well; one of the two may be infinite."""
+        lower = torch.where(lower.isinf(), upper - FAR * self.spread, lower)
+        upper = torch.where(upper.isinf(), lower + FAR * self.spread, upper)
+        # Far above 0 the distribution function is 1, whatever the mass: look from the other side.
+        above = lower + upper > 0
+        lower, upper = torch.where(above, -upper, lower), torch.where(above, -lower, upper)
+        log_upper = self._log_below(upper)
+        return log_upper + (-torch.expm1(self._log_below(lower) - log_upper)).log()
+
+    def _log_below(self, value: Tensor) -> Tensor:
+        left, right = self.log_tail((-value).clamp(min=0)), self.log_tail(value.clamp(min=0))
+        return torch.where(value <= 0, left, torch.log1p(-right.exp()))
+
+
+@dataclass(frozen=True)
+class Laplace(Noise):
+    """Laplace(0, scale), with the density exp(-|x|/scale) / 2 scale."""
+
+    scale: Number
+
+    @property
+    def spread(self) -> Number:
+        return self.scale
+
+    def misfit(self, residual: Tensor) -> Tensor:
+        return residual.abs() / self.scale
+
+    def log_tail(self, distance: Tensor) -> Tensor:
+        return -distance / self.scale - math.log(2)
+
+    def guarantee(
+        self, values: Values, queries: int = 1, delta: Number = TRANSMISSION_DELTA
+    ) -> Guarantee:
+        """k·ε without any δ: basic composition, which is attained."""
+        return queries * laplace_epsilon(self.scale, values.apart_l1()), None
+
+
+@dataclass(frozen=True)
+class Gaussian(Noise):
+    """N(0, std²)."""
+
+    std: Number
+
+    @property
+    def spread(self) -> Number:
+        return self.std
+
+    def misfit(self, residual: Tensor) -> Tensor:
+        return residual.pow(2) / (2 * self.std**2)
+
+    def log_tail(self, distance: Tensor) -> Tensor:
+        return torch.special.log_ndtr(-distance / self.std)
+
+    def guarantee(
+        self, values: Values, queries: int = 1, delta: Number = TRANSMISSION_DELTA
+    ) -> Guarantee:
+        """The exact curve at `delta`: averaging k transmissions divides the standard deviation by √k."""
+        return gaussian_epsilon(self.std, values.apart_l2(queries), delta), float(delta)
+
+
+@dataclass(frozen=True)
+class NormalLaplace(Noise):
+    """The sum of Laplace(0, scale) and N(0, std²): Reed & Jorgensen 2004, equations 1 and 2 with α = β = 1/scale."""
+
+    scale: Number
+    std: Number
+
+    @property
+    def spread(self) -> Number:
+        return math.hypot(self.scale, self.std)
+
+    def misfit(self, residual: Tensor) -> Tensor:
+        b, s = self.scale, self.std
+        tails = (
+            sign * residual / b + torch.special.log_ndtr(-sign * residual / s - s / b)
+            for sign in (1, -1)
+        )
+        return -torch.logaddexp(*tails)
+
+    def log_tail(self, distance: Tensor) -> Tensor:
+        # Φ(-z) - e^(r²/2)/2 (e^(rz) Φ(-z-r) - e^(-rz) Φ(z-r)) for z = distance/s and r = s/b; the first two of the
+        # three are taken together, as the second is at most half the first.
+        z, ratio = distance / self.std, self.std / self.scale
+        normal = torch.special.log_ndtr(-z)
+        near, far = (
+            ratio * (ratio / 2 + sign * z) + torch.special.log_ndtr(-sign * z - ratio)
+            for sign in (1, -1)
+        )
+        return torch.logaddexp(
+            normal + torch.log1p(-(near - normal).clamp(max=0).exp() / 2), far - math.log(2)
+        )
+
+
+@dataclass(frozen=True)
+class TwoLaplaces(Noise):
+    """The sum of Laplace(0, scale) and of narrower, or equally wide, Laplace(0, narrow)."""
+
+    scale: Number
+    narrow: Number
+
+    @property
+    def spread(self) -> Number:
+        return self.scale
+
+    def _reach(self, distance: Tensor) -> Tensor:
+        """(1 - e^(-d·t)) / d with d = 1/narrow - 1/scale, which is t for equal scales."""
+        d = 1 / self.narrow - 1 / self.scale
+        return -torch.expm1(-d * distance) / d if d else distance
+
+    def misfit(self, residual: Tensor) -> Tensor:
+        # The density is (b e^(-|x|/b) - c e^(-|x|/c)) / 2(b² - c²), written without its difference.
+        distance = residual.abs()
+        return distance / self.scale - torch.log1p(self._reach(distance) / self.scale)
+
+    def log_tail(self, distance: Tensor) -> Tensor:
+        share = self.narrow / self.scale / (self.scale + self.narrow)
+        return -distance / self.scale - math.log(2) + torch.log1p(share * self._reach(distance))
+
+
+def merged(noises: Iterable[Noise]) -> list[Noise]:
+    """The same noises in any order, all Gaussian ones as one: their variances add."""
+    noises = list(noises)
+    others = [noise for noise in noises if not isinstance(noise, Gaussian)]
+    stds = [noise.std for noise in noises if isinstance(noise, Gaussian)]
+    return [*others, Gaussian(math.hypot(*stds))] if stds else others
+
+
+def convolved(noises: Iterable[Noise]) -> Noise:
+    """The distribution of their sum, where it has a closed form.
+
+    Raises:
+        NoLikelihood: If it has none.
+    """
+    match merged(noises):
+        case [noise]:
+            return noise
+        case [Laplace(scale), Gaussian(std)]:
+            return NormalLaplace(scale, std)
+        case [Laplace(first), Laplace(second)]:
+            return TwoLaplaces(max(first, second), min(first, second))
+        case several:
+            raise NoLikelihood(f"the sum of {' and '.join(map(str, several))} has no density here")

@@ -1,0 +1,109 @@
+"""What crosses the wire as a whole: how likely it is for an activation, and what is promised to who sends it.
+
+A mechanism is the ordered list of steps that all defences make. It alone can answer: densities of independent noises
+do not add, and noise cannot know that a clip came before it.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dpsnn.defences.densities import Guarantee, Noise, convolved, merged
+from dpsnn.defences.values import Map, Rounding, Values
+from dpsnn.errors import NoLikelihood
+from dpsnn.metrics.misfit import relative_misfit
+from dpsnn.metrics.privacy import TRANSMISSION_DELTA
+from dpsnn.tensors import Activation, Number
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A step that does not say what it does: nothing is known of what it gives, and nothing is promised for it."""
+
+    name: str
+    random = True
+
+    def __str__(self) -> str:
+        return self.name
+
+    def image(self, values: Values) -> Values:
+        return Values(values.dimension)
+
+
+Step = Map | Noise | Unknown
+
+
+def misfit(
+    steps: Sequence[Step], activation: Activation, heard: Float[Tensor, "q n *cut"]
+) -> Float[Tensor, " n"]:
+    """How badly an activation explains q transmissions of it; the minimum is the most likely activation.
+
+    With noise the negative logarithm of its density, or, where it was rounded, of its mass, up to a constant, summed
+    over transmissions and averaged over values. Maps before the noise are applied to the activation, which is exact.
+    Without noise, `relative_misfit` of the mapped activation; where that is rounded, its gradient is straight-through.
+
+    Raises:
+        NoLikelihood: If the steps are not maps, then at most two kinds of noise, then at most one rounding.
+    """
+    before, noises, rounding = _in_order(steps)
+    for step in before:
+        activation = step.apply(activation)
+    if not noises:
+        return relative_misfit(activation, heard)
+    noise = convolved(noises)
+    if rounding is None:
+        values = noise.misfit(heard - activation)
+    else:
+        lower, upper = (edge - activation for edge in rounding.cells(heard))
+        values = -noise.log_mass(lower, upper).to(activation.dtype)
+    return values.flatten(2).mean(2).sum(0)
+
+
+def _in_order(steps: Sequence[Step]) -> tuple[list[Map], list[Noise], Rounding | None]:
+    before: list[Map] = []
+    noises: list[Noise] = []
+    rounding: Rounding | None = None
+    for step in steps:
+        if isinstance(step, Noise) and rounding is None:
+            noises.append(step)
+        elif isinstance(step, Map) and not noises:
+            before.append(step)
+        elif isinstance(step, Rounding) and rounding is None:
+            rounding = step
+        else:
+            after = "" if isinstance(step, Unknown) else f" after {rounding or noises[-1]}"
+            raise NoLikelihood(f"the density of what {step}{after} gives is not known")
+    return before, noises, rounding
+
+
+def guarantee(
+    steps: Iterable[Step],
+    values: Values,
+    queries: int = 1,
+    delta: Number = TRANSMISSION_DELTA,
+) -> Guarantee:
+    """Local differential privacy of sending an activation out of `values` so often, each time with fresh noise.
+
+    Each noise alone suffices, so the smallest ε holds: what comes after it is post-processing, and what was drawn
+    before it only moves the set that it hides, whatever was drawn. A map after noise meets a moved set, hence all that
+    is known is what the map makes of any.
+    """
+    found: list[Guarantee] = []
+    moved = False
+    for noisy, group in groupby(steps, lambda step: isinstance(step, Noise)):
+        if noisy:
+            noises = merged(step for step in group if isinstance(step, Noise))
+            found += [noise.guarantee(values, queries, delta) for noise in noises]
+            moved = True
+            continue
+        for step in group:
+            assert not isinstance(step, Noise)
+            values = step.image(Values(values.dimension) if moved else values)
+            moved = False
+    # Without noise either nothing can differ or all is told.
+    found.append((0.0 if values.apart_l1() == 0 else math.inf, None))
+    return min(found, key=lambda each: (each[0], each[1] or 0.0))
