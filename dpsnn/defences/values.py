@@ -37,7 +37,7 @@ class Values:
 
     def _least(self, widths: Number, *others: Number) -> float:
         width = self.high - self.low
-        return min(*others, width * widths if math.isfinite(width) else math.inf)
+        return float(min(*others, width * widths if math.isfinite(width) else math.inf))
 
 
 @dataclass(frozen=True)
