@@ -31,6 +31,7 @@ from dpsnn.defences import (
     GaussianNoise,
     LaplaceNoise,
     NoPeek,
+    Quantise,
 )
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
@@ -267,14 +268,27 @@ def bounds(values: Tensor) -> tuple[float, float]:
     return values.mean().item() - half, values.mean().item() + half
 
 
-def test_the_right_likelihood_beats_plain_squares_at_equal_budget() -> None:
-    noise = LaplaceNoise(0.5)
-    truth = images("scoring")
+@pytest.mark.parametrize(
+    "defences",
+    [
+        [LaplaceNoise(0.5)],
+        [ClipGaussian(0.1, radius=2.0)],
+        [LaplaceNoise(0.5), Quantise(2, 0.0, 1.0)],
+        [Quantise(2, 0.2, 0.8)],
+    ],
+    ids=str,
+)
+def test_the_right_likelihood_beats_plain_squares_at_equal_budget(
+    defences: list[DefenceModule],
+) -> None:
+    truth = images("scoring", 100)
     torch.manual_seed(1)
-    heard = noise(identity(truth))
+    heard = DefenceList(defences)(identity(truth))
     errors = {}
     for naive in (False, True):
-        attack = FeatureInversion(white_box(identity, noise), steps=120, restarts=1, naive=naive)
+        attack = FeatureInversion(
+            white_box(identity, *defences), steps=120, restarts=1, naive=naive
+        )
         torch.manual_seed(2)
         attack.fit()
         errors[naive] = bounds(mse(attack.reconstruct(heard), truth))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from dpsnn.defences import densities
 from dpsnn.defences.base import DefenceModule, checked_strength
-from dpsnn.defences.densities import Gaussian
 from dpsnn.defences.mechanism import Step
 from dpsnn.defences.values import Clip
 from dpsnn.errors import UsageError
@@ -39,7 +39,7 @@ class ClipGaussian(DefenceModule):
         return self.clip.apply(activation) + self.std * torch.randn_like(activation)
 
     def mechanism(self) -> Sequence[Step]:
-        return (self.clip, Gaussian(self.std)) if self.std else ()
+        return (self.clip, densities.Gaussian(self.std)) if self.std else ()
 
     def extra_repr(self) -> str:
         return f"std={self.std}, radius={self.clip.radius}"

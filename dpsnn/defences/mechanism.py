@@ -44,22 +44,36 @@ def misfit(
 
     With noise the negative logarithm of its density, or, where it was rounded, of its mass, up to a constant, summed
     over transmissions and averaged over values. Maps before the noise are applied to the activation, which is exact.
-    Without noise, `relative_misfit` of the mapped activation; where that is rounded, its gradient is straight-through.
+    Without noise, `relative_misfit` of the mapped activation.
+
+    Where these maps round, the value is exact, but the gradient is that without rounding. (The other straight-through
+    gradient, that at the rounded values, is flat within a level: its attacker does worse than one who knows nothing.)
 
     Raises:
         NoLikelihood: If the steps are not maps, then at most two kinds of noise, then at most one rounding.
     """
     before, noises, rounding = _in_order(steps)
+    exact = smooth = activation
     for step in before:
-        activation = step.apply(activation)
+        exact, smooth = step.apply(exact), step.smooth(smooth)
+    value = _unexplained(exact, noises, rounding, heard)
+    if not any(isinstance(step, Rounding) for step in before):
+        return value
+    slope = _unexplained(smooth, noises, rounding, heard)
+    return value.detach() + (slope - slope.detach())
+
+
+def _unexplained(
+    mapped: Tensor, noises: Sequence[Noise], rounding: Rounding | None, heard: Tensor
+) -> Tensor:
     if not noises:
-        return relative_misfit(activation, heard)
+        return relative_misfit(mapped, heard)
     noise = convolved(noises)
     if rounding is None:
-        values = noise.misfit(heard - activation)
+        values = noise.misfit(heard - mapped)
     else:
-        lower, upper = (edge - activation for edge in rounding.cells(heard))
-        values = -noise.log_mass(lower, upper).to(activation.dtype)
+        lower, upper = (edge - mapped for edge in rounding.cells(heard))
+        values = -noise.log_mass(lower, upper).to(heard.dtype)
     return values.flatten(2).mean(2).sum(0)
 
 

@@ -47,8 +47,12 @@ class Map:
     random = False
 
     def apply(self, activation: Activation) -> Activation:
-        """What becomes of it, with a gradient that an attacker can follow."""
+        """What becomes of it."""
         raise NotImplementedError
+
+    def smooth(self, activation: Activation) -> Activation:
+        """Nearly the same, with a gradient that leads an attacker somewhere."""
+        return self.apply(activation)
 
     def image(self, values: Values) -> Values:
         """Where values that lay there lie afterwards; unless a step says better, anywhere."""
@@ -89,9 +93,12 @@ class Rounding(Map):
 
     def apply(self, activation: Activation) -> Activation:
         """Rounded; its gradient is that of the clipped values (straight-through), as rounding has none."""
-        inside = activation.clamp(self.low, self.high)
+        inside = self.smooth(activation)
         index = ((inside.detach() - self.low) / self.step).round()
         return (self.low + index * self.step) + (inside - inside.detach())
+
+    def smooth(self, activation: Activation) -> Activation:
+        return activation.clamp(self.low, self.high)
 
     def image(self, values: Values) -> Values:
         ends = torch.tensor([[values.low, values.high]], dtype=torch.float64)
