@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -13,8 +14,11 @@ from scipy import stats
 from scipy.integrate import quad
 from torch import Tensor
 
+from dpsnn.cli import main
 from dpsnn.defences import (
+    DEFENCES,
     ClipGaussian,
+    CutInfo,
     DefenceList,
     DefenceModule,
     GaussianNoise,
@@ -25,6 +29,8 @@ from dpsnn.defences import (
 from dpsnn.defences.densities import Gaussian, Laplace, Noise, NormalLaplace, TwoLaplaces
 from dpsnn.defences.values import Clip, Map, Rounding, Values
 from dpsnn.errors import NoLikelihood, UsageError
+from dpsnn.evaluation.attackers import attacker_row, load_attacked
+from dpsnn.evaluation.classifiers import classifier_row
 from dpsnn.metrics import gaussian_epsilon, laplace_epsilon, relative_misfit
 
 PARTS: dict[str, DefenceModule] = {
@@ -35,6 +41,7 @@ PARTS: dict[str, DefenceModule] = {
     "nopeek": NoPeek(0.3),
 }
 NOISY = ("laplace", "gaussian", "clip")
+CUT = CutInfo((500,), (1, 8, 8), 10, bound=1.0)
 PAIRS = list(itertools.product(PARTS, repeat=2))
 DELTA = 1e-5
 
@@ -52,8 +59,9 @@ def sent(
 
 
 def test_no_part_is_left_out() -> None:
-    there = {part for part in DefenceModule.__subclasses__() if "dpsnn." in part.__module__}
-    assert there == {type(part) for part in PARTS.values()}
+    built = {key: part().build(CUT) for key, part in DEFENCES.items()}
+    on_the_wire = {type(module) for module in built.values() if module}
+    assert on_the_wire == {type(module) for module in PARTS.values()}
 
 
 # ---------------------------------------------------------------- likelihood
@@ -99,7 +107,8 @@ def test_the_misfit_of_a_pair_is_the_histogram_of_its_draws(first: str, second: 
         with pytest.raises(NoLikelihood, match=r"what Clip\(radius=0.6\) after .* is not known"):
             defences.misfit(ACTIVATION, torch.zeros(1, 1, 2))
     elif first not in NOISY and second not in NOISY:
-        assert not defences.random and len(np.unique(draws, axis=0)) == 1
+        assert not any(step.random for step in defences.mechanism())
+        assert len(np.unique(draws, axis=0)) == 1
         misfit = defences.misfit(ACTIVATION, torch.from_numpy(draws[:1]).float()[None])
         assert misfit.tolist() == [0]
     elif second == "quantise":
@@ -514,6 +523,8 @@ def test_who_does_not_say_what_it_does_has_no_likelihood_and_promises_nothing() 
 
 def test_parts_say_whether_they_are_random() -> None:
     assert [name for name, part in PARTS.items() if part.random] == list(NOISY)
+    noisy = {type(part().build(CUT)) for part in DEFENCES.values() if part.noisy}
+    assert noisy == {type(PARTS[name]) for name in NOISY}
     assert Mystery().random and not LaplaceNoise(0.0).random
 
 
@@ -562,3 +573,47 @@ def test_clipping_shortens_what_is_too_long_and_nothing_else() -> None:
     assert torch.equal(Clip(1.0).apply(torch.zeros(2, 3)), torch.zeros(2, 3))
     with pytest.raises(UsageError, match="radius of the clip is 0"):
         ClipGaussian(1.0, 0.0)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def test_both_new_defences_go_through_the_command_line(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = "--max_epochs 1 --network lenet5 --cut fc2".split()
+    options = "--clip_std 0.5 --clip_radius 2 --quantise_bits 3 --quantise_low -4 --quantise_high 4"
+    assert main(["train_model", *common, *options.split()]) == 0
+    target = Path(capsys.readouterr().out.strip())
+    assert "_05clip_20radius_3quantise_-40low_40high_" in target.name
+    attack = "train_attacker --attack inversion --steps 2 --restarts 1 --queries 3 --model".split()
+    assert main([*attack, target.stem]) == 0
+    attacker = Path(capsys.readouterr().out.strip())
+    row = classifier_row(target, "data")
+    assert (row["Epsilon"], row["EpsilonDelta"]) == (gaussian_epsilon(0.5, 4.0), DELTA)
+    assert (row["ClipStd"], row["ClipRadius"], row["QuantiseBits"]) == (0.5, 2.0, 3)
+    row = attacker_row(attacker, "models", "data", None)
+    assert row["Epsilon"] == gaussian_epsilon(0.5, 4.0 * math.sqrt(3))
+    attack = load_attacked(attacker, "models").attack
+    attack.reconstruct(torch.zeros(1, 84))
+    assert attack.blind == "", "a clip, noise and rounding have a likelihood"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--quantise_bits 17", "number of bits is 17"),
+        ("--quantise_low -1", "quantise_low says nothing without --quantise_bits"),
+        ("--quantise_bits 4 --network lenet5", "give --quantise_low and --quantise_high"),
+        ("--quantise_bits 4 --quantise_low 1 --quantise_high 1", "there is nothing between"),
+        ("--clip_std -1", "clip_std is -1.0; it must be a finite number, 0 or greater"),
+        ("--clip_std 1 --clip_radius 0", "clip_radius is 0.0; it must be a finite number"),
+    ],
+)
+def test_options_out_of_range_are_refused_in_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str], options: str, message: str
+) -> None:
+    assert main(["train_model", *options.split()]) == 2
+    err = capsys.readouterr().err
+    assert message in err.splitlines()[-1] and "Traceback" not in err
+    assert not list(place.glob("models/**/*.ckpt"))

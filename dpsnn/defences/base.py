@@ -157,11 +157,6 @@ class DefenceList(nn.ModuleList):
         """The steps of all of them."""
         return [step for defence in self for step in defence.mechanism()]
 
-    @property
-    def random(self) -> bool:
-        """Whether the same activation may become another each time."""
-        return any(defence.random for defence in self)
-
     def misfit(
         self, activation: Activation, heard: Float[Tensor, "q n *cut"]
     ) -> Float[Tensor, " n"]:

@@ -1,15 +1,41 @@
 """Clip and add Gaussian noise: a guarantee for any network, also where nothing bounds what the client sends."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from dpsnn.defences import densities
-from dpsnn.defences.base import DefenceModule, checked_strength
+from dpsnn.defences.base import CutInfo, Defence, DefenceModule, checked_strength
 from dpsnn.defences.mechanism import Step
 from dpsnn.defences.values import Clip
 from dpsnn.errors import UsageError
+from dpsnn.parts import option
 from dpsnn.tensors import Activation, Number, Smashed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippedGaussian(Defence):
+    """Clip the activation to an L2 ball, then add Gaussian noise, in training and after it: (ε, δ) for any network."""
+
+    key = "clip"
+    heading = "clip and noise on the wire"
+    label = "clipped, Gaussian"
+    order = 70
+    noisy = True
+
+    std: Number = option(
+        0.0, "standard deviation of Gaussian noise on the wire behind a clip to an L2 ball"
+    )
+    radius: Number = option(1.0, "radius of that ball", check="positive")
+
+    @property
+    def place(self) -> int:
+        """Before other noise, which would have no likelihood once it is clipped."""
+        return 5
+
+    def build(self, cut: CutInfo) -> DefenceModule:
+        return ClipGaussian(self.std, self.radius)
 
 
 class ClipGaussian(DefenceModule):
