@@ -208,6 +208,11 @@ OTHER: dict[str, Any] = {
     "suppress_end_epoch": 9,
     "suppress_mask_times": 7,
     "suppress_noise": 0.2,
+    "clip_std": 0.5,
+    "clip_radius": 2.0,
+    "quantise_bits": 5,
+    "quantise_low": -0.5,
+    "quantise_high": 0.5,
     "seed": 1,
     "max_epochs": 11,
     "batch_size": 7,
@@ -234,6 +239,8 @@ COMPANY: dict[str, dict[str, Any]] = {
     **{name: {"dp_noise_multiplier": 1.0} for name in OTHER if name.startswith("dp_")},
     **{name: {"suppress_sparsity": 0.5} for name in OTHER if name.startswith("suppress_")},
     "repeatable_noise": {"dp_noise_multiplier": 1.0},
+    "clip_radius": {"clip_std": 1.0},
+    **{name: {"quantise_bits": 4} for name in ("quantise_low", "quantise_high")},
     **{name: {"attack": "inversion"} for name in ("steps", "restarts")},
 }
 """Beside which a field says something."""
@@ -660,7 +667,12 @@ def test_digest_is_of_names_and_values(changed: dict[str, Tensor], same: bool) -
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"noise_scale": 0.5, "gaussian_std": 0.1, "nopeek_weight": 0.5}, {"validator": True}],
+    [
+        {},
+        {"noise_scale": 0.5, "gaussian_std": 0.1, "nopeek_weight": 0.5},
+        {"clip_std": 0.5, "quantise_bits": 3},
+        {"validator": True},
+    ],
 )
 def test_a_classifier_is_rebuilt_from_its_file(
     tmp_path: Path, classifier_file: FileMaker, arguments: dict[str, Any]
