@@ -46,8 +46,9 @@ def misfit(
     over transmissions and averaged over values. Maps before the noise are applied to the activation, which is exact.
     Without noise, `relative_misfit` of the mapped activation.
 
-    Where these maps round, the value is exact, but the gradient is that without rounding. (The other straight-through
-    gradient, that at the rounded values, is flat within a level: its attacker does worse than one who knows nothing.)
+    Where one of these maps has a `smooth` of its own, as rounding has, the value is exact, but the gradient is that of
+    the smooth one. (The other straight-through gradient, that at the rounded values, is flat within a level: its
+    attacker does worse than one who knows nothing.)
 
     Raises:
         NoLikelihood: If the steps are not maps, then at most two kinds of noise, then at most one rounding.
@@ -57,7 +58,7 @@ def misfit(
     for step in before:
         exact, smooth = step.apply(exact), step.smooth(smooth)
     value = _unexplained(exact, noises, rounding, heard)
-    if not any(isinstance(step, Rounding) for step in before):
+    if all(type(step).smooth is Map.smooth for step in before):
         return value
     slope = _unexplained(smooth, noises, rounding, heard)
     return value.detach() + (slope - slope.detach())
