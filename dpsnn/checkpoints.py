@@ -33,8 +33,6 @@ from dpsnn.defences import (
     Defence,
     DefenceList,
     DefenceModule,
-    GaussianNoise,
-    LaplaceNoise,
 )
 from dpsnn.errors import UsageError, choose
 from dpsnn.folders import Folders
