@@ -25,11 +25,12 @@ from dpsnn.defences.dp_setup import (
     signature,
     steps_for,
 )
+from dpsnn.defences.mean_losses import MeanLosses, loss_of
 from dpsnn.defences.per_example import OneByOne, PerExampleGradients
 from dpsnn.defences.preparation import check_preparation
 from dpsnn.defences.sampling import poisson, sampling, steps_of
 from dpsnn.defences.secret import Secret
-from dpsnn.defences.trial import SEEDS, MeanLosses, Step, Trial, loss_of
+from dpsnn.defences.trial import SEEDS, Step, Trial
 from dpsnn.errors import UsageError, one_of
 from dpsnn.metrics.privacy import dp_sgd_epsilon
 from dpsnn.specs import ACCOUNTANTS

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, IterableDataset
 
-from dpsnn.defences.trial import SEEDS, same_draws
+from dpsnn.defences.rehearsal import same_draws
+from dpsnn.defences.trial import SEEDS
 from dpsnn.errors import UsageError
 
 SHOWN = 3
