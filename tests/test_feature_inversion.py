@@ -500,7 +500,7 @@ def test_one_checkpoint_is_attacked_at_any_cut(
         (
             {"network": "lenet5", "nopeek_weight": 0.5, "gaussian_std": 1.0, "cut": "fc2"},
             "--cut logits --attack inversion",
-            "with noise and NoPeek at its own cut, fc2",
+            "with Gaussian noise and NoPeek at its own cut, fc2",
         ),
         ({}, "--attack magic", "unknown attack 'magic'; choose from ['decoder'"),
         ({}, "--steps 5", "steps says nothing about the attack decoder"),

@@ -39,6 +39,7 @@ class Gaussian(Defence):
 
     key = "gaussian"
     heading = "noise on the wire"
+    label = "Gaussian noise"
     order = 20
     since = 1
     noisy = True
