@@ -126,7 +126,7 @@ def _ssim(rows: Sequence[Row], column: str) -> str:
     return f"{mean(values):.3f}" if values else NOT_RUN
 
 
-def section(dataset: str, results_dir: Path, **_: Any) -> str:
+def section(dataset: str, results_dir: Path, **ignored: Any) -> str:
     """The part as Markdown, without its title.
 
     Raises:

@@ -206,7 +206,7 @@ def reasons(target: Target, plain: Target) -> list[str]:
     return said
 
 
-def section(dataset: str, results_dir: Path, **_: Any) -> str:
+def section(dataset: str, results_dir: Path, **ignored: Any) -> str:
     """The part as Markdown, without its title."""
     targets = gather(results_dir)
     if not any(target.protocol or target.fair for target in targets):

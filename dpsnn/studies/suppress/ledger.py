@@ -199,7 +199,7 @@ def by_training(rows: Sequence[Row]) -> list[list[str]]:
     return [*lines, ["*floor*", "", "", *(_floor(own, name, digits) for name, digits in names)]]
 
 
-def section(dataset: str, results_dir: Path, **_: Any) -> str:
+def section(dataset: str, results_dir: Path, **ignored: Any) -> str:
     """The part as Markdown, without its title.
 
     Raises:

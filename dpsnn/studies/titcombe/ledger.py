@@ -320,7 +320,7 @@ def document(lines: Sequence[Line], dataset: str, found: Mapping[Training, Row])
     return top + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
 
 
-def section(dataset: str, results_dir: Path, published_dir: str | Path = "", **_: Any) -> str:
+def section(dataset: str, results_dir: Path, published_dir: str | Path = "", **ignored: Any) -> str:
     """The part of the ledger that opens it: what holds for all of it is said here as well.
 
     Args:
