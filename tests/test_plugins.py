@@ -47,7 +47,7 @@ def row(table: str) -> dict[str, str]:
 
 def test_the_examples_are_of_every_kind_that_can_be_plugged_in(plugged: Path) -> None:
     found = {each.kind for name in EXAMPLES for each in registry._read(str(plugged / name))}
-    assert found >= {"defence", "dataset", "network", "decoder"}
+    assert found >= {"defence", "dataset", "network", "decoder", "study"}
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
@@ -160,6 +160,30 @@ def test_a_data_set_a_network_and_a_decoder_work_together(
     forget()
     assert run(f"train_attacker --model {model}") == 2
     assert "unknown dataset 'stripes'" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_study_is_a_command_with_a_figure_and_a_part_of_the_ledger(
+    plugged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = "--plugin sweep.py"
+    assert main(["--help", *used.split()]) == 0
+    assert "two scales of Laplace noise, each with one attacker" in capsys.readouterr().out
+    assert run(f"sweep {used} --max_epochs 1 --dry_run") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert sum("train_model.py" in line for line in said) == 3, "two and their judge"
+    assert run(f"sweep {used} --max_epochs 1") == 0
+    scored = tables.read(Path("results/quantitative_measures/attack_performances.csv"))
+    assert [row["TrainNoiseScale"] for row in scored] == ["0", "1"]
+    capsys.readouterr()
+    assert run(f"figures {used}") == 0
+    assert "results/figures/sweep_digits.png" in capsys.readouterr().out.splitlines()
+    words = ["ledger", *used.split(), "--dataset", "digits", "--output", "ledger.md"]
+    assert main(words) == 0
+    text = Path("ledger.md").read_text(encoding="utf-8")
+    assert text.endswith("\n\n## A little noise on digits\n\n2 attackers of digits.\n")
+    forget()
+    assert run("sweep") == 2
+    assert "invalid choice: 'sweep'" in capsys.readouterr().err
 
 
 def test_options_come_from_a_file_and_what_is_typed_counts_more(
