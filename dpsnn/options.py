@@ -68,7 +68,7 @@ SECTIONS = {
         "iterations",
     ),
     "clients": ("clients", "rounds", "local_epochs", "skew", "drop", "timeout", "secure", "plain"),
-    # Here those of the defences, under headings of their own.
+    # Above and below the training those of the defences, under headings of their own.
     "training": (
         "max_epochs",
         "attacker_epochs",
@@ -88,14 +88,25 @@ SECTIONS = {
 """Headings of `--help` and the options below them, most used first; all others stand above."""
 
 
+IN_TRAINING = 40
+"""Order from which on defences act in the training: their headings stand below its own."""
+
+
 def sections() -> dict[str, list[str]]:
-    """All headings with the options below them, those of the defences before the training."""
+    """All headings with the options below them, those of the defences above and below the training."""
     found: dict[str, list[str]] = {}
+
+    def defences(below: bool) -> None:
+        for each in parts.declared("defence"):
+            if below == (each.order >= IN_TRAINING):
+                found.setdefault(each.heading, []).extend(made.name for made in each.options)
+
     for title, names in SECTIONS.items():
         if title == "training":
-            for each in parts.declared("defence"):
-                found.setdefault(each.heading, []).extend(made.name for made in each.options)
+            defences(below=False)
         found[title] = list(names)
+        if title == "training":
+            defences(below=True)
         if title == "attack":
             found[title] += afterwards()
     return found

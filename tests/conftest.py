@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from dpsnn import checkpoints
+from dpsnn import checkpoints, registry
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 
 REAL_DATA = os.environ.get("DPSNN_DATA_MIRROR", "")
@@ -92,3 +92,23 @@ def attacker_file() -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let a data set be known by a name, in the place of another or beside all: `offer(name, dataset)`."""
+    find, declared = registry.find, registry.declared
+    own: dict[str, Any] = {}
+
+    def offered(kind: str) -> list[registry.Declared]:
+        there = declared(kind)
+        names = own if kind == "dataset" else {}
+        new = names.keys() - {each.key for each in there}
+        return [*there, *(there[0]._replace(key=name) for name in sorted(new))]
+
+    def found(kind: str, key: str) -> Any:
+        return own[key] if kind == "dataset" and key in own else find(kind, key)
+
+    monkeypatch.setattr(registry, "declared", offered)
+    monkeypatch.setattr(registry, "find", found)
+    return own.__setitem__

@@ -728,9 +728,9 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str], command: st
 
 @pytest.mark.parametrize("spec", [ClassifierSpec, AttackerSpec, Folders, FederatedSpec])
 def test_every_option_of_a_spec_has_its_heading(spec: type) -> None:
-    names = [name for below in sections().values() for name in below]
-    assert [made.name for made in settings(spec) if made.name not in names] == []
-    assert len(names) == len(set(names)), "each stands once"
+    every = [name for names in sections().values() for name in names]
+    assert [option.name for option in settings(spec) if option.name not in every] == []
+    assert len(every) == len({*every}), "each stands once"
 
 
 def test_options_stand_under_their_headings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -739,8 +739,8 @@ def test_options_stand_under_their_headings(capsys: pytest.CaptureFixture[str]) 
     lines = [line.split()[0] if line.startswith("  --") else line for line in out.splitlines()]
     wanted = [
         *("data and model:", "--dataset", "noise on the wire:", "--noise_scale", "NoPeek:"),
-        *("DP-SGD:", "--dp_noise_multiplier", "suppress-privacy:", "--suppress_sparsity"),
-        *("training:", "--max_epochs", "folders and logs:", "--data_dir"),
+        *("training:", "--max_epochs", "DP-SGD:", "--dp_noise_multiplier", "suppress-privacy:"),
+        *("--suppress_sparsity", "folders and logs:", "--data_dir"),
     ]
     assert [line for line in lines if line in wanted] == wanted
 

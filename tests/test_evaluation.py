@@ -279,10 +279,10 @@ def test_what_few_or_tiny_images_leave_undefined_is_empty_and_the_rest_finite(
 
 
 def test_too_few_images_for_a_correlation_have_none(
-    place: Path, monkeypatch: pytest.MonkeyPatch, classifier_file: Callable[..., Path]
+    place: Path, offer: Callable[..., None], classifier_file: Callable[..., Path]
 ) -> None:
     write_people(place / "people", people=2, pictures=4)
-    monkeypatch.setitem(DATASETS, "people", own_faces("people"))
+    offer("people", own_faces("people"))
     path = classifier_file(
         place / "models", dataset="people", network="softmax_regression", batch_size=2
     )

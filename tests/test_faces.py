@@ -1,6 +1,7 @@
 """The study of faces: its targets and their privacy, the scores of what is rebuilt, the whole in small."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from dpsnn import checkpoints
 from dpsnn.checkpoints import classifier_name
 from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
-from dpsnn.data import DATASETS, FacesAll, FacesOthers, FacesTuning
+from dpsnn.data import FacesAll, FacesOthers, FacesTuning
 from dpsnn.data.faces import Faces, own_faces
 from dpsnn.errors import Diverged, UsageError
 from dpsnn.evaluation import tables
@@ -221,14 +222,14 @@ def test_the_ledger_of_faces(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def small(place: Path, monkeypatch: pytest.MonkeyPatch, offer: Callable[..., None]) -> Path:
     """Six made-up people in the place of the forty, and a study of one network, two noises and two step sizes."""
     write_people(place / "people", 6, 10)
     for kind, name in (
         (Faces, "faces"), (FacesAll, "faces_all"), (FacesOthers, "faces_others"),
         (FacesTuning, "faces_tuning"),
     ):  # fmt: skip
-        monkeypatch.setitem(DATASETS, name, own_faces(place / "people", kind))
+        offer(name, own_faces(place / "people", kind))
     monkeypatch.setattr(study, "LOT", 20)
     monkeypatch.setattr(study, "NOISES", (1.0,))
     monkeypatch.setattr(study, "EPSILONS", (1.0,))
