@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,10 +37,6 @@ GROUP = "dpsnn.parts"
 """Entry points by which an installed package offers the parts in one of its modules."""
 
 Made = TypeVar("Made", bound=Callable[..., Any])
-
-
-_made: dict[tuple[str, str], Any] = {}
-"""Kind and key → a part that was made in this process."""
 
 
 def _kind_of(bases: Sequence[str]) -> str:
@@ -130,14 +126,7 @@ def forget() -> None:
 def declared(kind: str) -> list[Declared]:
     """All parts of a kind: our own in their order, then those of packages and plug-ins."""
     others = [*_installed(), *(each for path in plugins() for each in _read(path))]
-    here = (
-        Declared(
-            kind, key, key, (part.__doc__ or "").split("\n")[0], "", (), 1, 3, key, 50, False, ""
-        )
-        for (of, key), part in _made.items()
-        if of == kind
-    )
-    return [*_own(kind), *(each for each in others if each.kind == kind), *here]
+    return [*_own(kind), *(each for each in others if each.kind == kind)]
 
 
 # ---------------------------------------------------------------- what is imported
@@ -161,8 +150,6 @@ def find(kind: str, key: str) -> Any:
     Raises:
         UsageError: If there is none, or what it needs is missing.
     """
-    if (kind, key) in _made:
-        return _made[kind, key]
     known = {each.key: each for each in declared(kind)}
     each = choose(known, key, kind)
     try:
@@ -182,11 +169,8 @@ def located(kind: str, name: str) -> tuple[Declared, Option] | None:
     return None
 
 
-class Registry(MutableMapping[str, Any]):
-    """Parts of a kind by key; each is imported when it is asked for.
-
-    A data set, network or decoder that was made in this process, in a notebook say, may be added to it.
-    """
+class Registry(Mapping[str, Any]):
+    """Parts of a kind by key; each is imported when it is asked for."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -195,12 +179,6 @@ class Registry(MutableMapping[str, Any]):
         if not any(each.key == key for each in declared(self.kind)):
             raise KeyError(key)
         return find(self.kind, key)
-
-    def __setitem__(self, key: str, part: Any) -> None:
-        _made[self.kind, key] = part
-
-    def __delitem__(self, key: str) -> None:
-        del _made[self.kind, key]
 
     def __iter__(self) -> Iterator[str]:
         return iter([each.key for each in declared(self.kind)])
