@@ -202,29 +202,11 @@ def fit(
     with contextlib.redirect_stdout(sys.stderr):
         if title:
             print(title, flush=True)
-        trainer = pl.Trainer(
-            max_epochs=max_epochs,
-            precision=resolved,  # type: ignore[arg-type]
-            # Not "auto": Apple's GPUs lack the float64 in which distance correlation adds up.
-            accelerator="cuda" if torch.cuda.is_available() else "cpu",
-            devices=1,
-            logger=list(loggers),
-            callbacks=[
-                _Interruptible(),
-                best,
-                _SeedEpochs(seed),
-                *callbacks,
-                *resumed,
-                *extra,
-                *_progress_bar(),
-            ],
-            enable_checkpointing=False,
-            enable_progress_bar=sys.stderr.isatty(),
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            plugins=[ProgressIO()],
-            reload_dataloaders_every_n_epochs=1,
-            log_every_n_steps=50,
+        trainer = _trainer(
+            max_epochs,
+            resolved,
+            list(loggers),
+            [_Interruptible(), best, _SeedEpochs(seed), *callbacks, *resumed, *extra],
         )
         if getattr(module, "channels_last", True):
             module.to(memory_format=torch.channels_last)
@@ -242,6 +224,27 @@ def fit(
     module.to("cpu", memory_format=torch.contiguous_format)
     module.eval()
     return Fitted(best.epoch, best.value, time.monotonic() - start, resolved)
+
+
+def _trainer(
+    max_epochs: int, precision: str, loggers: list[Logger], callbacks: list[Callback]
+) -> pl.Trainer:
+    return pl.Trainer(
+        max_epochs=max_epochs,
+        precision=precision,  # type: ignore[arg-type]
+        # Not "auto": Apple's GPUs lack the float64 in which distance correlation adds up.
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
+        devices=1,
+        logger=loggers,
+        callbacks=[*callbacks, *_progress_bar()],
+        enable_checkpointing=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        plugins=[ProgressIO()],
+        reload_dataloaders_every_n_epochs=1,
+        log_every_n_steps=50,
+    )
 
 
 def _run(

@@ -71,6 +71,18 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     made = command(
         "query", "classify images that no worker sees", "; nothing was written: ask again"
     )
+    _query_options(made, timeout)
+    folders(made, ["data_dir"])
+
+    made = command("keys", "make certificates of all parties that have none")
+    made.add_argument(
+        "--client", default="client", metavar="NAME", help="client to make one for [%(default)s]"
+    )
+    command("status", "what the workers have done and hold")
+    command("stop", "end a running cluster")
+
+
+def _query_options(made: argparse.ArgumentParser, timeout: dict[str, Any]) -> None:
     made.add_argument(
         "--images",
         required=True,
@@ -101,11 +113,3 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="table to write [%(default)s]",
     )
-    folders(made, ["data_dir"])
-
-    made = command("keys", "make certificates of all parties that have none")
-    made.add_argument(
-        "--client", default="client", metavar="NAME", help="client to make one for [%(default)s]"
-    )
-    command("status", "what the workers have done and hold")
-    command("stop", "end a running cluster")
