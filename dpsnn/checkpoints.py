@@ -18,14 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from dpsnn import names, sealed
-from dpsnn.attacks import (
-    DecoderAttack,
-    FeatureInversion,
-    Inversion,
-    Knowledge,
-    SignDescent,
-    WhiteBox,
-)
+from dpsnn.attacks import AttackModule, Need
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.defences import (
@@ -46,7 +39,6 @@ from dpsnn.names import (  # noqa: F401  what files are called belongs to this d
     spell,
 )
 from dpsnn.networks import NETWORKS, SplitNetwork
-from dpsnn.networks.decoder import DECODERS
 from dpsnn.specs import AttackerSpec, ClassifierSpec, of_versions, parts_with, plain, settings
 from dpsnn.stored import (  # noqa: F401  what stands in a checkpoint belongs to this door as well
     ATTACKER,
@@ -58,6 +50,7 @@ from dpsnn.stored import (  # noqa: F401  what stands in a checkpoint belongs to
     read_whole,
     written,
 )
+from dpsnn.target import Target
 from dpsnn.training import seeded
 
 PROGRESS = ".progress"
@@ -466,66 +459,40 @@ def load_classifier(path: Path) -> tuple[SplitClassifier, ClassifierSpec, Stored
 
 
 def build_attack(
-    spec: AttackerSpec, target: SplitClassifier, knowledge: Knowledge | None = None
-) -> DecoderAttack:
-    """An untrained decoder that fits the target's cut; its weights depend on the spec's seed alone."""
-    network = target.network
+    spec: AttackerSpec, target: Target, surrogate: Tensor | None = None
+) -> AttackModule:
+    """An attack of the target as it stands, handed exactly what it needs; its weights depend on the spec's seed alone.
+
+    Args:
+        spec: Which attack, with which settings.
+        target: What is attacked.
+        surrogate: The attacker's own images: to prepare it, not to reconstruct.
+
+    Raises:
+        UsageError: If the target has not what the attack needs, or the attack listens to one transmission only.
+    """
+    method = spec.method
+    if spec.queries > 1 and Need.TRANSMISSIONS not in method.needs:
+        raise UsageError(
+            f"the attack {spec.attack} listens to a single transmission; leave out --queries"
+        )
+    own = torch.zeros(0, *target.image_shape, dtype=torch.uint8) if surrogate is None else surrogate
     with seeded(spec.seed, 3):
-        decoder = DECODERS[spec.decoder](network.cut_shape, network.image_shape)
-    attack = DecoderAttack(
-        decoder, knowledge, spec.naive, spec.queries, batch_size=spec.batch_size, seed=spec.seed
-    )
-    if spec.learning_rate is not None:
-        attack.learning_rate = spec.learning_rate
-    return attack
+        return method.build(target.knowledge(own, method.needs), spec.queries, spec.seed)
 
 
-def white_box(target: SplitClassifier, surrogate: Tensor) -> WhiteBox:
-    """What an attacker knows who has the client's weights, of the target as it stands: its cut and its noise."""
-    target.eval().requires_grad_(False)
-    defences = target.defences
-    return WhiteBox(target.encode, defences, surrogate, misfit=defences.misfit)
-
-
-def build_inversion(
-    spec: AttackerSpec, target: SplitClassifier, surrogate: Tensor | None = None
-) -> Inversion:
-    """An inversion of the target as it stands; own images are needed to tune it, not to reconstruct."""
-    shape = target.network.image_shape
-    own = torch.zeros(0, *shape, dtype=torch.uint8) if surrogate is None else surrogate
-    knowledge = white_box(target, own)
-    chosen: dict[str, Any] = {
-        name: value
-        for name, value in (("steps", spec.steps), ("restarts", spec.restarts))
-        if value is not None
-    }
-    if spec.attack == "sign":
-        if spec.learning_rate is not None:
-            chosen["step_size"] = spec.learning_rate
-        return SignDescent(knowledge, **chosen)
-    return FeatureInversion(
-        knowledge,
-        **chosen,
-        rate=spec.learning_rate,
-        naive=spec.naive,
-        queries=spec.queries,
-        seed=spec.seed,
-    )
-
-
-def load_attacker(
-    path: Path, target: SplitClassifier
-) -> tuple[DecoderAttack | Inversion, AttackerSpec, Stored]:
-    """A trained attacker in evaluation mode, for the target it was trained on, cut and noise as it met them."""
+def load_attacker(path: Path, target: Target) -> tuple[AttackModule, AttackerSpec, Stored]:
+    """A prepared attacker in evaluation mode, for the target it was trained on, cut and noise as it met them."""
     stored = read(path, ATTACKER)
     spec = attacker_spec(stored)
-    build = build_attack if spec.attack == "decoder" else build_inversion
-    attack = build(spec, target)
+    own = stored.weights.get("own")
+    fitting = own is not None and tuple(own.shape[1:]) == target.image_shape
+    attack = build_attack(spec, target, own if fitting else None)
     load_weights(attack, stored)
-    if (shape := stored.record["mean_image"].shape) != target.network.image_shape:
+    if (shape := stored.record["mean_image"].shape) != target.image_shape:
         raise UsageError(
             f"{stored.path} has a mean image of shape {tuple(shape)}, but its target takes images of shape"
-            f" {tuple(target.network.image_shape)}; train it again"
+            f" {target.image_shape}; train it again"
         )
     return attack, spec, stored
 

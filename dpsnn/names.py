@@ -16,6 +16,8 @@ from dpsnn.specs import (
     AttackerSpec,
     ClassifierSpec,
     as_written,
+    default_of,
+    of_attacks,
     of_versions,
     plain,
     replace,
@@ -35,9 +37,10 @@ PUBLISHED = re.compile(r"\d+noise_\d+nopeek")
 def _silent(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     """Fields of its own that say nothing beside the others."""
     if "attack" in arguments:
-        # An inversion learns nothing, and computes in float32.
-        learned = arguments["attack"] == AttackerSpec.attack
-        return () if learned else ("decoder", "max_epochs", "batch_size", "precision")
+        others = [n for n, (_, keys) in of_attacks().items() if arguments["attack"] not in keys]
+        # What does not learn computes in float32.
+        learns = parts.find("attack", arguments["attack"]).learns
+        return tuple(others) if learns else (*others, "precision")
     # A validator has the network with which its data set is judged.
     return ("network",) if arguments["validator"] else ()
 
@@ -80,7 +83,7 @@ def _trained(spec: ClassifierSpec | AttackerSpec) -> str:
     tokens = ""
     for name, token in TRAINING_TOKENS.items():
         value = getattr(spec, name)
-        if value != getattr(type(spec), name):
+        if value != default_of(type(spec), name):
             tokens += f"_{token.format(value, n=spell(value))}"
     return tokens
 
@@ -149,23 +152,19 @@ def _federated(clients: int, mode: str, skew: Number, drop: int) -> str:
 def attacker_name(spec: AttackerSpec) -> str:
     """File name without `.ckpt`; `spec.model` is the classifier's with its epoch."""
     spec = _settled_spec(spec)
-    return _attacker_name(spec, _trained(spec))
+    present = spec.method.present
+    version = f"_{spec.attack}v{present}" if present > 1 else ""
+    return _attacker_name(spec, f"{version}{_trained(spec)}")
 
 
 def _attacker_name(spec: AttackerSpec, later: str) -> str:
     tokens = [f"{spec.surrogate}_attacker"]
     if spec.attack != AttackerSpec.attack:
         tokens.append(f"_{spec.attack}")
-    if spec.naive:
-        tokens.append("_naive")
-    if spec.decoder != AttackerSpec.decoder:
-        tokens.append(f"_{spec.decoder}")
+    tokens.append(spec.method.token())
     if spec.cut:
         tokens.append(f"_{spec.cut}cut")
-    if spec.steps is not None:
-        tokens.append(f"_{spec.steps}steps")
-    if spec.restarts is not None:
-        tokens.append(f"_{spec.restarts}restarts")
+    tokens.append(spec.method.amounts())
     if spec.queries != 1:
         tokens.append(f"_{spec.queries}queries")
     if spec.data_pct != 100:

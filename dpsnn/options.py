@@ -22,7 +22,6 @@ from dpsnn.folders import Folders
 from dpsnn.parts import Option
 from dpsnn.specs import (
     ACCOUNTANTS,
-    ATTACKS,
     NORMS,
     PRECISIONS,
     AttackerSpec,
@@ -47,7 +46,7 @@ def choices() -> dict[str, list[str]]:
     }
     return {
         **found,
-        "attack": list(ATTACKS),
+        "attack": [each.key for each in parts.declared("attack")],
         "precision": list(PRECISIONS),
         "norm": [name for name in NORMS if name],
         "dp_accountant": list(ACCOUNTANTS),
@@ -95,14 +94,22 @@ IN_TRAINING = 40
 def sections() -> dict[str, list[str]]:
     """All headings with the options below them, those of the defences above and below the training."""
     found: dict[str, list[str]] = {}
+    known = {name for names in SECTIONS.values() for name in names}
+
+    def further(each: parts.Declared) -> None:
+        names = [made.name for made in each.options if made.name not in known]
+        if names:
+            found.setdefault(each.heading, []).extend(names)
 
     def defences(below: bool) -> None:
         for each in parts.declared("defence"):
             if below == (each.order >= IN_TRAINING):
-                found.setdefault(each.heading, []).extend(made.name for made in each.options)
+                further(each)
 
     for title, names in SECTIONS.items():
         if title == "training":
+            for each in parts.declared("attack"):
+                further(each)
             defences(below=False)
         found[title] = list(names)
         if title == "training":

@@ -15,7 +15,6 @@ from dpsnn.numbers import Number
 from dpsnn.parts import Option, Part, check_count, check_number, option
 
 PRECISIONS = ("auto", "32", "bf16")
-ATTACKS = ("decoder", "inversion", "sign")
 NORMS = ("", "batch", "group")
 ACCOUNTANTS = ("rdp", "prv", "gdp")
 """How ε of DP-SGD is counted. `rdp`: an upper bound, fast (Mironov, Talwar & Zhang 2019); `prv`: a tighter one (Gopi,
@@ -33,19 +32,10 @@ def replace(spec: AnySpec, **changes: Any) -> AnySpec:
     return changed
 
 
-def _check_common(spec: Any) -> None:
-    check_count(spec.seed, "seed", 0)
-    check_count(spec.max_epochs, "max_epochs", 1)
-    check_count(spec.batch_size, "batch_size", 1)
-    if spec.learning_rate is not None:
-        check_number(spec.learning_rate, "learning_rate", "positive")
-    one_of(spec.precision, PRECISIONS, "precision")
-
-
-def _set_own(spec: Any, given: dict[str, Any], but: str) -> None:
-    """Take the fields of a frozen dataclass, all but one, out of what was given."""
+def _set_own(spec: Any, given: dict[str, Any]) -> None:
+    """Take the options of a frozen dataclass out of what was given."""
     for each in fields(spec):
-        if each.name != but:
+        if "help" in each.metadata:
             object.__setattr__(spec, each.name, given.pop(each.name, each.default))
 
 
@@ -91,7 +81,7 @@ class ClassifierSpec:
 
     def __init__(self, **given: Any) -> None:
         known = {part.key: part for part in given.pop("defences", ())}
-        _set_own(self, given, but="defences")
+        _set_own(self, given)
         for key, changes in parts_of("defence", given, known).items():
             part = known[key] if key in known else parts.find("defence", key)()
             known[key] = dataclasses.replace(part, **changes)
@@ -104,7 +94,11 @@ class ClassifierSpec:
         self.__post_init__()
 
     def __post_init__(self) -> None:
-        _check_common(self)
+        check_count(self.seed, "seed", 0)
+        check_count(self.max_epochs, "max_epochs", 1)
+        check_count(self.batch_size, "batch_size", 1)
+        check_number(self.learning_rate, "learning_rate", "positive")
+        one_of(self.precision, PRECISIONS, "precision")
         one_of(self.norm, NORMS, "norm")
         for name in ("dropout", "sgd_momentum"):
             if getattr(self, name) is not None:
@@ -184,8 +178,10 @@ def of_versions(spec: AnySpec, versions: Mapping[str, int]) -> AnySpec:
     Raises:
         UsageError: If a part has no such version.
     """
-    if not isinstance(spec, ClassifierSpec):
-        return spec
+    if isinstance(spec, AttackerSpec):
+        aged = spec.method.aged(versions.get(spec.attack, 1))
+        return replace(spec, was=aged.was)
+    assert isinstance(spec, ClassifierSpec)
     aged = [part.aged(versions.get(part.key, 1)) for part in spec.defences]
     return replace(spec, defences=tuple(aged))
 
@@ -200,6 +196,7 @@ def settings(kind: type) -> list[Option]:
     if kind is ClassifierSpec:
         own += [made for each in parts.declared("defence") for made in each.options]
     if kind is AttackerSpec:
+        own += [made for made, _ in of_attacks().values()]
         own += [_of_attacker(made) for made in afterwards().values()]
     return own
 
@@ -226,9 +223,10 @@ def _as_option(each: dataclasses.Field[Any]) -> Option:
 
 @dataclass(frozen=True, init=False)
 class AttackerSpec:
-    """One attacker of one classifier: a learned decoder, or an inversion that knows the client's weights.
+    """One attacker of one classifier: settings of its own, and those of its attack under flat names.
 
-    `AttackerSpec(model_noise=2.0)` is one whose target uses another noise than in training.
+    `AttackerSpec(attack="inversion", steps=9)` is one that takes nine steps, and `AttackerSpec(model_noise=2.0)` one
+    whose target uses another noise than in training.
 
     Raises:
         TypeError: If there is no such setting.
@@ -236,10 +234,7 @@ class AttackerSpec:
     """
 
     model: str = option("", "the classifier under attack, by name")
-    attack: str = option(
-        "decoder",
-        "decoder (learned), inversion (white-box, strong) or sign (white-box, as published)",
-    )
+    attack: str = option("decoder", "how the attacker goes about it")
     cut: str = option(
         "", "where the attacker listens (default: where the classifier was cut in training)"
     )
@@ -247,70 +242,58 @@ class AttackerSpec:
     data_pct: int = option(
         100, "percentage of its images that the attacker uses, 1 to 100", wanted=WHOLE_PERCENT
     )
-    decoder: str = option(
-        "conv", "conv (with ReLUs), linear (Titcombe et al.) or deconv (published for Omniglot)"
-    )
     queries: int = option(1, "transmissions of each image that the attacker sees and averages")
-    naive: bool = option(False, "train on clean activations, ignoring the noise on the wire")
-    steps: int | None = option(
-        None, "steps of an inversion (default: 500, of the published one 100)"
-    )
-    restarts: int | None = option(None, "starts of an inversion, the best of which counts [2]")
     seed: int = option(0, "seed of weights, shuffling and noise")
-    max_epochs: int = option(
-        20, "passes over the attacker's images; the best on its own part is kept"
-    )
-    batch_size: int = option(64, "images per step")
-    learning_rate: Number | None = option(
-        None,
-        "largest step size (default: of decoders tuned on own images, of inversions 0.1, of the published one 0.01)",
-    )
     precision: str = option("auto", "auto (bf16 where the machine is fast at it), 32 or bf16")
+    own: tuple[tuple[str, Any], ...] = field(default=())
+    """Settings of the attack that are not at their defaults, by flat name."""
+    was: int = field(default=0)
+    """An earlier version of the attack, whose behaviour this is; 0 is the present one."""
     changes: tuple[tuple[str, Any], ...] = field(default=())
     """Settings of the target's defences that are not those of its training, by flat name."""
 
     def __init__(self, **given: Any) -> None:
-        changes = dict(given.pop("changes", ()))
-        _set_own(self, given, but="changes")
-        known = afterwards()
+        own, changes = dict(given.pop("own", ())), dict(given.pop("changes", ()))
+        object.__setattr__(self, "was", given.pop("was", 0))
+        _set_own(self, given)
+        known, of_any = afterwards(), of_attacks()
         for name, value in given.items():
-            if name not in known:
+            if name in of_any:
+                default = of_any[name][0].default
+                own.pop(name, None)
+                # Also by type: True is 1 in Python.
+                if value != default or type(value) is not type(default):
+                    own[name] = value
+            elif name in known:
+                changes.pop(known[name].name, None)
+                if value is not None:
+                    changes[known[name].name] = value
+            else:
                 raise TypeError(f"there is no setting {name}")
-            changes.pop(known[name].name, None)
-            if value is not None:
-                changes[known[name].name] = value
+        object.__setattr__(self, "own", tuple(sorted(own.items())))
         object.__setattr__(self, "changes", tuple(sorted(changes.items())))
         self.__post_init__()
 
     def __getattr__(self, name: str) -> Any:
-        made = None if name.startswith("_") else afterwards().get(name)
-        if made is None:
-            raise AttributeError(f"{type(self).__name__} has no setting {name}")
-        return dict(self.__dict__.get("changes", ())).get(made.name)
+        if not name.startswith("_"):
+            if name in (known := of_attacks()):
+                return dict(self.__dict__.get("own", ())).get(name, known[name][0].default)
+            if made := afterwards().get(name):
+                return dict(self.__dict__.get("changes", ())).get(made.name)
+        raise AttributeError(f"{type(self).__name__} has no setting {name}")
 
     def __post_init__(self) -> None:
-        _check_common(self)
-        one_of(self.decoder, [each.key for each in parts.declared("decoder")], "decoder")
-        one_of(self.attack, ATTACKS, "attack")
-        for name, attacks in {
-            "steps": ("inversion", "sign"),
-            "restarts": ("inversion",),
-            "naive": ("decoder", "inversion"),
-        }.items():
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, bool):
-                check_count(value, name, 1)
-            if value not in (None, False) and self.attack not in attacks:
+        check_count(self.seed, "seed", 0)
+        one_of(self.precision, PRECISIONS, "precision")
+        one_of(self.attack, [each.key for each in parts.declared("attack")], "attack")
+        for name, _ in self.own:
+            if self.attack not in (attacks := of_attacks()[name][1]):
                 raise UsageError(
                     f"{name} says nothing about the attack {self.attack}, only about {' and '.join(attacks)};"
                     " leave it out"
                 )
-        if self.attack != AttackerSpec.attack:
-            for name in ("decoder", "max_epochs", "batch_size"):
-                if getattr(self, name) != getattr(AttackerSpec, name):
-                    raise UsageError(
-                        f"{name} says nothing about the attack {self.attack}, which learns no decoder; leave it out"
-                    )
+        if self.own:
+            self.method  # in range
         for name, made in afterwards().items():
             if (value := getattr(self, name)) is not None:
                 with passed_on(made.name, name):
@@ -318,6 +301,47 @@ class AttackerSpec:
         check_count(self.queries, "queries", 1)
         if not 1 <= self.data_pct <= 100 or not isinstance(self.data_pct, int):
             raise UsageError(f"data_pct is {self.data_pct}; it must be {WHOLE_PERCENT}")
+
+    @property
+    def method(self) -> Any:
+        """The settings of the attack; its file is imported for them."""
+        fields_of = {
+            made.name: made.field
+            for each in parts.declared("attack")
+            if each.key == self.attack
+            for made in each.options
+        }
+        own = {fields_of[name]: value for name, value in self.own}
+        return parts.find("attack", self.attack)(**own, was=self.was)
+
+
+def default_of(kind: type, name: str) -> Any:
+    """Of a setting of a spec, its parts' included."""
+    return next(made.default for made in settings(kind) if made.name == name)
+
+
+def of_attacks() -> dict[str, tuple[Option, list[str]]]:
+    """Option of attacks → what is known of it, and the attacks that have it.
+
+    Raises:
+        UsageError: If one name has two defaults.
+    """
+    found: dict[str, list[tuple[str, Option]]] = {}
+    for each in parts.declared("attack"):
+        for made in each.options:
+            found.setdefault(made.name, []).append((each.key, made))
+    merged = {}
+    for name, said in found.items():
+        first = said[0][1]
+        if any((made.default, made.kind) != (first.default, first.kind) for _, made in said):
+            keys = " and ".join(key for key, _ in said)
+            raise UsageError(
+                f"the option {name} has several defaults, of the attacks {keys}; give one of them another name"
+            )
+        alike = len({made.text for _, made in said}) == 1
+        text = first.text if alike else "; ".join(f"{key}: {made.text}" for key, made in said)
+        merged[name] = first._replace(text=text), [key for key, _ in said]
+    return merged
 
 
 def afterwards() -> dict[str, Option]:
@@ -337,6 +361,9 @@ def plain(spec: ClassifierSpec | AttackerSpec) -> dict[str, Any]:
             if each.is_own or each.key in used:
                 values |= {made.name: getattr(spec, made.name) for made in each.options}
     else:
+        for each in parts.declared("attack"):
+            if each.is_own or each.key == spec.attack:
+                values |= {made.name: getattr(spec, made.name) for made in each.options}
         values |= {name: getattr(spec, name) for name in afterwards()}
     return values
 

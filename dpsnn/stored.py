@@ -163,22 +163,24 @@ def _is_picture(image: Tensor) -> bool:
 
 def written(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What a file says of the parts that its arguments set."""
-    used = (
+    used = [
         each
         for each in parts.declared("defence")
         if any(arguments.get(made.name, made.default) != made.default for made in each.options)
-    )
+    ]
+    used += [each for each in parts.declared("attack") if each.key == arguments.get("attack")]
     return {each.key: {"version": each.version, "plugin": each.plugin} for each in used}
 
 
 def _check_arguments(stored: Stored, kind: str, version: int) -> None:
-    known = {each.key: each for each in parts.declared("defence")}
+    what = "attack" if kind == ATTACKER else "defence"
+    known = {each.key: each for each in parts.declared(what)}
     for key, said in stored.parts.items():
         if key not in known:
             brought = "; install what brings it"
             if said["plugin"]:
                 brought = f" of the plug-in {said['plugin']}; name it with --plugin"
-            raise UsageError(f"{stored.path} needs the defence {key[:40]!r}{brought}")
+            raise UsageError(f"{stored.path} needs the {what} {key[:40]!r}{brought}")
     given = stored.arguments.keys()
     of_kind = AttackerSpec if kind == ATTACKER else ClassifierSpec
     expected = {made.name for made in settings(of_kind)}
@@ -189,12 +191,12 @@ def _check_arguments(stored: Stored, kind: str, version: int) -> None:
             " heed; use the version that wrote it"
         )
     # Of a part that came later an older file says nothing, and means that it is off.
-    later = {
-        made.name
-        for each in known.values()
-        if kind != ATTACKER and each.since > 1 and each.key not in stored.parts
-        for made in each.options
-    }
+    young = {key for key, each in known.items() if each.since > 1 and key not in stored.parts}
+    later = {made.name for key in young for made in known[key].options}
+    later -= {made.name for key in known.keys() - young for made in known[key].options}
+    if kind == ATTACKER:
+        every = (each for each in parts.declared("defence") if each.since > 1)
+        later |= {made.after for each in every for made in each.options if made.after}
     missing = sorted(expected - given - later if version > 1 else ())
     if given & FEDERATED.keys():
         missing += sorted(FEDERATED.keys() - given)

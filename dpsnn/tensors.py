@@ -3,7 +3,7 @@
 Leakage is measured on `Smashed`, what really crosses the wire, never on `Activation`.
 """
 
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from dpsnn.numbers import Number
@@ -12,6 +12,7 @@ __all__ = [
     "Activation",
     "Batch",
     "Images",
+    "Inputs",
     "Labels",
     "Logits",
     "Number",
@@ -24,6 +25,9 @@ Images = Float[Tensor, "n c h w"]
 
 Pixels = UInt8[Tensor, "n c h w"]
 """The same pictures as they are stored: bytes in 0..255."""
+
+Inputs = Shaped[Tensor, "n *input"]
+"""What clients in general take: pictures, of which bytes are scaled to [0, 1], or rows of any other shape."""
 
 Labels = Int[Tensor, " n"]
 """Class indices, 0 based."""

@@ -27,6 +27,11 @@ from dpsnn.progress_file import ProgressIO, Resumed
 FULL, HALF = "32-true", "bf16-mixed"
 
 
+def device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def resolve_precision(name: str) -> str:
     """Lightning's name for `32`, `bf16`, or `auto`: bf16 where the machine has instructions for it, else float32."""
     if name == "32":

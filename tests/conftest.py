@@ -10,6 +10,7 @@ import torch
 
 from dpsnn import checkpoints, registry
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+from dpsnn.target import Target
 
 REAL_DATA = os.environ.get("DPSNN_DATA_MIRROR", "")
 
@@ -87,7 +88,7 @@ def attacker_file() -> Callable[..., Path]:
             checkpoints.ATTACKER,
             checkpoints.attacker_arguments(spec, stored),
             record,
-            checkpoints.build_attack(spec, classifier).state_dict(),
+            checkpoints.build_attack(spec, Target.of(classifier)).state_dict(),
         )
         return path
 

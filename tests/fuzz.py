@@ -179,6 +179,7 @@ def _models(folder: Path, kind: str) -> list[Path]:
     from dpsnn import checkpoints
     from dpsnn.secure.device import export
     from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+    from dpsnn.target import Target
 
     spec = ClassifierSpec(network="lenet5", noise_scale=0.5)
     model = checkpoints.build_classifier(spec)
@@ -194,7 +195,7 @@ def _models(folder: Path, kind: str) -> list[Path]:
     shape = model.network.image_shape
     record |= {"mean_image": torch.full(shape, 0.5), "surrogate_source": "x", "surrogate_images": 2}
     attacker = checkpoints.attackers_dir(folder) / f"{checkpoints.attacker_name(attack)}.ckpt"
-    inversion = checkpoints.build_inversion(attack, model)
+    inversion = checkpoints.build_attack(attack, Target.of(model))
     arguments = checkpoints.attacker_arguments(attack, checkpoints.read(classifier, "classifier"))
     checkpoints.save(attacker, "attacker", arguments, record, inversion.state_dict())
     return [attacker]
@@ -203,6 +204,7 @@ def _models(folder: Path, kind: str) -> list[Path]:
 def _read_model(folder: Path, kind: str) -> object:
     from dpsnn import checkpoints
     from dpsnn.secure.device import Device
+    from dpsnn.target import Target
 
     if kind == "device":
         (path,) = checkpoints.devices_dir(folder).iterdir()
@@ -212,7 +214,7 @@ def _read_model(folder: Path, kind: str) -> object:
     target, _, stored = checkpoints.load_classifier(classifier)
     if kind == "attacker":
         (path,) = checkpoints.attackers_dir(folder).iterdir()
-        stored = checkpoints.load_attacker(path, target)[2]
+        stored = checkpoints.load_attacker(path, Target.of(target))[2]
     return stored[1:]
 
 

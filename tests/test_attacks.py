@@ -2,19 +2,28 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from dpsnn.attacks import DecoderAttack, Knowledge, NotFinite
+from dpsnn.attacks import ATTACKS, DecoderAttack, Knowledge, Nearest, NotFinite
 from dpsnn.attacks.decoder import OWN_VALIDATION, averaged
+from dpsnn.attacks.nearest import nearest
+from dpsnn.checkpoints import build_attack, read
+from dpsnn.cli import main
 from dpsnn.data import Digits
 from dpsnn.defences import LaplaceNoise
 from dpsnn.errors import UsageError
+from dpsnn.evaluation import tables
+from dpsnn.evaluation.attackers import load_attacked, reconstruct
 from dpsnn.metrics import mean_image, mse
 from dpsnn.networks.decoder import DECODERS, Decoder
-from dpsnn.training import fit
+from dpsnn.specs import AttackerSpec
+from dpsnn.target import Target
+from dpsnn.training import Fitted, fit
 
 
 def images(role: str) -> torch.Tensor:
@@ -44,20 +53,63 @@ def floor() -> float:
     return mse(mean_image(Digits().tensors("surrogate")[0], len(scoring)), scoring).mean().item()
 
 
+# ---------------------------------------------------------------- what every attack owes
+
+QUICK: dict[str, dict[str, Any]] = {"decoder": {"max_epochs": 3, "learning_rate": 3e-3}}
+"""Settings with which a test need not wait; others are as they come."""
+
+
+def learn(module: Any, *, monitor: str, mode: str, max_epochs: int, trial: str = "") -> Fitted:
+    return fit(module, monitor=monitor, mode=mode, max_epochs=max_epochs, seed=0, precision="32")
+
+
+def prepared(key: str, client: Any, count: int = 200) -> tuple[torch.Tensor, torch.Tensor]:
+    """Its guesses of images that it does not own, and these."""
+    target = Target.of_client(client, (1, 28, 28))
+    spec = AttackerSpec(attack=key, **QUICK.get(key, {}))
+    torch.manual_seed(0)
+    made = build_attack(spec, target, Digits().tensors("surrogate")[0])
+    made.prepare(learn)
+    truth = images("scoring")[: 40 if spec.method.scored else count]
+    return made.infer(target.transmit(target.encode(truth))), truth
+
+
+def unexplained(guesses: torch.Tensor, truth: torch.Tensor) -> float:
+    """Share of the truth's variance that is left once each guess has its best brightness and contrast.
+
+    The published attack leaves all pictures too dark.
+    """
+    both = [
+        pictures.flatten(1) - pictures.flatten(1).mean(1, True) for pictures in (guesses, truth)
+    ]
+    return 1 - F.cosine_similarity(*both).square().mean().item()
+
+
+@pytest.mark.parametrize("key", ATTACKS)
+def test_every_attack_wins_against_an_identity_client(key: str) -> None:
+    guesses, truth = prepared(key, identity)
+    floor = mean_image(Digits().tensors("surrogate")[0], len(truth))
+    assert unexplained(guesses, truth) < 0.6 * unexplained(floor, truth)
+
+
+@pytest.mark.parametrize("key", ATTACKS)
+def test_every_attack_gains_nothing_against_a_constant_client(key: str) -> None:
+    def constant(pictures: torch.Tensor) -> torch.Tensor:
+        return torch.ones(len(pictures), 20) + 0 * pictures.flatten(1)[:, :20]
+
+    guesses, truth = prepared(key, constant)
+    floor = mean_image(Digits().tensors("surrogate")[0], len(truth))
+    assert mse(guesses, truth).mean() > 0.98 * mse(floor, truth).mean()
+
+
+# ---------------------------------------------------------------- the learned one
+
+
 @pytest.mark.parametrize("decoder", ["conv", pytest.param("linear", marks=pytest.mark.slow)])
 def test_wins_against_an_identity_client(decoder: str, floor: float) -> None:
     knowledge = Knowledge(identity, torch.nn.Identity(), Digits().tensors("surrogate")[0])
     made = attack(knowledge, 784, decoder, epochs=4)
     assert error(made, identity(images("scoring"))) < 0.25 * floor
-
-
-def test_gains_nothing_against_a_constant_client(floor: float) -> None:
-    def constant(pictures: torch.Tensor) -> torch.Tensor:
-        return torch.ones(len(pictures), 20)
-
-    knowledge = Knowledge(constant, torch.nn.Identity(), Digits().tensors("surrogate")[0])
-    made = attack(knowledge, 20)
-    assert error(made, constant(images("scoring"))) > 0.98 * floor
 
 
 @pytest.mark.slow
@@ -163,3 +215,55 @@ def test_a_decoder_that_gives_no_numbers_is_not_clipped_to_pictures(bad: float) 
     smashed[1, 2] = 1
     with pytest.raises(NotFinite, match=f"reconstruction of image 1 is {bad}; "):
         made.reconstruct(smashed)
+
+
+# ---------------------------------------------------------------- the nearest own image
+
+
+def test_the_nearest_is_found_as_a_loop_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpsnn.attacks.nearest.AT_ONCE", 7)
+    torch.manual_seed(1)
+    wanted, known = torch.randn(11, 2, 3), torch.randn(40, 2, 3)
+    found = nearest(wanted, known)
+    for row, at in zip(wanted, found.tolist()):
+        distances = [((row - other) ** 2).sum().item() for other in known]
+        assert at == distances.index(min(distances))
+
+
+def test_of_equally_near_images_the_first_counts() -> None:
+    known = torch.tensor([[5.0], [1.0], [3.0], [1.0], [3.0]]).repeat(500, 1)
+    assert nearest(torch.tensor([[2.0], [1.1], [9.0], [4.0]]), known).tolist() == [1, 1, 0, 0]
+
+
+def test_the_nearest_listens_to_the_mean_of_what_it_hears() -> None:
+    own = torch.zeros(3, 1, 1, 2, dtype=torch.uint8)
+    own[1:] = torch.tensor([[[[0, 255]]], [[[255, 0]]]])
+    made = Nearest(Knowledge(identity, torch.nn.Identity(), own))
+    heard = torch.tensor([[[3.0, 0.0], [0.0, 0.9]], [[-2.9, 0.1], [0.1, 0.8]]])
+    assert torch.equal(made.infer(heard), own[[0, 1]] / 255)
+    assert torch.equal(made.reconstruct(heard[0]), own[[2, 1]] / 255)
+    heard[1, 0, 0] = math.nan
+    with pytest.raises(NotFinite, match="smashed tensor of image 0 is nan; train the target again"):
+        made.infer(heard)
+
+
+def test_the_nearest_takes_its_images_along(
+    place: Path, classifier_file: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = classifier_file(place / "models", network="lenet5", noise_scale=0.1)
+    judge = classifier_file(place / "models", validator=True)
+    words = f"train_attacker --attack nearest --data_pct 10 --queries 2 --model {target.stem}"
+    assert main(words.split()) == 0
+    path = Path(capsys.readouterr().out.strip())
+    own = Digits().tensors("surrogate")[0]
+    stored = read(path, "attacker").weights["own"]
+    assert len(stored) == round(len(own) / 10) and torch.equal(stored, own[: len(stored)])
+    assert main(["evaluate_attackers", "--validation_model", judge.stem]) == 0
+    (row,) = tables.read(tables.attackers_table("results"))
+    assert (row["Attack"], row["Queries"], row["Decoder"]) == ("nearest", "2", "")
+    attacked = load_attacked(path, "models")
+    guesses = reconstruct(attacked, images("scoring"), [7, 3])
+    assert all((guess == stored / 255).flatten(1).all(1).any() for guess in guesses)
+    assert float(row["MSE"]) == pytest.approx(
+        mse(reconstruct(attacked, images("scoring")), images("scoring")).mean().item(), rel=1e-4
+    )

@@ -17,6 +17,7 @@ from dpsnn.checkpoints import ATTACKER, CLASSIFIER
 from dpsnn.errors import UsageError
 from dpsnn.names import names_of, settled
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, settings
+from dpsnn.target import Target
 
 WEIGHTS = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3)}
 RECORD: dict[str, Any] = {"epoch": 0, "precision": "32-true"}
@@ -634,7 +635,7 @@ def test_an_attacker_with_another_decoders_weights_is_refused(
     change(path, lambda content: content["arguments"].update(decoder="linear"))
     path = path.rename(tmp_path / "a.ckpt")
     with pytest.raises(UsageError, match="does not fit the network") as raised:
-        checkpoints.load_attacker(path, checkpoints.load_classifier(target)[0])
+        checkpoints.load_attacker(path, Target.of(checkpoints.load_classifier(target)[0]))
     one_line(raised)
 
 
@@ -701,8 +702,8 @@ def test_an_attacker_is_rebuilt_from_its_file(
     target = classifier_file(tmp_path)
     path = attacker_file(tmp_path, target, **arguments)
     classifier = checkpoints.load_classifier(target)[0]
-    rebuilt, spec, _ = checkpoints.load_attacker(path, classifier)
-    original = checkpoints.build_attack(spec, classifier).eval()
+    rebuilt, spec, _ = checkpoints.load_attacker(path, Target.of(classifier))
+    original = checkpoints.build_attack(spec, Target.of(classifier)).eval()
     smashed = torch.rand(3, 500, generator=torch.Generator().manual_seed(0))
     assert torch.equal(rebuilt.reconstruct(smashed), original.reconstruct(smashed))
     assert (spec.decoder, rebuilt.naive) == (arguments.get("decoder", "conv"), spec.naive)

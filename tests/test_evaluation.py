@@ -10,13 +10,14 @@ import torch
 from small_faces import write_people
 
 from dpsnn import checkpoints
+from dpsnn.attacks import AttackModule
 from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
 from dpsnn.data import DATASETS, Digits
 from dpsnn.data.faces import own_faces
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
-from dpsnn.evaluation.attackers import encode, judge, load_attacked, overheard, score
+from dpsnn.evaluation.attackers import judge, load_attacked, overheard, score
 from dpsnn.evaluation.classifiers import classifier_row
 from dpsnn.evaluation.measure import block_size, dcorr_blocks, standard_error
 from dpsnn.evaluation.report import one_per_class, reconstruction_figure, save_figure
@@ -144,17 +145,18 @@ def test_attackers_are_scored_on_what_crosses_the_wire(models: Path) -> None:
     (path,) = (models / "models" / "attackers").glob("*naive*")
     attacked = load_attacked(path, models / "models")
     seen = []
-    reconstruct_once = attacked.attack.reconstruct
+    infer_once = attacked.attack.infer
 
-    class Spy:
-        def reconstruct(self, smashed: torch.Tensor) -> torch.Tensor:
-            seen.append(smashed)
-            return reconstruct_once(smashed)
+    class Spy(AttackModule):
+        at_once = attacked.attack.at_once
+
+        def infer(self, heard: torch.Tensor) -> torch.Tensor:
+            seen.extend(heard)
+            return infer_once(heard)
 
     images = Digits().tensors("scoring")[0] / 255
-    _, classes = overheard(attacked._replace(attack=Spy()), encode(attacked.target, images))
-    with torch.inference_mode():
-        read = attacked.target.network.server(torch.cat(seen)).argmax(1)
+    _, classes = overheard(attacked._replace(attack=Spy()), attacked.target.encode(images))
+    read = attacked.target.answer(torch.cat(seen)[None]).argmax(1)
     assert torch.equal(classes, read), "the server reads the very tensors that are attacked"
     noise = torch.cat(seen) - attacked.target.encode(images)
     assert noise.abs().mean().item() == pytest.approx(

@@ -10,11 +10,12 @@ import torch
 from scipy.stats import norm
 from torch import Tensor, nn
 
-from dpsnn import checkpoints, specs
+from dpsnn import checkpoints
 from dpsnn.attacks import ATTACKS, FeatureInversion, NotFinite, SignDescent, WhiteBox
 from dpsnn.attacks.feature_inversion import (
     BOXES,
     Found,
+    Inversion,
     Prior,
     descend,
     lowest,
@@ -38,7 +39,9 @@ from dpsnn.evaluation import tables
 from dpsnn.evaluation.attackers import load_attacked, overheard
 from dpsnn.metrics import mean_image, mse, relative_l2, ssim
 from dpsnn.networks import NETWORKS
+from dpsnn.options import choices
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.target import Target
 
 FileMaker = Callable[..., Path]
 
@@ -113,7 +116,6 @@ def test_the_published_loss_is_its_three_terms() -> None:
 def test_the_published_attack_averages_what_it_hears() -> None:
     client = network("conv1")
     attack = SignDescent(white_box(client), steps=5)
-    attack.fit()
     wanted = client(images("scoring", 3))
     torch.manual_seed(4)
     one = attack.reconstruct(wanted)
@@ -350,7 +352,7 @@ def test_a_sign_of_nothing_stops_the_published_one_too() -> None:
 
 
 def test_every_attack_has_its_name_on_the_command_line() -> None:
-    assert set(ATTACKS) == set(specs.ATTACKS)
+    assert set(ATTACKS) == set(choices()["attack"]) == {"decoder", "inversion", "sign", "nearest"}
 
 
 def test_an_unknown_box_is_refused() -> None:
@@ -388,6 +390,12 @@ def target_of(**spec: Any) -> Any:
     return checkpoints.build_classifier(ClassifierSpec(**spec)).eval()
 
 
+def white(target: Any, own: Tensor) -> WhiteBox:
+    known = Target.of(target).knowledge(own, Inversion.needs)
+    assert isinstance(known, WhiteBox)
+    return known
+
+
 DEFENDED: list[dict[str, Any]] = [
     *({"network": "lenet5", "cut": cut} for cut in ("conv1", "conv2", "fc1", "fc2", "logits")),
     {"noise_scale": 0.5},
@@ -402,12 +410,12 @@ DEFENDED: list[dict[str, Any]] = [
 def test_it_attacks_every_cut_and_every_defence(spec: dict[str, Any]) -> None:
     target = target_of(**spec)
     own = Digits().tensors("surrogate")[0][:6]
-    known = checkpoints.white_box(target, own)
+    known = white(target, own)
     guess, wire = torch.rand(2, 2, 5)
     scales = spec.get("noise_scale", 0), spec.get("gaussian_std", 0)
     assert torch.equal(known.misfit(guess, wire[None]), misfit(guess, wire[None], *scales))
-    attack = checkpoints.build_inversion(
-        AttackerSpec(attack="inversion", steps=4, restarts=1), target, own
+    attack = checkpoints.build_attack(
+        AttackerSpec(attack="inversion", steps=4, restarts=1), Target.of(target), own
     )
     attack.fit()
     with torch.no_grad():
@@ -427,7 +435,7 @@ def test_a_white_box_knows_the_noise_that_is_on_the_wire_now() -> None:
     assert isinstance(target.defences, DefenceList)
     target.defences.extend([GaussianNoise(0.3), GaussianNoise(0.4), NoPeek(0.1)])
     checkpoints.set_afterwards(target, noise_scale=2.0)
-    known = checkpoints.white_box(target, torch.zeros(0, 1, 28, 28, dtype=torch.uint8))
+    known = white(target, torch.zeros(0, 1, 28, 28, dtype=torch.uint8))
     guess, wire = torch.rand(2, 2, 5)
     torch.testing.assert_close(known.misfit(guess, wire[None]), misfit(guess, wire[None], 2.0, 0.5))
 
@@ -534,7 +542,7 @@ def test_a_cut_of_its_own_is_allowed_under_every_defence(
     path = Path(capsys.readouterr().out.strip())
     attacked = load_attacked(path, "models")
     assert isinstance(attacked.attack, FeatureInversion)
-    assert attacked.target.network.cut_shape == (84,)
+    assert attacked.target.cut_shape == (84,)
     guess, wire = torch.rand(2, 2, 84)
     known = attacked.attack.knowledge.misfit(guess, wire[None])
     assert torch.equal(known, misfit(guess, wire[None], 0.5))

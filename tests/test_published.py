@@ -18,7 +18,6 @@ from dpsnn.evaluation import tables
 from dpsnn.networks import titcombe, titcombe_softmax
 from dpsnn.runner.ledger import write_ledger
 from dpsnn.runner.progress import GroupFailed
-from dpsnn.runner.train import TRIAL_RATES
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.studies.titcombe import (  # noqa: F401  before a test changes the rows that it reads
     ledger,
@@ -170,7 +169,7 @@ def test_two_rows_from_end_to_end_and_again_without_work(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder, "LEAST_STEPS", 1)
-    monkeypatch.setitem(TRIAL_RATES, "linear", (1e-3,))
+    monkeypatch.setattr(decoder.DecoderAttack, "_best_rate", lambda *_: 1e-3)
     monkeypatch.setattr(module, "PUBLISHED", (Published(0, 0), ROW))
     words = ["published", "--max_epochs", "1"]
     assert main(words) == 0

@@ -16,6 +16,7 @@ from dpsnn.federated.spec import FederatedSpec, Settings, arguments
 from dpsnn.secure import device
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 from dpsnn.stored import FEDERATED
+from dpsnn.target import Target
 
 FileMaker = Callable[..., Path]
 
@@ -101,7 +102,7 @@ def test_a_checkpoint_of_format_1_is_read(classifier: Path, attacker: Path) -> N
         as_format_1(path)
     target, spec, stored = checkpoints.load_classifier(classifier)
     assert spec.noise_scale == 0.5 and stored.digest == digests[0]
-    assert checkpoints.load_attacker(attacker, target)[2].digest == digests[1]
+    assert checkpoints.load_attacker(attacker, Target.of(target))[2].digest == digests[1]
 
 
 # ---------------------------------------------------------------- arguments
@@ -226,7 +227,9 @@ def test_a_mean_image_has_the_shape_of_the_targets_images(
 ) -> None:
     change(attacker, lambda content: content["record"].update(mean_image=torch.zeros(shape)))
     target = checkpoints.load_classifier(classifier)[0]
-    assert f"mean image of shape {shape}" in refused(checkpoints.load_attacker, attacker, target)
+    assert f"mean image of shape {shape}" in refused(
+        checkpoints.load_attacker, attacker, Target.of(target)
+    )
 
 
 # ---------------------------------------------------------------- weights

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from dpsnn import checkpoints
+from dpsnn.attacks import DecoderAttack
 from dpsnn.checkpoints import attacker_name, classifier_name
 from dpsnn.cli import main
 from dpsnn.evaluation import tables
 from dpsnn.networks.lenet5 import CUTS
-from dpsnn.runner import train
 from dpsnn.runner.figures import figure_path
 from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
@@ -80,7 +80,7 @@ def few_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CUTS", {name: CUTS[name] for name in ("conv1", "fc1")})
     monkeypatch.setattr(module, "SPARSITIES", (0.95,))
     # Nor is a step size tried that is not needed.
-    monkeypatch.setattr(train, "TRIAL_RATES", {"conv": (3e-3,)})
+    monkeypatch.setattr(DecoderAttack, "_best_rate", lambda *_: 3e-3)
 
 
 def check(table: Path, cuts: tuple[str, ...], sparsities: tuple[float, ...]) -> None:

@@ -1,30 +1,38 @@
-"""Attacks by name. An attack knows only the `Knowledge` it is handed: this package imports neither data, classifier nor
-defences. To add one: write its file and a line here; it must win against an identity client and lose to a constant one.
+"""Attacks, one a file, found by walking this folder: settings that derive from `Attack`, and what they build.
+
+An attack knows only the `Knowledge` it is handed: this package imports neither data, classifier nor defences. Each must
+win against an identity client and lose to a constant one.
 """
 
-from dpsnn.attacks.base import Attack, Knowledge, NotFinite, WhiteBox
+from dpsnn.attacks.base import (
+    Attack,
+    AttackModule,
+    Insider,
+    Knowledge,
+    Need,
+    NotFinite,
+    WhiteBox,
+)
 from dpsnn.attacks.decoder import DecoderAttack
 from dpsnn.attacks.feature_inversion import FeatureInversion
 from dpsnn.attacks.mi_face import MIFace
+from dpsnn.attacks.nearest import Nearest
 from dpsnn.attacks.sign_descent import SignDescent
+from dpsnn.parts import Registry
 
-ATTACKS: dict[str, type] = {
-    "decoder": DecoderAttack,
-    "inversion": FeatureInversion,
-    "sign": SignDescent,
-}
-
-Inversion = FeatureInversion | SignDescent
-"""Attacks that compute each image anew, through the client's gradients, rather than learn how beforehand."""
+ATTACKS = Registry("attack")
 
 __all__ = [
     "ATTACKS",
     "Attack",
+    "AttackModule",
     "DecoderAttack",
     "FeatureInversion",
-    "Inversion",
+    "Insider",
     "Knowledge",
     "MIFace",
+    "Nearest",
+    "Need",
     "NotFinite",
     "SignDescent",
     "WhiteBox",

@@ -1,26 +1,50 @@
 """What an attacker knows, and what an attack must be able to do."""
 
 import contextlib
+import math
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import Field, dataclass
+from enum import StrEnum
 from functools import cached_property
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import pytorch_lightning as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpsnn.batches import to_unit
 from dpsnn.errors import UsageError
 from dpsnn.metrics import relative_misfit
+from dpsnn.names import TRAINING_TOKENS
+from dpsnn.parts import Part
 from dpsnn.signals import check
-from dpsnn.tensors import Activation, Images, Pixels, Smashed
+from dpsnn.tensors import Activation, Inputs, Logits, Smashed
+from dpsnn.training import FULL, Fitted
 
 BLOCK = 100
 """Images per query: larger blocks are slower, as their feature maps leave the processor's cache."""
+
+# ---------------------------------------------------------------- what an attacker knows
+
+
+class Need(StrEnum):
+    """What an attack cannot do without; it is handed what it names here, and nothing else."""
+
+    QUERIES = "queries"
+    """The defended client as an oracle for images of its own; it answers without gradients."""
+    WEIGHTS = "weights"
+    """The client's weights, hence its gradients, and the density of what the mechanism adds."""
+    SERVER = "server"
+    """The server's half, with gradients for who has the client's."""
+    LABELS = "labels"
+    """The classes that the server tells apart."""
+    TRANSMISSIONS = "transmissions"
+    """Each image may be heard several times."""
 
 
 Misfit = Callable[[Activation, Float[Tensor, "q n *cut"]], Float[Tensor, " n"]]
@@ -36,13 +60,26 @@ class Knowledge:
     images it is scored on, the training images of the target, or their labels.
     """
 
-    client: Callable[[Images], Activation]
+    client: Callable[[Inputs], Activation]
     """The client as an oracle, before the defence."""
     defend: Callable[[Activation], Smashed]
     """The mechanism on the wire, with fresh randomness at every call."""
-    surrogate: Pixels
-    """The attacker's own images."""
+    surrogate: Inputs
+    """The attacker's own images, as bytes or in the client's units; there may be none."""
     threat_model: str = "query access to the defended client, own images only"
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of one image, `(C, H, W)`."""
+        return tuple(self.surrogate.shape[1:])
+
+    @cached_property
+    def cut_shape(self) -> tuple[int, ...]:
+        """Of the activation of one image."""
+        with torch.no_grad():
+            return tuple(
+                self.client(to_unit(self.surrogate.new_zeros(1, *self.image_shape))).shape[1:]
+            )
 
     @cached_property
     def activations(self) -> Activation:
@@ -52,7 +89,16 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
-class WhiteBox(Knowledge):
+class Insider(Knowledge):
+    """Who holds more than the wire: each of these is None unless it was named as a need."""
+
+    server: Callable[[Smashed], Logits] | None = None
+    labels: Int[Tensor, " classes"] | None = None
+    """All classes."""
+
+
+@dataclass(frozen=True)
+class WhiteBox(Insider):
     """A server that has the client's weights as well, and hence its gradients; it may not sample the noise alone.
 
     `client` must let gradients through to its images. The mechanism on the wire is public; what is drawn from it is
@@ -109,9 +155,143 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield advance
 
 
-class Attack(Protocol):
-    """Anything that can turn what crossed the wire back into pictures."""
+# ---------------------------------------------------------------- what an attack is
 
-    def reconstruct(self, smashed: Smashed) -> Images:
-        """Guess the images `(N, C, H, W)` in [0, 1] from what crossed the wire."""
+
+def average(heard: Iterable[Smashed]) -> Smashed:
+    """The mean of several transmissions, added up one after another as they come."""
+    total, count = None, 0
+    for smashed in heard:
+        total, count = smashed if total is None else total + smashed, count + 1
+    assert total is not None, "an image is sent once at least"
+    return total / count if count > 1 else total
+
+
+@runtime_checkable
+class Learn(Protocol):
+    """A training as whoever runs the attack wants it: where its progress is kept, and in which precision."""
+
+    def __call__(
+        self,
+        module: pl.LightningModule,
+        *,
+        monitor: str,
+        mode: str,
+        max_epochs: int,
+        trial: str = "",
+    ) -> Fitted:
+        """Train the module, which keeps the epoch that was best.
+
+        Args:
+            module: What is to learn.
+            monitor: The quantity that tells which epoch was best.
+            mode: `min` or `max` of it.
+            max_epochs: Passes over its data.
+            trial: What a training is for that only prepares another: it is shown, and no progress is kept.
+        """
         ...
+
+
+COMMON = ("naive", *TRAINING_TOKENS)
+"""Options of which tables have columns for all attacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(Part):
+    """Settings of one attack, plain values; what does the work is what they build.
+
+    Options that several attacks have under one name, such as `--steps`, have one default.
+
+    Attributes:
+        needs: What it cannot do without; it is handed nothing else.
+        scored: Images on which it is scored, the first; None is all, and a number is for who takes minutes for each.
+        learns: Whether it is trained in epochs, in a precision that can be chosen.
+    """
+
+    kind = "attack"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    scored: ClassVar[int | None] = None
+    learns: ClassVar[bool] = False
+
+    @property
+    def on(self) -> bool:
+        return True
+
+    def build(self, knowledge: Knowledge, queries: int, seed: int) -> "AttackModule":
+        """The attack itself, not prepared yet.
+
+        Args:
+            knowledge: Exactly what it needs; there may be no own images in it, which are for its preparation.
+            queries: Transmissions of each image that it will hear.
+            seed: Of what it draws and is not drawn for it.
+        """
+        raise NotImplementedError
+
+    @property
+    def unaware(self) -> bool:
+        """Whether its preparation asks for activations alone, and would be the same under any mechanism."""
+        return False
+
+    def aware(self) -> "Attack":
+        """The attack that it is where the mechanism does nothing."""
+        return self
+
+    def token(self) -> str:
+        """Words in names, those that are not the default."""
+        words = (each for each in self._changed() if isinstance(each.default, bool | str))
+        return "".join(
+            f"_{each.name if isinstance(each.default, bool) else getattr(self, each.name)}"
+            for each in words
+        )
+
+    def amounts(self) -> str:
+        """Numbers in names, those that are not the default."""
+        numbers = (each for each in self._changed() if not isinstance(each.default, bool | str))
+        return "".join(
+            f"_{self._spelled(each)}{each.name.replace('_', '')}"
+            for each in numbers
+            if self.flat(each.name) not in TRAINING_TOKENS
+        )
+
+    def _changed(self) -> list[Field[Any]]:
+        return [each for each in self.own_fields() if getattr(self, each.name) != each.default]
+
+    def columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """As of any part, but for what tables say of every attack."""
+        return {
+            self.column(each.name): getattr(self, each.name)
+            for each in self.own_fields()
+            if self.flat(each.name) not in COMMON
+        }
+
+
+class AttackModule(nn.Module):
+    """Turns what crossed the wire back into images.
+
+    What it finds out beforehand stands in its parameters and buffers. One that must have its own images at hand to
+    reconstruct keeps them in a buffer called `own`, as they came: it is built anew around those in its checkpoint.
+    """
+
+    at_once: ClassVar[int | None] = None
+    """Images that it is given at a time; None gives it all."""
+
+    def fit(self) -> None:
+        """Find out on own images what is left open; by default there is nothing to learn."""
+
+    def prepare(self, learn: Learn) -> Fitted:
+        """Do whatever comes before the first image is heard; who learns in epochs has `learn` train it."""
+        start = time.monotonic()
+        self.fit()
+        return Fitted(0, math.nan, time.monotonic() - start, FULL)
+
+    def chosen(self) -> dict[str, Any]:
+        """Settings that it chose itself, for the record."""
+        return {}
+
+    def infer(self, heard: Float[Tensor, "queries n *cut"]) -> Inputs:
+        """Guess the images, in [0, 1], from all transmissions of each."""
+        raise NotImplementedError
+
+    def reconstruct(self, smashed: Smashed) -> Inputs:
+        """Guess the images from one transmission of each."""
+        return self.infer(smashed.unsqueeze(0))

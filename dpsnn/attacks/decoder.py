@@ -1,18 +1,33 @@
 """The learned attack: train a decoder on pairs of own images and what the defended client makes of them."""
 
+import contextlib
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpsnn.attacks.base import Knowledge, check_finite
+from dpsnn.attacks.base import (
+    BLOCK,
+    Attack,
+    AttackModule,
+    Knowledge,
+    Learn,
+    Need,
+    average,
+    check_finite,
+)
 from dpsnn.batches import TensorBatches, derived_seed
-from dpsnn.errors import UsageError
-from dpsnn.networks.decoder import Decoder
-from dpsnn.tensors import Activation, Images, Smashed
+from dpsnn.errors import Diverged, UsageError, one_of
+from dpsnn.networks.decoder import DECODERS, Decoder
+from dpsnn.parts import option
+from dpsnn.tensors import Activation, Images, Number, Smashed
+from dpsnn.training import Fitted
 
 OWN_VALIDATION = 0.1
 """Share of the attacker's images on which it chooses its best epoch."""
@@ -24,17 +39,72 @@ LARGEST_GRADIENT = 1.0
 """Norm to which gradients are clipped: one overshoot must not fill Adam's memory for epochs to come."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LearnedDecoder(Attack):
+    """Learn from own images to turn what crosses the wire back into pictures."""
+
+    key = "decoder"
+    order = 10
+    since = 1
+    needs = frozenset({Need.QUERIES, Need.TRANSMISSIONS})
+    learns = True
+
+    naive: bool = option(
+        False, "train on clean activations, ignoring the noise on the wire", name="naive"
+    )
+    decoder: str = option(
+        "conv",
+        "conv (with ReLUs), linear (Titcombe et al.) or deconv (published for Omniglot)",
+        name="decoder",
+        column="Decoder",
+    )
+    max_epochs: int = option(
+        20,
+        "passes over the attacker's images; the best on its own part is kept",
+        name="max_epochs",
+        least=1,
+    )
+    batch_size: int = option(64, "images per step", name="batch_size", least=1)
+    learning_rate: Number | None = option(
+        None,
+        "largest step size (default: tuned on own images)",
+        name="learning_rate",
+        check="positive",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of(self.decoder, DECODERS, "decoder")
+
+    def build(self, knowledge: Knowledge, queries: int, seed: int) -> AttackModule:
+        channels, height, width = knowledge.image_shape
+        return DecoderAttack(
+            DECODERS[self.decoder](knowledge.cut_shape, (channels, height, width)),
+            knowledge,
+            self.naive,
+            queries,
+            self.learning_rate,
+            self.batch_size,
+            self.max_epochs,
+            seed,
+        )
+
+    @property
+    def unaware(self) -> bool:
+        return self.naive
+
+    def aware(self) -> Attack:
+        return replace(self, naive=False)
+
+
 def averaged(
     defend: Callable[[Activation], Smashed], activation: Activation, queries: int
 ) -> Smashed:
     """The mean of several transmissions of the same images, each with noise of its own."""
-    total = defend(activation)
-    for _ in range(queries - 1):
-        total = total + defend(activation)
-    return total / queries if queries > 1 else total
+    return average(defend(activation) for _ in range(queries))
 
 
-class DecoderAttack(pl.LightningModule):
+class DecoderAttack(AttackModule, pl.LightningModule):
     """Train a decoder on the attacker's own images and judge it by its squared error on some of them held out.
 
     The client is asked once for every own image; noise is drawn anew for every batch of every epoch, so that the
@@ -46,9 +116,13 @@ class DecoderAttack(pl.LightningModule):
         naive: Train (and validate) on clean activations, as the published attackers did.
         queries: Transmissions of every image that the attacker averages; the spread of the noise falls with the root.
         learning_rate: Adam's largest step size; it is reached after a tenth of the steps and decays along a cosine.
+            None: the one of the decoder's `rates` that serves best on own validation images, in a short training.
         batch_size: Images per step.
+        max_epochs: Passes over the own images.
         seed: Seed of the split into training and own validation part and of the order of images.
     """
+
+    at_once = BLOCK
 
     def __init__(
         self,
@@ -56,8 +130,9 @@ class DecoderAttack(pl.LightningModule):
         knowledge: Knowledge | None = None,
         naive: bool = False,
         queries: int = 1,
-        learning_rate: float = 3e-3,
+        learning_rate: Number | None = 3e-3,
         batch_size: int = 64,
+        max_epochs: int = 20,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -67,23 +142,67 @@ class DecoderAttack(pl.LightningModule):
         self.queries = queries
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.max_epochs = max_epochs
         self.seed = seed
 
     @property
     def channels_last(self) -> bool:
         return self.decoder.channels_last
 
+    def chosen(self) -> dict[str, Any]:
+        return {"learning_rate": self.learning_rate}
+
+    def prepare(self, learn: Learn) -> Fitted:
+        """Find a step size where none is named, then train."""
+        self.learning_rate = self.learning_rate or self._best_rate(learn)
+        return learn(self, monitor="val/mse", mode="min", max_epochs=self.max_epochs)
+
+    def _best_rate(self, learn: Learn) -> float:
+        """The step size that serves best in a twentieth of the training.
+
+        Raises:
+            Diverged: If training leaves the finite numbers with each of them.
+        """
+        results = {}
+        epochs = max(1, self.max_epochs // 20)
+        for rate in self.decoder.rates:
+            trial = DecoderAttack(
+                copy.deepcopy(self.decoder),
+                self.knowledge,
+                self.naive,
+                self.queries,
+                rate,
+                self.batch_size,
+                epochs,
+                self.seed,
+            )
+            with contextlib.suppress(Diverged):
+                fitted = learn(
+                    trial,
+                    monitor="val/mse",
+                    mode="min",
+                    max_epochs=epochs,
+                    trial=f"  trying learning rate {rate:g}",
+                )
+                results[rate] = fitted.value
+        if not results:
+            raise Diverged(
+                f"training the attacker diverged with each of the step sizes {self.decoder.rates}; name a lower one"
+                " with --learning_rate"
+            )
+        return min(results, key=lambda rate: results[rate])
+
     def forward(self, smashed: Smashed) -> Images:
         return self.decoder(smashed)
 
     @torch.no_grad()
-    def reconstruct(self, smashed: Smashed) -> Images:
+    def infer(self, heard: Float[Tensor, "queries n *cut"]) -> Images:
         """Pictures in [0, 1]; clipping an unbounded decoder there can only bring it closer to the truth.
 
         Raises:
             NotFinite: If the decoder gives infinity or NaN, of which clipping would make white or nothing.
         """
-        pictures = self(smashed)
+        pictures = self(average(heard))
         cause = "the smashed tensor may hold such values, else train the attacker again"
         check_finite(pictures, what="reconstruction", cause=cause)
         return pictures.clamp(0, 1)
@@ -142,6 +261,7 @@ class DecoderAttack(pl.LightningModule):
             torch.nn.utils.clip_grads_with_norm_(self.parameters(), LARGEST_GRADIENT, total)
 
     def configure_optimizers(self) -> Any:
+        assert self.learning_rate, "a step size is found before training"
         optimizer = torch.optim.Adam(self.parameters(), self.learning_rate, fused=True)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -7,18 +7,28 @@ several starts, of which each image keeps the one that ends lowest.
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from dpsnn.attacks.base import WhiteBox, check_finite, progress_bar
+from dpsnn.attacks.base import (
+    Attack,
+    AttackModule,
+    Knowledge,
+    Need,
+    WhiteBox,
+    check_finite,
+    progress_bar,
+)
 from dpsnn.batches import derived_seed, to_unit
 from dpsnn.errors import NoLikelihood, one_of
 from dpsnn.metrics import relative_misfit
-from dpsnn.tensors import Images, Number, Smashed
+from dpsnn.parts import option
+from dpsnn.tensors import Images, Number
 
 STEPS = 500
 RESTARTS = 2
@@ -40,6 +50,51 @@ SQUARES = (0.0, 1e-2, 0.1, 1.0, 10.0)
 
 EDGE = 0.02
 """Where a sigmoid starts from: at exactly 0 or 1 it has no gradient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inversion(Attack):
+    """Find by gradients the image that explains what crossed the wire, whatever noise was added: strong, white-box."""
+
+    key = "inversion"
+    order = 20
+    since = 1
+    needs = frozenset({Need.WEIGHTS, Need.TRANSMISSIONS})
+    scored = 500
+
+    naive: bool = option(
+        False, "take what crossed the wire for the activation, ignoring the noise", name="naive"
+    )
+    steps: int | None = option(
+        None,
+        "steps from each start (default: 500)",
+        name="steps",
+        least=1,
+    )
+    restarts: int | None = option(
+        None, "starts of an inversion, the best of which counts [2]", name="restarts", least=1
+    )
+    learning_rate: Number | None = option(
+        None,
+        "first step size, in logits of pixels (default: 0.1)",
+        name="learning_rate",
+        check="positive",
+    )
+
+    def build(self, knowledge: Knowledge, queries: int, seed: int) -> AttackModule:
+        assert isinstance(knowledge, WhiteBox)
+        return FeatureInversion(
+            knowledge,
+            self.steps or STEPS,
+            self.restarts or RESTARTS,
+            self.learning_rate,
+            naive=self.naive,
+            queries=queries,
+            seed=seed,
+        )
+
+    def columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        return {"Steps": self.steps or STEPS, "Restarts": self.restarts or RESTARTS}
 
 
 def total_variation(images: Images) -> Float[Tensor, " n"]:
@@ -132,7 +187,7 @@ def lowest(found: Sequence[Found]) -> Found:
     return Found(pictures[best, each], values[best, each])
 
 
-class FeatureInversion(nn.Module):
+class FeatureInversion(AttackModule):
     """Invert images of any cut of any network, under any noise on the wire.
 
     Args:
@@ -206,10 +261,6 @@ class FeatureInversion(nn.Module):
             # Without a square it is known already.
             tried |= errors([Prior(variation, weight) for weight in SQUARES if weight])
         self.weights.copy_(torch.tensor(min(tried, key=lambda prior: tried[prior])))
-
-    def reconstruct(self, smashed: Smashed) -> Images:
-        """Guess the images from one transmission of each."""
-        return self.infer(smashed.unsqueeze(0))
 
     def infer(self, heard: Float[Tensor, "q n *cut"]) -> Images:
         """Guess the images from several transmissions of each.

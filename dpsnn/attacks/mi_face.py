@@ -6,13 +6,13 @@ the classifier takes for typical of the class; for a classifier of people, one p
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dpsnn.attacks.base import check_finite
+from dpsnn.attacks.base import Need, WhiteBox, check_finite
 from dpsnn.errors import UsageError
 from dpsnn.networks.faces import smooth
 from dpsnn.signals import check
@@ -65,6 +65,8 @@ class MIFace:
         UsageError: If a value is out of range.
     """
 
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.WEIGHTS, Need.SERVER, Need.LABELS})
+
     step_size: Number = 0.1
     """λ; in units of `box`."""
     iterations: int = 5000
@@ -90,6 +92,23 @@ class MIFace:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if self.box is not None and not self.box[0] < self.box[1]:
             raise UsageError(f"box is {self.box}; its first value must be below the second")
+
+    def rebuild(self, knowledge: WhiteBox, people: Labels | None = None) -> Inversion:
+        """Rebuild a picture in [0, 1] of each class of a target, through whatever noise there is on its wire.
+
+        Args:
+            knowledge: Of a target that takes pictures in [0, 1]; the attack works in [-1, 1], the units of λ.
+            people: Classes to rebuild; by default all.
+        """
+        server = knowledge.server
+        assert server is not None and knowledge.labels is not None, "it needs both"
+
+        model = Centred(lambda images: server(knowledge.defend(knowledge.client(images))))
+        channels, height, width = knowledge.image_shape
+        found = self.invert(
+            model, knowledge.labels if people is None else people, (channels, height, width)
+        )
+        return found._replace(images=((found.images + 1) / 2).clamp(0, 1))
 
     def invert(
         self,
@@ -192,7 +211,7 @@ class MIFace:
 class Centred(nn.Module):
     """A classifier of pictures in [0, 1] as one of pictures in [-1, 1], the units in which λ is stated."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module | Classify) -> None:
         super().__init__()
         self.model = model
 

@@ -3,19 +3,63 @@
 After Mahendran & Vedaldi 2015 (arXiv 1412.0035), much simplified. Weak: see `feature_inversion` for a strong attacker.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from dpsnn.attacks.base import BLOCK, WhiteBox, check_finite, progress_bar
-from dpsnn.tensors import Activation, Images, Number, Smashed
+from dpsnn.attacks.base import (
+    BLOCK,
+    Attack,
+    AttackModule,
+    Knowledge,
+    Need,
+    WhiteBox,
+    check_finite,
+    progress_bar,
+)
+from dpsnn.parts import option
+from dpsnn.tensors import Activation, Images, Number
 
 WEIGHTS = (1.0, 0.1, 5.0)
 """Of the misfit, the variation and the square of the pixels."""
 
 STEPS = 100
+STEP_SIZE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedInversion(Attack):
+    """A hundred steps of sign descent from noise, as suppress-privacy was published with: weak, white-box."""
+
+    key = "sign"
+    order = 30
+    since = 1
+    needs = frozenset({Need.WEIGHTS, Need.TRANSMISSIONS})
+    scored = 500
+
+    steps: int | None = option(
+        None,
+        "steps (default: 100)",
+        name="steps",
+        least=1,
+    )
+    learning_rate: Number | None = option(
+        None,
+        "by which every pixel moves in a step (default: 0.01)",
+        name="learning_rate",
+        check="positive",
+    )
+
+    def build(self, knowledge: Knowledge, queries: int, seed: int) -> AttackModule:
+        assert isinstance(knowledge, WhiteBox)
+        return SignDescent(knowledge, self.steps or STEPS, self.learning_rate or STEP_SIZE)
+
+    def columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        return {"Steps": self.steps or STEPS}
 
 
 def published_loss(
@@ -44,7 +88,7 @@ def sign_descent(
     wanted: Activation,
     start: Images,
     steps: int = STEPS,
-    step_size: Number = 0.01,
+    step_size: Number = STEP_SIZE,
     weights: tuple[Number, Number, Number] = WEIGHTS,
     advance: Callable[[], None] = lambda: None,
 ) -> Images:
@@ -65,7 +109,7 @@ def sign_descent(
     return images
 
 
-class SignDescent(nn.Module):
+class SignDescent(AttackModule):
     """The published attacker: it knows no noise, averages what it hears, and has no images of its own.
 
     Args:
@@ -79,18 +123,12 @@ class SignDescent(nn.Module):
         self,
         knowledge: WhiteBox,
         steps: int = STEPS,
-        step_size: Number = 0.01,
+        step_size: Number = STEP_SIZE,
         start: Number = 0.05,
     ) -> None:
         super().__init__()
         self.knowledge = knowledge
         self.steps, self.step_size, self.start = steps, step_size, start
-
-    def fit(self) -> None:
-        """There is nothing to learn."""
-
-    def reconstruct(self, smashed: Smashed) -> Images:
-        return self.infer(smashed.unsqueeze(0))
 
     def infer(self, heard: Float[Tensor, "q n *cut"]) -> Images:
         """Guess the images from several transmissions of each."""

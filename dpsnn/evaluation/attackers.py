@@ -1,6 +1,6 @@
 """One row per attacker: how close its reconstructions come, and whether a judge recognises them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpsnn.attacks import DecoderAttack, Inversion
+from dpsnn.attacks import AttackModule
 from dpsnn.attacks.base import BLOCK
-from dpsnn.attacks.decoder import averaged
 from dpsnn.checkpoints import (
     ATTACKER,
     CLASSIFIER,
@@ -27,7 +26,7 @@ from dpsnn.checkpoints import (
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError
-from dpsnn.evaluation.columns import defence_columns, trained_columns
+from dpsnn.evaluation.columns import attack_columns, defence_columns, trained_columns
 from dpsnn.evaluation.measure import (
     block_size,
     dcorr_blocks,
@@ -46,6 +45,7 @@ from dpsnn.metrics import (
     ssim,
 )
 from dpsnn.specs import AttackerSpec, ClassifierSpec, afterwards, replace
+from dpsnn.target import Target
 from dpsnn.tensors import Activation, Images, Labels
 from dpsnn.training import seeded
 
@@ -53,9 +53,9 @@ from dpsnn.training import seeded
 class Attacked(NamedTuple):
     """A target as it stands at the attack, with the attacker trained on it."""
 
-    target: SplitClassifier
+    target: Target
     target_spec: ClassifierSpec
-    attack: DecoderAttack | Inversion
+    attack: AttackModule
     spec: AttackerSpec
     stored: Stored
     target_stored: Stored
@@ -75,26 +75,22 @@ def load_attacked(path: Path, models_dir: str | Path) -> Attacked:
     arguments = read(path, ATTACKER).arguments
     model = str(arguments.get("model"))
     target_path = find(classifiers_dir(models_dir), model, CLASSIFIER)
-    target, target_spec, target_stored = load_classifier(target_path)
+    classifier, target_spec, target_stored = load_classifier(target_path)
     if arguments.get("target") != target_stored.digest:
         raise UsageError(
             f"{path.name} attacked another model called {model}; move the attacker away and train it again"
         )
-    recut(target, str(arguments.get("cut") or ""))
+    recut(classifier, str(arguments.get("cut") or ""))
     changes = {
         made.name: value
         for name, made in afterwards().items()
         if (value := arguments.get(name)) is not None
     }
-    set_afterwards(target, **changes)
+    set_afterwards(classifier, **changes)
+    target = Target.of(classifier, model)
     attack, spec, stored = load_attacker(path, target)
-    target.to(device(), memory_format=torch.channels_last)
     attack.to(device())
     return Attacked(target, target_spec, attack, spec, stored, target_stored)
-
-
-INVERTED = 500
-"""Images on which an inversion is scored: it takes thousands of passes through the client for each."""
 
 
 @torch.inference_mode()
@@ -103,7 +99,7 @@ def reconstruct(
 ) -> Float[Tensor, "shown c h w"]:
     """Send `images` through the defended client as users would, and let the attacker guess them.
 
-    An attacker of several queries sees each image sent so many times and averages what crossed the wire.
+    An attacker of several queries hears each image so many times.
 
     Args:
         attacked: Attacker and target.
@@ -111,57 +107,51 @@ def reconstruct(
         shown: Rows to return; all by default.
     """
     rows = list(range(len(images))) if shown is None else list(shown)
-    activations = encode(attacked.target, images)
-    if isinstance(attacked.attack, DecoderAttack):
-        return overheard(attacked, activations)[0][rows]
+    guesses: dict[int, Tensor] = {}
+    start = 0
     with seeded(attacked.spec.seed, 11):
-        return attacked.attack.infer(_transmissions(attacked, activations)[:, rows]).cpu()
+        for heard in _heard(attacked, attacked.target.encode(images)):
+            own = [row for row in rows if start <= row < start + heard.shape[1]]
+            if own:
+                found = attacked.attack.infer(heard[:, [row - start for row in own]]).cpu()
+                guesses |= zip(own, found)
+            start += heard.shape[1]
+    return torch.stack([guesses[row] for row in rows])
 
 
-def _transmissions(attacked: Attacked, activations: Activation) -> Float[Tensor, "queries n *cut"]:
-    """All that crosses the wire when each image is sent as often as the attacker listens."""
-    blocks = activations.to(device()).split(BLOCK)
-    heard = [
-        torch.stack([attacked.target.defences(block) for _ in range(attacked.spec.queries)])
-        for block in blocks
-    ]
-    return torch.cat(heard, 1)
+def _heard(
+    attacked: Attacked, activations: Activation
+) -> Iterator[Float[Tensor, "queries n *cut"]]:
+    """All that crosses the wire when each image is sent as often as it is heard, in parts that the attack takes."""
+    for part in activations.split(attacked.attack.at_once or max(1, len(activations))):
+        yield attacked.target.transmit(part, attacked.spec.queries)
 
 
 @torch.inference_mode()
-def encode(target: SplitClassifier, images: Images) -> Activation:
-    """The client's output for all images, on the CPU."""
-    return torch.cat([target.encode(block.to(device())).cpu() for block in images.split(BLOCK)])
-
-
-@torch.inference_mode()
-def overheard(attacked: Attacked, activations: Activation) -> tuple[Images, Labels]:
+def overheard(attacked: Attacked, activations: Activation) -> tuple[Images, Labels | None]:
     """What the attacker makes of transmissions of images, and the class that the server reads out of the same.
 
     Args:
         attacked: Attacker and target.
         activations: What the client gave for the images.
 
+    Returns:
+        Images, and classes; None where there is no server.
+
     Raises:
         UsageError: If one of them gives values that are not finite.
     """
     guesses, classes = [], []
-    server = attacked.target.network.server
     with seeded(attacked.spec.seed, 11):
-        if isinstance(attacked.attack, Inversion):
-            heard = _transmissions(attacked, activations)
-            logits = torch.cat([server(block) for block in heard.mean(0).split(BLOCK)])
-            require_finite(logits, f"{attacked.spec.model}: what the server answers")
-            return attacked.attack.infer(heard).cpu(), logits.argmax(1).cpu()
-        for activation in activations.to(device()).split(BLOCK):
-            smashed = averaged(attacked.target.defences, activation, attacked.spec.queries)
-            guesses.append(attacked.attack.reconstruct(smashed).cpu())
-            logits = server(smashed)
-            require_finite(logits, f"{attacked.spec.model}: what the server answers")
-            classes.append(logits.argmax(1).cpu())
+        for heard in _heard(attacked, activations):
+            guesses.append(attacked.attack.infer(heard).cpu())
+            if attacked.target.server is not None:
+                logits = attacked.target.answer(heard)
+                require_finite(logits, f"{attacked.spec.model}: what the server answers")
+                classes.append(logits.argmax(1).cpu())
     images = torch.cat(guesses)
     require_finite(images, f"{attacked.stored.stem}: a reconstruction")
-    return images, torch.cat(classes)
+    return images, torch.cat(classes) if classes else None
 
 
 def load_judge(path: Path, dataset: str) -> tuple[SplitClassifier, Stored]:
@@ -329,7 +319,7 @@ def attacker_row(
         models_dir: Where its target is.
         data_dir: Where data sets lie.
         validator_path: The judge's checkpoint; None where there can be none, and its columns stay empty.
-        limit: Score only so many images, the first; by default all, or INVERTED by an inversion.
+        limit: Score only so many images, the first; by default as many as the attack is scored on.
 
     Raises:
         UsageError: If a checkpoint is damaged, the validator judges another data set, or data cannot be reached.
@@ -340,8 +330,7 @@ def attacker_row(
         load_judge(validator_path, dataset) if validator_path else (None, None)
     )
     data = DATASETS[dataset](data_dir)
-    if limit is None and not isinstance(attacked.attack, DecoderAttack):
-        limit = INVERTED
+    limit = limit or attacked.spec.method.scored
     pixels, labels = (part[:limit] for part in data.tensors("scoring"))
     images = pixels.float() / 255
     own = attacked.stored.record["mean_image"]
@@ -351,28 +340,27 @@ def attacker_row(
         guess = own.expand(len(images), -1, -1, -1)
         _KNOWN_REFERENCES[known] = _references(images, labels, guess, validator)
     spec, target_spec = attacked.spec, attacked.target_spec
-    network = attacked.target.network
+    wire = attacked.target
     target = str(attacked.stored.arguments["target"])
-    client = (target, network.cut, dataset, str(data_dir), str(len(images)))
+    client = (target, wire.cut, dataset, str(data_dir), str(len(images)))
     if client not in _KNOWN_ACTIVATIONS:
         _KNOWN_ACTIVATIONS.clear()
-        _KNOWN_ACTIVATIONS[client] = encode(attacked.target, images)
+        _KNOWN_ACTIVATIONS[client] = wire.encode(images)
     guesses, classes = overheard(attacked, _KNOWN_ACTIVATIONS[client])
-    defences = attacked.target.defences
-    epsilon, delta = defences.guarantee(network.cut_shape, network.bound, spec.queries)
+    epsilon, delta = wire.guarantee(spec.queries)
     return {
         "Model": spec.model,
         "Attacker": attacked.stored.stem,
         **_measured(guesses, images, labels, validator),
         **_KNOWN_REFERENCES[known],
         # Of the classifier on the very tensors that were attacked: what its users got for this leakage.
-        "TargetAcc": mean(100.0 * (classes == labels)) if data.judged else None,
+        "TargetAcc": (
+            mean(100.0 * (classes == labels)) if data.judged and classes is not None else None
+        ),
         "Adaptive": not spec.naive,
         "Attack": spec.attack,
-        "Cut": network.cut or None,
-        "Steps": getattr(attacked.attack, "steps", None),
-        "Restarts": getattr(attacked.attack, "restarts", None),
-        "Decoder": spec.decoder if spec.attack == "decoder" else None,
+        "Cut": wire.cut or None,
+        **attack_columns(spec),
         "Surrogate": spec.surrogate,
         "SurrogateSource": attacked.stored.record["surrogate_source"],
         "SurrogateImages": attacked.stored.record["surrogate_images"],

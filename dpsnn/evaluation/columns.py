@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpsnn import parts
-from dpsnn.specs import ClassifierSpec
+from dpsnn.specs import AttackerSpec, ClassifierSpec
 
 
 def defence_columns(spec: ClassifierSpec, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,6 +20,16 @@ def defence_columns(spec: ClassifierSpec, record: Mapping[str, Any]) -> dict[str
         if each.is_own or each.key in used:
             cells |= spec.part(each.key).columns(record)
     return cells
+
+
+def attack_columns(spec: AttackerSpec) -> dict[str, Any]:
+    """Column → value of the settings of an attacker's attack, None of those of others in this package."""
+    cells: dict[str, Any] = {}
+    # The default, a decoder, stands last in tables.
+    for each in reversed(parts.declared("attack")):
+        if each.is_own:
+            cells |= dict.fromkeys(parts.find("attack", each.key)().columns({}))
+    return cells | spec.method.columns({})
 
 
 def trained_columns(spec: ClassifierSpec) -> dict[str, Any]:

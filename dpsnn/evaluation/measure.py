@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dpsnn.errors import UsageError
 from dpsnn.metrics import bias_corrected_distance_correlation, shuffled, signed_root
+from dpsnn.training import device  # noqa: F401  where measurements are made
 
 BLOCK = 500
 """Samples per distance correlation. Equal N makes values comparable; the mean and its error are taken over blocks."""
@@ -15,11 +16,6 @@ BLOCK = 500
 
 LEAST = 4
 """Samples for which the bias-corrected distance correlation is defined."""
-
-
-def device() -> torch.device:
-    """A GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def block_size(count: int) -> int:

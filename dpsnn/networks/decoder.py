@@ -28,10 +28,18 @@ class Decoder(nn.Module):
         layers: What turns one into the other.
         bounded: Whether the layers give logits, of which a sigmoid makes pixels in (0, 1).
         channels_last: Whether they are faster in this memory layout, in bf16 on a CPU.
+        rates: Step sizes worth trying. Deep linear decoders have no normalisation and leave the rails at 1e-2.
     """
 
-    def __init__(self, *layers: nn.Module, bounded: bool, channels_last: bool) -> None:
+    def __init__(
+        self,
+        *layers: nn.Module,
+        bounded: bool,
+        channels_last: bool,
+        rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3),
+    ) -> None:
         super().__init__()
+        self.rates = rates
         self.bounded = bounded
         self.channels_last = channels_last
         self.layers = nn.Sequential(*layers)
@@ -80,6 +88,7 @@ def conv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> D
         _Crop(height, width),
         bounded=True,
         channels_last=False,
+        rates=(1e-3, 3e-3, 1e-2),
     )
 
 

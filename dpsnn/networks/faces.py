@@ -2,6 +2,7 @@
 
 import copy
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from dpsnn.networks.split import SplitNetwork, Standardise
 from dpsnn.parts import network
 from dpsnn.tensors import Number
+
+Module = TypeVar("Module", bound=nn.Module)
 
 HIDDEN = 300
 """Units of the perceptron. The paper's has 3,000; a tenth learns 40 people as well with a tenth of the weights."""
@@ -68,7 +71,7 @@ def faces_cnn(
     return SplitNetwork(client, server, image_shape, num_classes)
 
 
-def unstrided(model: nn.Module) -> nn.Module:
+def unstrided(model: Module) -> Module:
     """A copy that gives the same values, with images' gradients sooner: no convolution skips pixels of one channel.
 
     A 5×5 kernel that moves by two pixels is a 3×3 one that moves by one block of 2×2 pixels, its channels. The gradient

@@ -12,6 +12,7 @@ from dpsnn.evaluation import tables
 from dpsnn.folders import Folders
 from dpsnn.runner.experiment import Experiment
 from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
+from dpsnn.target import Target
 
 Table = tuple[Path, Sequence[str]]
 """A table and the columns that make its key."""
@@ -67,11 +68,14 @@ def _build(classifiers: Sequence[ClassifierSpec], attackers: Sequence[AttackerSp
     for spec in classifiers:
         target = checkpoints.build_classifier(replace(spec, seed=0))
         own = target.network
-        for attack, decoder, cut in dict.fromkeys((a.attack, a.decoder, a.cut) for a in attackers):
+        alike = [
+            replace(a, model="", surrogate="", changes=(), data_pct=100, queries=1, seed=0)
+            for a in attackers
+        ]
+        for attacker in dict.fromkeys(alike):
             target.network = own
-            checkpoints.recut(target, cut)
-            if attack == "decoder":
-                checkpoints.build_attack(AttackerSpec(decoder=decoder), target)
+            checkpoints.recut(target, attacker.cut)
+            checkpoints.build_attack(attacker, Target.of(target))
 
 
 def check_surrogate(

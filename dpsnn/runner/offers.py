@@ -6,7 +6,7 @@ from typing import Any
 
 from dpsnn.folders import Folders
 from dpsnn.options import WholeNumbers, add_options
-from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.specs import AttackerSpec, ClassifierSpec, default_of
 
 PROTOCOL = ("dataset", "seed", "precision")
 """What a published protocol leaves open."""
@@ -46,7 +46,7 @@ def group_options(
         action=_Given,
         metavar="EPOCHS",
         help="passes over the training images; where given, it limits the attackers too"
-        f" [{ClassifierSpec.max_epochs}, attackers {AttackerSpec.max_epochs}]",
+        f" [{ClassifierSpec.max_epochs}, attackers {default_of(AttackerSpec, 'max_epochs')}]",
     )
     parser.add_argument(
         "--attacker_epochs", type=int, metavar="EPOCHS", help="passes over the attackers' images"

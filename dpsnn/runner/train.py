@@ -1,8 +1,6 @@
 """Train one classifier or one attacker, unless it is there already."""
 
 import contextlib
-import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,31 +8,23 @@ from typing import Any
 import pytorch_lightning
 import torch
 from filelock import FileLock
+from pytorch_lightning import LightningModule
+from pytorch_lightning.loggers import Logger
 
 from dpsnn import checkpoints, signals
 from dpsnn.atomic import clear_stale
-from dpsnn.attacks import Knowledge
 from dpsnn.batches import to_unit
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER, Stored
-from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
-from dpsnn.errors import Diverged, UsageError, choose
-from dpsnn.evaluation.measure import device
+from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation.report import reconstruction_figure
 from dpsnn.folders import Folders
 from dpsnn.runner.beforehand import check_surrogate
 from dpsnn.runner.progress import note
 from dpsnn.runner.tracking import finish, make_loggers
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace
-from dpsnn.tensors import Activation, Images
-from dpsnn.training import Fitted, fit, seeded
-
-TRIAL_RATES = {
-    "conv": (1e-3, 3e-3, 1e-2),
-    "linear": (3e-4, 1e-3, 3e-3),
-    "deconv": (3e-4, 1e-3, 3e-3),
-}
-"""Step sizes that an attacker tries. Deep linear decoders have no normalisation and leave the rails at 1e-2."""
+from dpsnn.target import Target
+from dpsnn.training import Fitted, device, fit, seeded
 
 
 @contextlib.contextmanager
@@ -128,17 +118,6 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
     return path
 
 
-def knowledge_of(target: SplitClassifier, surrogate: torch.Tensor) -> Knowledge:
-    """What an attacker with query access may use: the frozen client, its mechanism, and images of its own."""
-    # Images last in memory: convolutions of float32 are about twice as fast.
-    target.eval().requires_grad_(False).to(device(), memory_format=torch.channels_last)
-
-    def client(images: Images) -> Activation:
-        return target.encode(images.to(device()))
-
-    return Knowledge(client, target.defences, surrogate)
-
-
 def _surrogate(
     spec: AttackerSpec, dataset: str, data_dir: str
 ) -> tuple[torch.Tensor, ImageDataModule]:
@@ -173,52 +152,28 @@ def complete(spec: AttackerSpec, folders: Folders) -> AttackerSpec:
     )
 
 
-def tuned_learning_rate(spec: AttackerSpec, target: SplitClassifier, knowledge: Knowledge) -> float:
-    """The one of its decoder's TRIAL_RATES that serves best, on own validation images, in a short training.
-
-    Raises:
-        Diverged: If training leaves the finite numbers with each of them.
-    """
-    results = {}
-    tried = TRIAL_RATES.get(spec.decoder, TRIAL_RATES["conv"])
-    for rate in tried:
-        trial = replace(spec, learning_rate=rate, max_epochs=max(1, spec.max_epochs // 20))
-        with contextlib.suppress(Diverged):
-            fitted = fit(
-                checkpoints.build_attack(trial, target, knowledge),
-                monitor="val/mse",
-                mode="min",
-                max_epochs=trial.max_epochs,
-                seed=spec.seed,
-                precision=spec.precision,
-                title=f"  trying learning rate {rate:g}",
-            )
-            results[rate] = fitted.value
-    if not results:
-        raise Diverged(
-            f"training the attacker diverged with each of the step sizes {tried}; name a lower one"
-            " with --learning_rate"
-        )
-    return min(results, key=lambda rate: results[rate])
-
-
 def _twin(
-    spec: AttackerSpec, target_spec: ClassifierSpec, target: Stored, folders: Folders
+    spec: AttackerSpec, was_clean: bool, is_clean: bool, target: Stored, folders: Folders
 ) -> Path | None:
-    """A finished attacker that this naive one would equal bit for bit.
+    """A finished attacker that one which never asks for the mechanism would equal bit for bit.
 
-    A naive attacker never sees noise. To its training it does not matter how much there is or over how many
-    transmissions it could be averaged; and without noise the adaptive attacker is the same.
+    To its training it does not matter what the mechanism does, or over how many transmissions it could be averaged; and
+    where the mechanism does nothing the adaptive attacker is the same.
+
+    Args:
+        spec: The attacker that is to be.
+        was_clean: Whether the mechanism did nothing when the target was trained.
+        is_clean: Whether it does nothing at the attack.
+        target: What is attacked.
+        folders: Where attackers are.
     """
-    if not spec.naive or spec.attack != "decoder":
-        return None
     unset = replace(spec, changes=(), queries=1)
     twins = [unset]
-    if not any(part.noisy for part in target_spec.active):
-        twins.append(replace(unset, naive=False))
-    now = replace(target_spec, **dict(spec.changes))
-    if spec.changes and not any(part.noisy for part in now.active):
-        twins.append(replace(unset, naive=False, changes=spec.changes))
+    aware = spec.method.aware().flattened()
+    if was_clean:
+        twins.append(replace(unset, **aware))
+    if is_clean:
+        twins.append(replace(unset, **aware, changes=spec.changes))
     for twin in twins:
         arguments = checkpoints.attacker_arguments(twin, target)
         name = checkpoints.attacker_name(twin)
@@ -229,47 +184,70 @@ def _twin(
     return None
 
 
-def _prepare_inversion(
-    spec: AttackerSpec,
-    target: SplitClassifier,
-    surrogate: torch.Tensor,
-    source: str,
-    path: Path,
-    arguments: dict[str, Any],
-) -> Path:
-    """Choose on own images what an inversion leaves open, and keep that: it has nothing else to learn."""
-    start = time.monotonic()
-    note(f"preparing attacker {path.stem}")
-    target.to(device(), memory_format=torch.channels_last)
-    attack = checkpoints.build_inversion(spec, target, surrogate).to(device())
-    with seeded(spec.seed, 13):
-        attack.fit()
-    fitted = Fitted(0, math.nan, time.monotonic() - start, "32-true")
-    record = _record(
-        fitted,
-        surrogate_source=source,
-        surrogate_images=len(surrogate),
-        mean_image=to_unit(surrogate).mean(0),
-    )
-    checkpoints.save(path, ATTACKER, arguments, record, attack.cpu().state_dict())
-    return path
+class _Lessons:
+    """How an attack is trained here: logged, and with its progress kept, unless it only tries something."""
+
+    def __init__(
+        self,
+        spec: AttackerSpec,
+        target: ClassifierSpec,
+        folders: Folders,
+        name: str,
+        group: str,
+        progress: Path,
+    ) -> None:
+        self.spec, self.target, self.folders = spec, target, folders
+        self.name, self.group, self.progress = name, group, progress
+        self.loggers: list[Logger] = []
+
+    def __call__(
+        self, module: LightningModule, *, monitor: str, mode: str, max_epochs: int, trial: str = ""
+    ) -> Fitted:
+        spec, target = self.spec, self.target
+        if not trial:
+            self.loggers = make_loggers(
+                Path(self.folders.results_dir),
+                self.name,
+                wandb=self.folders.wandb,
+                group=self.group,
+                tags=[
+                    "attacker",
+                    spec.attack,
+                    "naive" if spec.naive else "adaptive",
+                    target.dataset,
+                ],
+                config={**plain(spec), "target": plain(target)},
+            )
+        return fit(
+            module,
+            monitor=monitor,
+            mode=mode,
+            max_epochs=max_epochs,
+            seed=spec.seed,
+            precision=spec.precision,
+            progress_file=None if trial else self.progress,
+            loggers=self.loggers,
+            title=trial or f"training attacker {self.name}",
+        )
 
 
 def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Path:
-    """Train an attacker of a classifier, or return the checkpoint that these very arguments gave before.
+    """Prepare an attacker of a classifier, or return the checkpoint that these very arguments gave before.
 
     Raises:
         UsageError: As `train_classifier`, and if the classifier is unknown, ambiguous, or was replaced since.
     """
     spec = complete(spec, folders)
     target_path = checkpoints.find(folders.classifiers, spec.model, CLASSIFIER)
-    target, target_spec, target_stored = checkpoints.load_classifier(target_path)
+    classifier, target_spec, target_stored = checkpoints.load_classifier(target_path)
     if target_spec.validator:
         raise UsageError(
             f"{spec.model} is a validator: it judges reconstructions and is not attacked"
         )
-    checkpoints.recut(target, spec.cut)
-    checkpoints.set_afterwards(target, **dict(spec.changes))
+    checkpoints.recut(classifier, spec.cut)
+    was_clean = Target.of(classifier).sends_as_is
+    checkpoints.set_afterwards(classifier, **dict(spec.changes))
+    target = Target.of(classifier, spec.model)
     surrogate, data = _surrogate(spec, target_spec.dataset, folders.data_dir)
     name = checkpoints.attacker_name(spec)
     arguments = checkpoints.attacker_arguments(spec, target_stored)
@@ -280,54 +258,33 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
         if done := finished(folders.attackers, name, ATTACKER, arguments):
             return done
         path = folders.attackers / f"{name}.ckpt"
-        if twin := _twin(spec, target_spec, target_stored, folders):
-            stored = checkpoints.read(twin, ATTACKER)
-            checkpoints.save(path, ATTACKER, arguments, stored.record, stored.weights)
-            return path
-        if spec.attack != "decoder":
-            return _prepare_inversion(spec, target, surrogate, data.source, path, arguments)
-        knowledge = knowledge_of(target, surrogate)
-        rate = spec.learning_rate or tuned_learning_rate(spec, target, knowledge)
-        attack = checkpoints.build_attack(replace(spec, learning_rate=rate), target, knowledge)
-        loggers = make_loggers(
-            Path(folders.results_dir),
-            name,
-            wandb=folders.wandb,
-            group=group,
-            tags=[
-                "attacker",
-                spec.decoder,
-                "naive" if spec.naive else "adaptive",
-                target_spec.dataset,
-            ],
-            config={**plain(spec), "target": plain(target_spec)},
-        )
-        fitted = fit(
-            attack,
-            monitor="val/mse",
-            mode="min",
-            max_epochs=spec.max_epochs,
-            seed=spec.seed,
-            precision=spec.precision,
-            progress_file=progress,
-            loggers=loggers,
-            title=f"training attacker {name}",
-        )
+        attack = checkpoints.build_attack(spec, target, surrogate)
+        if spec.method.unaware:
+            clean = was_clean, target.sends_as_is
+            if twin := _twin(spec, *clean, target_stored, folders):
+                stored = checkpoints.read(twin, ATTACKER)
+                checkpoints.save(path, ATTACKER, arguments, stored.record, stored.weights)
+                return path
+        learn = _Lessons(spec, target_spec, folders, name, group, progress)
+        note(f"preparing attacker {name}")
+        with seeded(spec.seed, 13):
+            fitted = attack.to(device()).prepare(learn)
         record = _record(
             fitted,
             surrogate_source=data.source,
             surrogate_images=len(surrogate),
-            learning_rate=rate,
+            **attack.chosen(),
             mean_image=to_unit(surrogate).mean(0),
         )
         with signals.held():
-            checkpoints.save(path, ATTACKER, arguments, record, attack.state_dict())
+            checkpoints.save(path, ATTACKER, arguments, record, attack.cpu().state_dict())
             progress.unlink(missing_ok=True)
     pictures = {}
-    if folders.wandb:
+    if folders.wandb and learn.loggers:
+        own = to_unit(surrogate[-10:])
         with torch.no_grad(), seeded(spec.seed, 12):
-            own = to_unit(surrogate[-10:])
-            guesses = attack.reconstruct(target.to("cpu").transmit(own))
+            heard = target.transmit(target.encode(own))
+            guesses = attack.to(device()).infer(heard).cpu()
         pictures["reconstructions"] = reconstruction_figure(own, [("attacker", guesses)])
-    finish(loggers, {"checkpoint": path.name, "best_val_mse": fitted.value}, pictures)
+    finish(learn.loggers, {"checkpoint": path.name, "best_val_mse": fitted.value}, pictures)
     return path

@@ -11,7 +11,9 @@ from jaxtyping import Float, Int
 from scipy.stats import norm
 from torch import Tensor
 
-from dpsnn.attacks.mi_face import Centred, Inversion, MIFace
+from dpsnn import target as targets
+from dpsnn.attacks import WhiteBox
+from dpsnn.attacks.mi_face import Inversion, MIFace
 from dpsnn.batches import poisson_lots, to_unit
 from dpsnn.checkpoints import Stored, load_classifier
 from dpsnn.classifier import SplitClassifier
@@ -153,12 +155,12 @@ def invert(target: Target, attack: MIFace, people: Labels | None = None) -> Inve
     # Sides of these pictures are even; of others the copy would not do.
     even = not any(side % 2 for side in target.data.image_shape[1:])
     classifier = unstrided(target.classifier) if even else target.classifier
-    model = Centred(classifier).requires_grad_(False).to(device())
-    model.to(memory_format=torch.channels_last)
+    none = torch.zeros(0, *target.data.image_shape, dtype=torch.uint8)
+    known = targets.Target.of(classifier).knowledge(none, attack.needs)
+    assert isinstance(known, WhiteBox)
     with seeded(target.spec.seed, 13):  # noise on the wire, where there is any
-        found = attack.invert(model, people.to(device()), target.data.image_shape)
-    found = Inversion(*(part.cpu() for part in found))
-    return found._replace(images=((found.images + 1) / 2).clamp(0, 1))
+        found = attack.rebuild(known, people.to(device()))
+    return Inversion(*(part.cpu() for part in found))
 
 
 def mean_faces(target: Target) -> Images:

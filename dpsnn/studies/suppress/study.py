@@ -13,17 +13,11 @@ from typing import NamedTuple
 import torch
 
 from dpsnn import checkpoints
-from dpsnn.attacks.sign_descent import STEPS
+from dpsnn.attacks.sign_descent import STEPS, PublishedInversion
 from dpsnn.checkpoints import ATTACKER
 from dpsnn.data import DATASETS
 from dpsnn.evaluation import tables
-from dpsnn.evaluation.attackers import (
-    INVERTED,
-    attacker_row,
-    judge,
-    load_attacked,
-    reconstruct,
-)
+from dpsnn.evaluation.attackers import attacker_row, judge, load_attacked, reconstruct
 from dpsnn.evaluation.measure import mean, standard_error
 from dpsnn.networks.lenet5 import CUTS
 from dpsnn.runner import run
@@ -33,7 +27,7 @@ from dpsnn.runner.figures import draw
 from dpsnn.runner.group import run_study
 from dpsnn.runner.progress import note
 from dpsnn.runner.train import Folders, train_classifier
-from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
+from dpsnn.specs import AttackerSpec, ClassifierSpec, default_of, replace
 from dpsnn.tensors import Number
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
@@ -67,6 +61,9 @@ MEASURES = ("RelativeL2", "SSIM", "SSIM2", "ValConfidence", "ValAccuracy", "MSE"
 JUDGE_SEED = 1000
 """Added to the seed of a second judge: LeNet-5 itself, trained without silent weights, as the tutorial's judge may have
 been. It is surer of what attacks on its own kind give than the validator, another architecture."""
+
+INVERTED = PublishedInversion.scored
+"""Images on which all attackers are compared: as many as inversions are scored on."""
 
 Z = 1.96
 """Standard errors in half a 95 % interval."""
@@ -116,7 +113,9 @@ def three_attacks(
     """As published, strong, and learned."""
     few = None if steps is None else min(STEPS, steps)
     # Only a decoder learns.
-    inversion = replace(attacker, attack="inversion", max_epochs=AttackerSpec.max_epochs)
+    inversion = replace(
+        attacker, attack="inversion", max_epochs=default_of(AttackerSpec, "max_epochs")
+    )
     return (
         replace(inversion, attack="sign", steps=few),
         replace(inversion, steps=steps, restarts=restarts),

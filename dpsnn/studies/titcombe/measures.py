@@ -10,15 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpsnn.attacks import DecoderAttack
 from dpsnn.attacks.base import BLOCK
-from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError
 from dpsnn.evaluation.attackers import judge, load_attacked, load_judge
 from dpsnn.evaluation.measure import device, mean, require_finite, standard_error
 from dpsnn.metrics import distance_correlation, majority_share, mse, shuffled
-from dpsnn.tensors import Activation, Images
 from dpsnn.training import seeded
 
 BATCH = 32
@@ -78,10 +75,6 @@ def batch_dcorr(
     return torch.stack(values), torch.stack(floors)
 
 
-def _encode(classifier: SplitClassifier, images: Images) -> Activation:
-    return torch.cat([classifier.encode(block) for block in images.split(BLOCK)])
-
-
 def _columns(name: str, x: Tensor, y: Tensor) -> dict[str, object]:
     values, floors = batch_dcorr(x, y)
     return {
@@ -118,14 +111,13 @@ def published_row(
     """
     attacked = load_attacked(path, models_dir)
     target, spec = attacked.target, attacked.target_spec
-    assert isinstance(attacked.attack, DecoderAttack)
     validator, validator_stored = load_judge(validator_path, spec.dataset)
     data = DATASETS[spec.dataset](data_dir)
 
     images = data.tensors("validation", device())[0].float() / 255
-    activation = _encode(target, images)
+    activation = target.encode(images).to(device())
     with seeded(spec.seed, 13):
-        smashed = target.defences(activation)
+        smashed = target.mechanism(activation)
     row: dict[str, object] = {
         "Model": attacked.spec.model,
         **{column: honest.get(column) for column in FROM_HONEST_ROW},
@@ -138,7 +130,8 @@ def published_row(
 
     images = data.tensors("scoring", device())[0].float() / 255
     labels = data.tensors("scoring")[1]
-    guesses = torch.cat([attacked.attack(block) for block in _encode(target, images).split(BLOCK)])
+    clean = target.encode(images).to(device())
+    guesses = torch.cat([attacked.attack(block) for block in clean.split(BLOCK)])
     require_finite(guesses, f"{attacked.stored.stem}: a reconstruction")
     squared = mse(guesses, images)
     floor = attacked.stored.record["mean_image"].to(device()).expand_as(images)
