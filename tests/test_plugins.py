@@ -47,7 +47,7 @@ def row(table: str) -> dict[str, str]:
 
 def test_the_examples_are_of_every_kind_that_can_be_plugged_in(plugged: Path) -> None:
     found = {each.kind for name in EXAMPLES for each in registry._read(str(plugged / name))}
-    assert found >= {"defence", "dataset", "network", "decoder", "study"}
+    assert found >= {"defence", "attack", "dataset", "network", "decoder", "study"}
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
@@ -186,6 +186,50 @@ def test_a_study_is_a_command_with_a_figure_and_a_part_of_the_ledger(
     assert "invalid choice: 'sweep'" in capsys.readouterr().err
 
 
+def test_an_attack_goes_from_the_command_line_to_the_table(
+    plugged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = "--plugin neighbours.py"
+    assert run("train_model --max_epochs 1 --noise_scale 0.1") == 0
+    model = Path(capsys.readouterr().out.strip()).stem
+    assert run("train_model --validator --max_epochs 1") == 0
+    capsys.readouterr()
+    words = f"train_attacker {used} --attack neighbours --model {model} --queries 2"
+    assert run(f"{words} --neighbours_count 3") == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path.name == f"digits_attacker_neighbours_3count_2queries_model<{model}>.ckpt"
+    stored = checkpoints.read(path, checkpoints.ATTACKER)
+    assert stored.parts["neighbours"] == {"version": 1, "plugin": "neighbours.py"}
+    assert stored.arguments["neighbours_count"] == 3
+    assert run(f"{words} --like {path.stem}") == 0 and str(path) in capsys.readouterr().out
+    assert run(words) == 0, "the default is another attacker"
+    # Beside it another attack, of which tables say the rest.
+    assert run(f"train_attacker {used} --attack nearest --model {model}") == 0
+    assert run(f"evaluate_attackers {used}") == 0
+    rows = tables.read(Path("results/quantitative_measures/attack_performances.csv"))
+    assert {(row["Attack"], row["NeighboursCount"]) for row in rows} == {
+        ("neighbours", "3"),
+        ("neighbours", "5"),
+        ("nearest", ""),
+    }
+    errors = {row["Attack"]: float(row["MSE"]) for row in rows if row["NeighboursCount"] != "5"}
+    assert errors["neighbours"] < errors["nearest"] < 2 * float(rows[0]["MSEFloor"])
+    capsys.readouterr()
+    for others, message in {
+        "--neighbours_count 0": "neighbours_count is 0; it must be a whole number from 1",
+        "--steps 3": "steps says nothing about the attack neighbours, only about inversion and sign",
+    }.items():
+        assert run(f"{words} {others}") == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    assert run(f"train_attacker {used} --model {model} --neighbours_count 3") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "neighbours_count says nothing about the attack decoder, only about neighbours" in line
+    forget()
+    assert run("evaluate_attackers --all") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "needs the attack 'neighbours' of the plug-in neighbours.py; name it with" in line
+
+
 def test_options_come_from_a_file_and_what_is_typed_counts_more(
     plugged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,3 +317,8 @@ def test_settings_of_parts_travel_to_other_processes(plugged: Path) -> None:
     assert plain(spec)["grid_step"] == 0.25 and "grid_step" in plain(spec)
     assert "grid_step" not in plain(ClassifierSpec())
     assert AttackerSpec(model_noise=1.0).changes == (("noise_scale", 1.0),)
+    parts.use("neighbours.py")
+    attacker = AttackerSpec(attack="neighbours", neighbours_count=7)
+    assert pickle.loads(pickle.dumps(attacker)) == attacker and attacker.method.count == 7
+    assert plain(attacker)["neighbours_count"] == 7
+    assert "neighbours_count" not in plain(AttackerSpec())
