@@ -54,7 +54,7 @@ def settled(kind: Kind, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     defaults = plain(kind())
     full = {**defaults, **(as_written(arguments) if kind is ClassifierSpec else arguments)}
-    full |= {name: defaults[name] for name in _silent(full)}
+    full |= {name: defaults[name] for name in _silent(full) if name in defaults}
     return {**full, **(_without_idle_parts(full) if kind is ClassifierSpec else {})}
 
 

@@ -164,10 +164,15 @@ class Target:
         if Need.WEIGHTS in needs:
             known = self.client, self.mechanism, surrogate
             return WhiteBox(*known, server=server, labels=labels, misfit=self.mechanism.misfit)
-        guarded = _oracle(self.client), _oracle(self.mechanism), surrogate
+        asked = self.client if Need.QUERIES in needs else _withheld
+        guarded = _oracle(asked), _oracle(self.mechanism), surrogate
         if server is None and labels is None:
             return Knowledge(*guarded)
         return Insider(*guarded, server=server and _oracle(server), labels=labels)
+
+
+def _withheld(given: Tensor) -> Tensor:
+    raise UsageError("the attack may not query the client: queries are not among its needs")
 
 
 def _oracle(part: Part) -> Callable[[Tensor], Tensor]:

@@ -317,7 +317,7 @@ def test_settings_of_parts_travel_to_other_processes(plugged: Path) -> None:
     assert plain(spec)["grid_step"] == 0.25 and "grid_step" in plain(spec)
     assert "grid_step" not in plain(ClassifierSpec())
     assert AttackerSpec(model_noise=1.0).changes == (("noise_scale", 1.0),)
-    parts.use("neighbours.py")
+    registry.use("neighbours.py")
     attacker = AttackerSpec(attack="neighbours", neighbours_count=7)
     assert pickle.loads(pickle.dumps(attacker)) == attacker and attacker.method.count == 7
     assert plain(attacker)["neighbours_count"] == 7

@@ -83,6 +83,12 @@ def test_gradients_reach_only_who_needs_the_weights(key: str) -> None:
     assert not known.activations.requires_grad and known.activations.shape == (7, 320)
 
 
+def test_who_does_not_name_queries_may_not_ask() -> None:
+    known = Target.of_client(small(), SHAPE).knowledge(own(), {Need.TRANSMISSIONS})
+    with pytest.raises(UsageError, match="queries are not among its needs"):
+        known.activations
+
+
 def test_a_query_only_attack_gets_no_gradients_of_the_server_either() -> None:
     known = Target.of_client(small(), SHAPE, cut="3").knowledge(own(), QUERIES | {Need.SERVER})
     assert isinstance(known, Insider) and known.server is not None
