@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import plots, tables
+from dpsnn.evaluation.measures import named
 from dpsnn.evaluation.results import Missing, Results
 from dpsnn.evaluation.summary import interval
 from dpsnn.networks.lenet5 import CUTS
@@ -81,11 +82,11 @@ def test_seeds_become_a_mean_with_its_interval(tmp_path: Path) -> None:
     results = Results(write_tables(tmp_path, 0, 1, 2), "digits")
     rows = results.attacks(TrainNoiseScale=0.5, NopeekWeight=0.0, Kind="naive")
     assert sorted(rows.Seed) == [0, 1, 2]
-    middle, half = plots.estimate(rows, plots.LEAKAGE[0])
+    middle, half = plots.estimate(rows, named("mse"))
     assert middle == pytest.approx(rows.MSE.mean()) and half == pytest.approx(interval([*rows.MSE]))
     assert points(figures.noise(results).axes[0], "naive attacker")[0.5] == pytest.approx(middle)
     one = rows[rows.Seed == 1]
-    assert plots.estimate(one, plots.LEAKAGE[0]) == (one.MSE.iloc[0], pytest.approx(1.96 * 0.001))
+    assert plots.estimate(one, named("mse")) == (one.MSE.iloc[0], pytest.approx(1.96 * 0.001))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from dpsnn.checkpoints import load_classifier
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError
-from dpsnn.evaluation.columns import defence_columns
+from dpsnn.evaluation.columns import defence_columns, length_columns, making_columns
 from dpsnn.evaluation.measure import (
     block_size,
     dcorr_blocks,
@@ -111,12 +111,8 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
         "Cut": network.cut or None,
         "Seed": spec.seed,
         "Epoch": stored.record["epoch"],
-        "MaxEpochs": spec.max_epochs,
-        "BatchSize": spec.batch_size,
-        "LearningRate": spec.learning_rate,
-        "SGDMomentum": spec.sgd_momentum,
-        "ConstantRate": spec.constant_rate or None,
-        "FixedOrder": spec.fixed_order or None,
+        **length_columns(spec),
+        **making_columns(spec),
         "Precision": stored.record["precision"],
         "Digest": stored.digest,
     }

@@ -1,7 +1,7 @@
 """Plots of numbers, in one style: labelled, colour-blind safe, and told apart by marker and line in black and white."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dpsnn.evaluation.apart import label_points, settle, thin_ticks
+from dpsnn.evaluation.measures import ACCURACY, WIRE, Measure, leakage, named
 from dpsnn.evaluation.report import plt
 from dpsnn.evaluation.summary import interval
 from dpsnn.tensors import Number
@@ -34,48 +36,17 @@ STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A column of leakage: how it is called, and which columns hold its standard error, floor and ceiling."""
-
-    column: str
-    label: str
-    error: str = ""
-    floor: str = ""
-    floor_label: str = "floor: mean image"
-    ceiling: str = ""
-
-
-LEAKAGE = (
-    Measure("MSE", "MSE (lower: leaks more)", "SEMSE", "MSEFloor"),
-    Measure("SSIM", "SSIM (higher: leaks more)", "SESSIM", "SSIMFloor"),
-    Measure(
-        "ValAccuracy",
-        "recognised by the judge %",
-        "SEValAccuracy",
-        "ValAccuracyFloor",
-        "floor: most frequent class",
-        "ValAccuracyCeiling",
-    ),
-)
-"""The three measures of a reconstruction; they may disagree, so figures show all."""
-
-WIRE = Measure(
-    "MeanValDCorr",
-    "distance correlation on the wire",
-    "SEValDCorr",
-    "ValDCorrFloor",
-    "floor: shuffled pairs",
-)
-
-ACCURACY = Measure("TestAcc", "test accuracy %", "SETestAcc")
+def _look(number: int) -> dict[str, Any]:
+    """Colour and marker of a series; no two of the first 36 share both."""
+    count = len(COLOURS)
+    return {"color": COLOURS[number % count], "marker": MARKERS[(number + number // count) % count]}
 
 
 def estimate(rows: pd.DataFrame, measure: Measure) -> tuple[float, float]:
     """Mean of a measure and half its 95 % interval: over seeds where there are several, else over images."""
     values = rows[measure.column].dropna()
-    if len(values) == 1 and measure.error:
-        return float(values.iloc[0]), 1.96 * float(rows[measure.error].iloc[0])
+    if len(values) == 1 and measure.error in rows:
+        return float(values.iloc[0]), 1.96 * float(rows[measure.error][values.index[0]])
     return float(values.mean()), interval([float(value) for value in values])
 
 
@@ -107,8 +78,7 @@ def curves(
             middle,
             yerr=half,
             label=label,
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
+            **_look(number),
             linestyle=LINES[number % len(LINES)],
             capsize=2,
         )
@@ -125,14 +95,14 @@ def _reference_lines(
         (measure.floor, measure.floor_label, (0, (1, 2))),
         (measure.ceiling, "ceiling: true image", (0, (6, 3))),
     ):
-        if column:
+        if column in rows:
             line(
                 float(rows[column].mean()), color="black", linewidth=1, linestyle=style, label=label
             )
 
 
-def _legend(figure: Figure) -> None:
-    """One legend below all panels, each entry once."""
+def _finish(figure: Figure, title: str, turn: bool = False) -> None:
+    """Title, ticks apart, and one legend below all panels, each entry once."""
     entries = {
         label: handle
         for axis in figure.axes
@@ -143,6 +113,21 @@ def _legend(figure: Figure) -> None:
     figure.legend(
         entries.values(), entries.keys(), loc="outside lower center", ncols=min(4, len(entries))
     )
+    figure.suptitle(title)
+    settle(figure.axes[0])
+    for axis in figure.axes:
+        thin_ticks(axis, turn)
+
+
+def _leakage(series: Mapping[str, pd.DataFrame]) -> list[Measure]:
+    """The measures of leakage that any of these rows have."""
+    return leakage({column for rows in series.values() for column in rows})
+
+
+def _panels(count: int, height: float, width: float = 9.5 / 3, **more: Any) -> tuple[Figure, Any]:
+    """Side by side."""
+    figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False, **more)
+    return figure, axes[0]
 
 
 def leakage_curves(
@@ -151,7 +136,7 @@ def leakage_curves(
     xlabel: str,
     title: str,
     scale: str = "linear",
-    measures: Sequence[Measure] = LEAKAGE,
+    measures: Sequence[Measure] = (),
 ) -> Figure:
     """Measures of leakage against one setting, a panel each.
 
@@ -161,10 +146,11 @@ def leakage_curves(
         xlabel: Name of the setting, with its unit.
         title: Above the figure.
         scale: `linear`, `log`, or `symlog` for settings that include 0.
-        measures: What the panels show.
+        measures: What the panels show; all of leakage where empty.
     """
+    measures = measures or _leakage(series)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(measures), figsize=(9.5, 3.3))
+        figure, axes = _panels(len(measures), 3.3)
         ticks = sorted({float(value) for rows in series.values() for value in rows[x]})
         for axis, measure in zip(axes, measures):
             curves(axis, series, x, measure, xlabel)
@@ -180,8 +166,7 @@ def leakage_curves(
                     ticks, _apart(ticks) if scale == "log" else map("{:g}".format, ticks)
                 )
                 axis.minorticks_off()
-        _legend(figure)
-        figure.suptitle(title)
+        _finish(figure, title)
     return figure
 
 
@@ -197,10 +182,11 @@ def _apart(ticks: Sequence[float]) -> list[str]:
 
 
 def leakage_bars(groups: dict[str, pd.DataFrame], title: str) -> Figure:
-    """The three measures of leakage for settings that are no numbers, one bar each with its interval."""
+    """The measures of leakage for settings that are no numbers, one bar each with its interval."""
+    measures = _leakage(groups)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(LEAKAGE), figsize=(9.5, 3.0))
-        for axis, measure in zip(axes, LEAKAGE):
+        figure, axes = _panels(len(measures), 3.0)
+        for axis, measure in zip(axes, measures):
             for number, (label, rows) in enumerate(groups.items()):
                 value, half = estimate(rows, measure)
                 axis.bar(
@@ -212,62 +198,63 @@ def leakage_bars(groups: dict[str, pd.DataFrame], title: str) -> Figure:
                     edgecolor="black",
                     capsize=3,
                 )
-                # Each has a floor of its own: the mean of other images.
-                axis.hlines(
-                    float(rows[measure.floor].mean()),
-                    number - 0.45,
-                    number + 0.45,
-                    color="black",
-                    linestyle=(0, (1, 2)),
-                    label=measure.floor_label,
-                )
+                if measure.floor in rows:
+                    # Each has a floor of its own: the mean of other images.
+                    axis.hlines(
+                        float(rows[measure.floor].mean()),
+                        number - 0.45,
+                        number + 0.45,
+                        color="black",
+                        linestyle=(0, (1, 2)),
+                        label=measure.floor_label,
+                    )
             _reference_lines(axis, pd.concat(groups.values()), replace(measure, floor=""))
             axis.set_ylabel(measure.label)
-        _legend(figure)
-        figure.suptitle(title)
+        _finish(figure, title, turn=True)
     return figure
 
 
-def wire_curves(series: dict[str, pd.DataFrame], title: str) -> Figure:
-    """Distance correlation on the wire and test accuracy against the weight of NoPeek."""
+def wire_curves(series: dict[str, pd.DataFrame], x: str, xlabel: str, title: str) -> Figure:
+    """Distance correlation on the wire and test accuracy against a setting, by its column and its name."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(8, 3.3))
-        for axis, measure in zip(axes, (WIRE, ACCURACY)):
-            curves(axis, series, "NopeekWeight", measure, "NoPeek weight")
+        for axis, measure in zip(axes, (WIRE, replace(ACCURACY, floor=""))):
+            curves(axis, series, x, measure, xlabel)
         axes[0].set_ylim(bottom=min(0, axes[0].get_ylim()[0]))
-        _legend(figure)
-        figure.suptitle(title)
+        _finish(figure, title)
     return figure
 
 
 def privacy_curves(
-    models: pd.DataFrame, series: dict[str, pd.DataFrame], ticks: dict[float, str], title: str
+    models: pd.DataFrame,
+    series: dict[str, pd.DataFrame],
+    x: str,
+    xlabel: str,
+    ticks: dict[float, str],
+    title: str,
 ) -> Figure:
-    """Accuracy on members and others, and leakage of inputs, against the noise multiplier of DP-SGD.
+    """Accuracy on members and others, and leakage of inputs, against how much a training protects its images.
 
     Args:
-        models: Rows of the table of classifiers; DPNoiseMultiplier is 0 without DP-SGD.
-        series: Label → rows of the table of attackers, with that column too.
-        ticks: Noise multiplier → what stands below it.
+        models: Rows of the table of classifiers.
+        series: Label → rows of the table of attackers.
+        x: Column of the strength in both; 0 without.
+        xlabel: What stands below.
+        ticks: Strength → what stands below it.
         title: Above the figure.
     """
-    floored = replace(
-        ACCURACY, label="accuracy %", floor="AccFloor", floor_label="floor: most frequent class"
-    )
+    floored = replace(ACCURACY, label="accuracy %")
     members = models.assign(TestAcc=models.MeanTrainAcc, SETestAcc=models.SETrainAcc)
     accuracies = {"accuracy on training images": members, "accuracy on test images": models}
-    mse, ssim, _ = LEAKAGE
-    x, xlabel = "DPNoiseMultiplier", "noise multiplier of DP-SGD"
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.5))
         curves(axes[0], accuracies, x, floored, xlabel)
-        for axis, measure in zip(axes[1:], (mse, ssim)):
+        for axis, measure in zip(axes[1:], map(named, ("mse", "ssim"))):
             curves(axis, series, x, measure, xlabel, len(accuracies))
         for axis in axes:
             axis.set_xticks(list(ticks), list(ticks.values()))
             axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
-        _legend(figure)
-        figure.suptitle(title)
+        _finish(figure, title)
     return figure
 
 
@@ -281,74 +268,70 @@ def front(points: Sequence[tuple[Number, Number]]) -> list[int]:
     return kept[::-1]
 
 
-def pareto(
-    families: dict[str, list[tuple[str, pd.DataFrame, dict[str, pd.DataFrame]]]], title: str
-) -> Figure:
-    """Accuracy against leakage, a point per defence, one panel per measure of leakage, the front drawn.
+Families = Mapping[str, Sequence[tuple[str, pd.DataFrame, pd.DataFrame]]]
+"""Family of defences → its members: label, rows of the classifier, rows of its attackers."""
 
-    Args:
-        families: Family of defences → its members: label, rows of the classifier, and for each measure (by column) the
-            rows of its strongest attacker.
-        title: Above the figure.
-    """
+
+def pareto(families: Families, title: str) -> Figure:
+    """Accuracy against what the strongest attacker gets, a point per defence, a panel per measure, the front drawn."""
+    measures = _leakage({"": pd.concat(a for members in families.values() for *_, a in members)})
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(LEAKAGE), figsize=(12, 4.4), sharey=True)
-        for axis, measure in zip(axes, LEAKAGE):
-            points, labels, better = [], [], 1 if measure.column == "MSE" else -1
-            for number, (family, members) in enumerate(families.items()):
-                for position, (label, classifier, attackers) in enumerate(members):
-                    x, x_half = estimate(attackers[measure.column], measure)
-                    y, y_half = estimate(classifier, ACCURACY)
-                    points.append((better * x, y))
-                    axis.errorbar(
-                        x,
-                        y,
-                        xerr=x_half,
-                        yerr=y_half,
-                        color=COLOURS[number],
-                        marker=MARKERS[number],
-                        linestyle="",
-                        elinewidth=0.7,
-                        label=None if position else family,
-                    )
-                    labels.append(label)
-            best = front(points)
-            for turn, i in enumerate(best):
-                x, y = better * points[i][0], points[i][1]
-                # By turns above and below, as neighbours on the front are close.
-                place, above = ((4, 5), "bottom") if turn % 2 == 0 else ((-4, -5), "top")
-                side = "left" if turn % 2 == 0 else "right"
-                axis.annotate(
-                    labels[i],
-                    (x, y),
-                    place,
-                    textcoords="offset points",
-                    fontsize=7,
-                    va=above,
-                    ha=side,
-                )
-            on_front = [points[i] for i in best]
-            axis.plot(
-                [better * x for x, _ in on_front],
-                [y for _, y in on_front],
-                color="black",
-                linewidth=1,
-                zorder=0,
-                label="best at this leakage",
-            )
-            everything = pd.concat(a[measure.column] for ms in families.values() for _, _, a in ms)
-            _reference_lines(axis, everything, measure, upright=True)
-            axis.set_xlabel(measure.label)
-            if measure.ceiling:
-                _scale_by_errors(axis, "x")
-            if better < 0:
-                # More private to the right, in every panel.
-                axis.invert_xaxis()
+        figure, axes = _panels(len(measures), 4.4, 4.0, sharey=True)
+        fronts = [_pareto_panel(axis, families, measure) for axis, measure in zip(axes, measures)]
         _scale_by_errors(axes[0], "y")
         axes[0].set_ylabel(ACCURACY.label)
-        _legend(figure)
-        figure.suptitle(title)
+        _finish(figure, title)
+        for axis, best in zip(axes, fronts):
+            label_points(axis, [point for point, _ in best], [label for _, label in best])
     return figure
+
+
+def _pareto_panel(
+    axis: Axes, families: Families, measure: Measure
+) -> list[tuple[tuple[float, float], str]]:
+    """One measure; returns the points of the front with their labels."""
+    points, labels, worst, better = [], [], [], -measure.sign
+    for number, (family, members) in enumerate(families.items()):
+        for position, (label, classifier, attackers) in enumerate(members):
+            worst.append(attackers[attackers.Kind == _strongest(attackers, measure)])
+            x, x_half = estimate(worst[-1], measure)
+            y, y_half = estimate(classifier, ACCURACY)
+            points.append((better * x, y))
+            axis.errorbar(
+                x,
+                y,
+                xerr=x_half,
+                yerr=y_half,
+                **_look(number),
+                linestyle="",
+                elinewidth=0.7,
+                label=None if position else family,
+            )
+            labels.append(label)
+    best = front(points)
+    on_front = [(better * points[i][0], points[i][1]) for i in best]
+    axis.plot(
+        [x for x, _ in on_front],
+        [y for _, y in on_front],
+        color="black",
+        linewidth=1,
+        zorder=0,
+        label="best at this leakage",
+    )
+    _reference_lines(axis, pd.concat(worst), measure, upright=True)
+    axis.set_xlabel(measure.label)
+    if measure.percent:
+        _scale_by_errors(axis, "x")
+    if better < 0:
+        # More private to the right, in every panel.
+        axis.invert_xaxis()
+    return list(zip(on_front, (labels[i] for i in best)))
+
+
+def _strongest(attacks: pd.DataFrame, measure: Measure) -> str:
+    """The kind of attacker that gets most, by its mean over seeds."""
+    means = attacks.groupby("Kind")[measure.column].mean()
+    return str((measure.sign * means).idxmax())
 
 
 TICKS = (10, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.8)

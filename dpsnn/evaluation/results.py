@@ -1,43 +1,64 @@
 """Rows of one data set as the figures and notebooks read them: numbers, one settled meaning per choice."""
 
+import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from dpsnn import parts
 from dpsnn.errors import UsageError
-from dpsnn.evaluation import tables
+from dpsnn.evaluation import legends, measures, tables
+from dpsnn.evaluation.columns import (
+    FOLLOWS,
+    agrees,
+    changed_columns,
+    expected,
+    is_outcome,
+    length_columns,
+    making_columns,
+    published_columns,
+)
 from dpsnn.evaluation.pictures import attack_figure
 from dpsnn.folders import Folders
-from dpsnn.names import longest
+from dpsnn.names import longest, names_of, seedless
+from dpsnn.parts import Part
+from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace
 
-SETTINGS = ["Model", "Dataset", "NoiseScale"]
-MODEL_COLUMNS = [*SETTINGS, "Network", "GaussianStd", "NopeekWeight", "NopeekExponent"]
-ATTACKER_COLUMNS = [
-    *SETTINGS,
-    "Attacker",
-    "Surrogate",
-    "Decoder",
-    "Adaptive",
-    "DataPct",
-    "Queries",
-    "TrainNoiseScale",
-]
-"""Without these no row can be told from another."""
+MODEL_COLUMNS = ["Model", "Dataset", "Network"]
+ATTACKER_COLUMNS = ["Model", "Attacker", "Dataset", "Surrogate", "Decoder", "Adaptive"]
+ATTACKER_COLUMNS += ["DataPct", "Queries"]
+"""Without these, and the strengths of the published defences, no row can be told from another."""
 
 TEXTS = ["Digest", "ValidatorDigest", "Model", "Attacker"]
 """Digests may consist of figures alone, names of users too."""
+
+BASE = ClassifierSpec()
+"""The usual network and training."""
 
 
 class Missing(UsageError):
     """A figure needs rows that no group has made yet."""
 
 
+class Defended(NamedTuple):
+    """Classifiers that differ in their seed alone."""
+
+    legend: str
+    parts: tuple[Part, ...]
+    """Their defences, in order."""
+    models: pd.DataFrame
+
+
 class Results:
     """The rows of one data set, with the choices that the figures share.
+
+    `models` are the classifiers of the usual network and training with none but the published defences, those that
+    every name says; `every` has all defences there are.
 
     Args:
         folders: Where tables, checkpoints and data are.
@@ -50,49 +71,124 @@ class Results:
     def __init__(self, folders: Folders, dataset: str) -> None:
         self.folders = folders
         self.dataset = dataset
-        models = self._table(tables.models_table(folders.results_dir), MODEL_COLUMNS)
-        attackers = self._table(tables.attackers_table(folders.results_dir), ATTACKER_COLUMNS)
+        strengths = published_columns()
+        now = [*MODEL_COLUMNS, *strengths]
+        models = self._table(tables.models_table(folders.results_dir), now)
+        changed = [new for old, new in changed_columns().items() if old in strengths]
+        now = [*ATTACKER_COLUMNS, *strengths, *changed]
+        attackers = self._table(tables.attackers_table(folders.results_dir), now)
         attackers["Kind"] = [
-            ("adaptive" if adaptive else "naive") + ("" if decoder == "conv" else f" {decoder}")
+            ("adaptive" if adaptive else "naive")
+            + ("" if decoder == AttackerSpec.decoder else f" {decoder}")
             for adaptive, decoder in zip(attackers.Adaptive, attackers.Decoder)
         ]
-        if "DPNoiseMultiplier" not in models:
-            models["DPNoiseMultiplier"] = None
-        usual = models.NopeekExponent.isna() | (models.NopeekExponent == 1)
-        usual &= (models.GaussianStd == 0) & (models.Network == "titcombe")
-        for column in {"SuppressSparsity", "NopeekClean", "ConstantRate", "FixedOrder"} & {*models}:
-            usual &= ~models[column].map(bool, na_action="ignore").eq(True)
-        every = {*models.Model}
+        for part in parts.declared("defence"):
+            for column in (made.column for made in part.options[:1]):
+                if column not in models:
+                    models[column] = None
+        told = measures.settings([*models], measures.CLASSIFIER)
+        self.settings = [c for c in told if c not in FOLLOWS and not is_outcome(c)]
+        """Columns by which classifiers differ."""
+        self.rows = models, attackers
+        """Of all trainings, shorter ones too."""
         models, attackers = _longest(models, "Model"), _longest(attackers, "Attacker")
-        self.shorter = every - {*models.Model}
+        self.shorter = {*self.rows[0].Model} - {*models.Model}
         """Models of which a longer training is there: no figure shows them."""
-        self.models = models[usual & models.DPNoiseMultiplier.isna()].copy()
-        self.attackers = attackers[attackers.Model.isin(self.models.Model)].copy()
-        if "Attack" in attackers:
-            own = self.attackers
-            self.attackers = own[own.Attack.fillna("decoder").eq("decoder") & own.Cut.isna()].copy()
-        self._all = models, attackers
+        self._longest = models, attackers
+        free = {"Dataset", *length_columns(BASE), *strengths}
+        chosen = self._as_usual([c for c in self.settings if c not in free])
+        self._take(_plainest(chosen, self.settings))
+
+    def _as_usual(self, columns: Sequence[str]) -> pd.DataFrame:
+        """The classifiers that are as usual in these columns."""
+        models, wanted = self._longest[0], expected(BASE)
+        return models[[agrees(row, wanted, columns) for row in models.to_dict("records")]]
+
+    def _take(self, models: pd.DataFrame) -> "Results":
+        """Have these classifiers, and attackers of the usual kind."""
+        own = self._longest[1]
+        own = own[own.Model.isin(models.Model)]
+        if "Attack" in own:
+            own = own[own.Attack.fillna(AttackerSpec.attack).eq(AttackerSpec.attack)]
+            own = own[own.Cut.isna()]
+        self.models, self.attackers = models.copy(), own.copy()
+        return self
+
+    @property
+    def every(self) -> "Results":
+        """The same with all defences that the tables have."""
+        columns = [c for c in ("Cut", *making_columns(BASE)) if c in self.settings]
+        return copy.copy(self)._take(self._as_usual(columns))
+
+    def defended(self) -> list[Defended]:
+        """The classifiers by their defence, from none on by rising strength; what differs is never in one."""
+        groups: dict[tuple[str, ...], list[Any]] = {}
+        for index, row in zip(self.models.index, self.models.to_dict("records")):
+            groups.setdefault(_identity(row, self.settings), []).append(index)
+        found = []
+        for (name, *_), members in groups.items():
+            rows = self.models.loc[members]
+            found.append((legends.defences(rows.iloc[0]), name, rows))
+        found.sort(key=lambda group: legends.strengths(group[0]))
+        said = legends.distinct([(used, name) for used, name, _ in found])
+        return [Defended(text, used, rows) for text, (used, _, rows) in zip(said, found)]
+
+    def of(
+        self, spec: ClassifierSpec, attackers: Iterable[AttackerSpec] = ()
+    ) -> Iterator[pd.DataFrame]:
+        """Rows of a classifier with these settings and no others, then those of each attacker, whatever the seeds.
+
+        Args:
+            spec: Of the classifier.
+            attackers: What was trained against it.
+        """
+        models, attacks = self.rows
+        names = {seedless(name) for name in names_of(ClassifierSpec, plain(spec))}
+        named, wanted = models[models.Model.map(seedless).isin(names)], expected(spec)
+        told = [agrees(row, wanted, self.settings) for row in named.to_dict("records")]
+        chosen = named[told]
+        yield chosen
+        for each in attackers:
+            surrogate = each.surrogate or spec.dataset
+            names = {
+                seedless(name)
+                for model in chosen.Model
+                for name in names_of(
+                    AttackerSpec, plain(replace(each, model=model, surrogate=surrogate))
+                )
+            }
+            yield attacks[attacks.Attacker.map(seedless).isin(names)]
+
+    def alike(self, models: pd.DataFrame) -> pd.DataFrame:
+        """All classifiers made in the ways of these, whatever their defences."""
+        there, columns = self.rows[0], [c for c in making_columns(BASE) if c in models]
+        columns += [c for c in length_columns(BASE) if c in models]
+        own = {tuple(row) for row in models[columns].map(str).to_numpy()}
+        return there[[tuple(row) in own for row in there[columns].map(str).to_numpy()]]
 
     def private(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Classifiers with DP-SGD and no other defence, undefended ones of the same kind, and their attackers.
+        """Classifiers whose training protects each image, with no other defence, undefended ones, and their attackers.
 
-        Of the same kind are networks and batch sizes. The column DPNoiseMultiplier is 0 for the undefended.
+        They are of the same networks and batch sizes. The strength of the undefended is 0.
 
         Raises:
-            Missing: If none was trained with DP-SGD.
+            Missing: If there is none.
         """
-        models, attackers = self._all
-        rows = models[
-            (models.NoiseScale == 0) & (models.NopeekWeight == 0) & (models.GaussianStd == 0)
-        ]
-        trained = rows[rows.DPNoiseMultiplier.notna()]
-        if trained.empty:
-            raise Missing("the table has no classifiers trained with DP-SGD")
-        alike = rows.Network.isin(trained.Network) & rows.BatchSize.isin(trained.BatchSize)
-        rows = rows[alike].copy()
-        rows["DPNoiseMultiplier"] = pd.to_numeric(rows.DPNoiseMultiplier).fillna(0.0)
-        own = attackers[attackers.Model.isin(rows.Model)].drop(columns="DPNoiseMultiplier")
-        return rows, own.merge(rows[["Model", "DPNoiseMultiplier"]], on="Model")
+        models = self._longest[0]
+        used = [{part.key for part in legends.defences(row)} for row in models.to_dict("records")]
+        for each in parts.declared("defence"):
+            trained = models[[keys == {each.key} for keys in used]]
+            if trained.empty or not parts.find("defence", each.key).private:
+                continue
+            column = each.options[0].column
+            (network, size), _ = Counter(zip(trained.Network, trained.BatchSize)).most_common(1)[0]
+            rows = models[[keys <= {each.key} for keys in used]]
+            rows = rows[(rows.Network == network) & (rows.BatchSize == size)].copy()
+            rows[column] = pd.to_numeric(rows[column]).fillna(0.0)
+            rows = _plainest(rows, [column])
+            own = copy.copy(self)._take(rows).attacks().drop(columns=column, errors="ignore")
+            return rows, own.merge(rows[["Model", column]], on="Model")
+        raise Missing("the table has no classifiers whose training protects its images")
 
     def _table(self, path: Path, needed: Sequence[str]) -> pd.DataFrame:
         rows = tables.read(path, needed)
@@ -111,7 +207,7 @@ class Results:
         if chosen.empty:
             there = sorted(set(numbers.Dataset))
             raise UsageError(f"no results for {self.dataset} in {path}, only for {there}")
-        return chosen
+        return chosen.copy()
 
     def classifiers(self, **wanted: Any) -> pd.DataFrame:
         """Rows of classifiers whose columns have these values."""
@@ -123,10 +219,15 @@ class Results:
         What is not named is the usual: noise as in training, all own images, of the target's kind, one transmission.
         """
         rows = self.attackers
-        usual = {"Surrogate": self.dataset, "DataPct": 100, "Queries": 1}
+        usual = {
+            "Surrogate": self.dataset,
+            "DataPct": AttackerSpec.data_pct,
+            "Queries": AttackerSpec.queries,
+        }
         usual = {name: value for name, value in usual.items() if name not in wanted}
-        if "NoiseScale" not in wanted:
-            rows = rows[rows.NoiseScale == rows.TrainNoiseScale]
+        for now, then in changed_columns().items():
+            if now not in wanted and {now, then} <= {*rows}:
+                rows = rows[(rows[now] == rows[then]) | (rows[now].isna() & rows[then].isna())]
         for name, value in usual.items():
             rows = rows[rows[name] == value]
         return where(rows, wanted)
@@ -155,6 +256,21 @@ def _is_number(text: str) -> bool:
         return not math.isnan(float(text))
     except ValueError:
         return False
+
+
+def _identity(row: Mapping[Any, Any], columns: Sequence[str]) -> tuple[str, ...]:
+    """What the names of repetitions have in common, then the cells of these columns."""
+    cells = ("" if legends.is_empty(row[column]) else str(row[column]) for column in columns)
+    return seedless(row["Model"]), *cells
+
+
+def _plainest(models: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Of classifiers alike in these columns those of the shortest name: a longer one says what no column does."""
+    keys = [_identity(row, columns) for row in models.to_dict("records")]
+    shortest: dict[tuple[str, ...], str] = {}
+    for name, *cells in keys:
+        shortest[*cells,] = min(shortest.get((*cells,), name), name, key=len)
+    return models[[shortest[*cells,] == name for name, *cells in keys]].copy()
 
 
 def _longest(rows: pd.DataFrame, column: str) -> pd.DataFrame:

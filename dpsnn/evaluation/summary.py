@@ -7,98 +7,9 @@ from statistics import mean, stdev
 
 from scipy.stats import t
 
-from dpsnn.evaluation import tables
+from dpsnn.evaluation import measures, tables
+from dpsnn.evaluation.columns import is_outcome
 from dpsnn.names import seedless
-
-MODEL_SETTINGS = (
-    "Dataset",
-    "Network",
-    "Cut",
-    "NoiseScale",
-    "GaussianStd",
-    "NopeekWeight",
-    "NopeekExponent",
-    "NopeekClean",
-    "Epsilon",
-    "EpsilonDelta",
-    "DPNoiseMultiplier",
-    "DPRepeatable",
-    "DPMaxGradNorm",
-    "SuppressSparsity",
-    "MaxEpochs",
-    "BatchSize",
-    "LearningRate",
-    "SGDMomentum",
-    "ConstantRate",
-    "FixedOrder",
-    "Precision",
-)
-MODEL_VALUES = ("MeanTrainAcc", "MeanValAcc", "TestAcc", "MeanTrainDCorr", "MeanValDCorr")
-
-ATTACKER_SETTINGS = (
-    "Dataset",
-    "Network",
-    "DPNoiseMultiplier",
-    "DPRepeatable",
-    "SuppressSparsity",
-    "Attack",
-    "Cut",
-    "Steps",
-    "Restarts",
-    "TrainNoiseScale",
-    "NoiseScale",
-    "GaussianStd",
-    "NopeekWeight",
-    "Decoder",
-    "Adaptive",
-    "Surrogate",
-    "SurrogateSource",
-    "DataPct",
-    "Queries",
-    "Epsilon",
-    "EpsilonDelta",
-    "MaxEpochs",
-    "Precision",
-)
-ATTACKER_VALUES = (
-    "MSE",
-    "PSNR",
-    "SSIM",
-    "MeanValDCorr",
-    "ValAccuracy",
-    "ValConfidence",
-    "RelativeL2",
-    "TargetAcc",
-)
-
-INVERSION_SETTINGS = (
-    "Dataset",
-    "Network",
-    "Attack",
-    "JudgeDataset",
-    "JudgeSharesImages",
-    "DPNoiseMultiplier",
-    "DPRepeatable",
-    "DPTargetEpsilon",
-    "DPEpsilon",
-    "MaxIterations",
-    "MaxEpochs",
-    "BatchSize",
-    "LearningRate",
-    "SGDMomentum",
-)
-INVERSION_VALUES = (
-    "Top1",
-    "Top5",
-    "Rank",
-    "Confidence",
-    "SSIMMean",
-    "MSEMean",
-    "SSIMNearest",
-    "MSENearest",
-    "TargetConfidence",
-    "Iterations",
-)
 
 LEVEL = 0.95
 
@@ -115,14 +26,16 @@ def over_seeds(
     settings: Sequence[str],
     values: Sequence[str],
     names: Sequence[str] = (),
+    outcomes: Sequence[str] = (),
 ) -> list[dict[str, object]]:
     """One row for all rows that differ in nothing but their seed.
 
     Args:
         rows: Rows of a table, as read.
-        settings: Columns that must agree.
+        settings: Columns that must agree; one that a row lacks is empty.
         names: Columns of names, which must agree but for seeds and epochs: they say what no other column does.
         values: Columns of numbers.
+        outcomes: Columns that are shown where they agree.
 
     Returns:
         The settings, the number of `Seeds`, for every value its mean and, as `<value>CI`, half its 95 % interval, and
@@ -143,6 +56,9 @@ def over_seeds(
             line[name] = mean(numbers) if numbers else None
             line[f"{name}CI"] = interval(numbers)
         line |= zip(names, key[len(settings) :])
+        for name in outcomes:
+            found = {member.get(name, "") for member in members}
+            line[name] = found.pop() if len(found) == 1 else None
         summary.append(line)
     return summary
 
@@ -154,18 +70,17 @@ def write_summaries(results_dir: str | Path) -> list[Path]:
         The files written: only those whose table exists.
     """
     written = []
-    for table, settings, values, names in (
-        (tables.models_table(results_dir), MODEL_SETTINGS, MODEL_VALUES, ["Model"]),
-        (tables.attackers_table(results_dir), ATTACKER_SETTINGS, ATTACKER_VALUES, ["Attacker"]),
-        (
-            tables.inversions_table(results_dir),
-            INVERSION_SETTINGS,
-            INVERSION_VALUES,
-            ["Model", "Judge"],
-        ),
+    for table, measured, names in (
+        (tables.models_table(results_dir), measures.CLASSIFIER, ["Model"]),
+        (tables.attackers_table(results_dir), measures.ATTACKER, ["Attacker"]),
+        (tables.inversions_table(results_dir), measures.INVERSION, ["Model", "Judge"]),
     ):
         if rows := tables.read(table):
+            columns = measures.settings([*rows[0]], measured)
+            outcomes = [column for column in columns if is_outcome(column)]
+            settings = [column for column in columns if column not in outcomes]
             path = table.with_name(f"{table.stem}_by_seed.csv")
-            tables.write(path, over_seeds(rows, settings, values, names))
+            values = [measure.column for measure in measured]
+            tables.write(path, over_seeds(rows, settings, values, names, outcomes))
             written.append(path)
     return written

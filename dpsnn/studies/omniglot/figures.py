@@ -33,6 +33,8 @@ def dp_sgd(results: Results) -> Figure:
     return plots.privacy_curves(
         models,
         series,
+        "DPNoiseMultiplier",
+        "noise multiplier of DP-SGD",
         budgets(models),
         f"{results.dataset}: DP-SGD guards members of the training set, not what is sent at inference",
     )

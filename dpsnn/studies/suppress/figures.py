@@ -7,16 +7,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dpsnn.evaluation import plots, tables
+from dpsnn.evaluation.measures import named
 from dpsnn.evaluation.results import Missing, Results, where
 from dpsnn.networks.lenet5 import CUTS
 from dpsnn.studies.suppress.study import Z, suppress_table
 
-INVERSION = (
-    plots.Measure(
-        "RelativeL2", "relative L2 (lower: leaks more)", "SERelativeL2", "RelativeL2Floor"
-    ),
-    *plots.LEAKAGE[1:],
-)
+INVERSION = tuple(map(named, ("relative l2", "ssim", "recognised")))
 
 ATTACK_LABELS = {
     "sign": "sign descent (published)",

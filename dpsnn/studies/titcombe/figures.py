@@ -6,9 +6,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from dpsnn import parts
 from dpsnn.evaluation import plots
+from dpsnn.evaluation.legends import family, legend, shown_strength, strength_name
 from dpsnn.evaluation.results import Missing, Results, by_kind
-from dpsnn.tensors import Number
+from dpsnn.specs import ClassifierSpec
 
 ALL_KINDS = ("adaptive", "naive", "adaptive linear")
 
@@ -17,7 +19,7 @@ ALL_KINDS = ("adaptive", "naive", "adaptive linear")
 
 
 def defences(results: Results) -> Figure:
-    """Reconstructions by the adaptive attacker under each kind of defence."""
+    """Reconstructions by the adaptive attacker under each kind of defence: some of the paper's, and all others."""
     shown = [
         (0.0, 0.0),
         (0.5, 0.0),
@@ -28,18 +30,22 @@ def defences(results: Results) -> Figure:
         (0.0, 1.0),
         (1.0, 0.5),
     ]
-
-    def rows(noise: float, weight: float) -> pd.DataFrame:
-        return results.attacks(TrainNoiseScale=noise, NopeekWeight=weight, Kind="adaptive")
-
-    labelled = [(describe(noise, weight), rows(noise, weight)) for noise, weight in shown]
+    every = results.every
+    papers = {*results.models.Model}
+    found = [(papers >= {*group.models.Model}, group) for group in every.defended()]
+    own = [
+        group
+        for noise, weight in shown
+        for is_papers, group in found
+        if is_papers
+        and group.parts == ClassifierSpec(noise_scale=noise, nopeek_weight=weight).active
+    ]
+    attacks = every.attacks(Kind="adaptive")
+    labelled = [
+        (group.legend, attacks[attacks.Model.isin(group.models.Model)])
+        for group in (*own, *(group for is_papers, group in found if not is_papers))
+    ]
     return results.pictures(labelled, "reconstructions by the adaptive attacker")
-
-
-def describe(noise: Number, weight: Number) -> str:
-    """The defences with a Laplace scale and a NoPeek weight, in words."""
-    parts = [f"noise {noise:g}"] * bool(noise) + [f"NoPeek {weight:g}"] * bool(weight)
-    return " + ".join(parts) or "none"
 
 
 def _plain(results: Results, **where: Any) -> pd.DataFrame:
@@ -156,45 +162,35 @@ def wire(results: Results) -> Figure:
     series = {label: rows for label, rows in series.items() if rows.NopeekWeight.nunique() > 1}
     if not series:
         raise Missing("no classifiers with several weights of NoPeek")
-    return plots.wire_curves(series, f"{results.dataset}: what NoPeek does to the wire")
-
-
-FAMILIES = {
-    "no defence": lambda rows: (rows.NoiseScale == 0) & (rows.NopeekWeight == 0),
-    "noise": lambda rows: (rows.NoiseScale > 0) & (rows.NopeekWeight == 0),
-    "NoPeek": lambda rows: (rows.NoiseScale == 0) & (rows.NopeekWeight > 0),
-    "noise and NoPeek": lambda rows: (rows.NoiseScale > 0) & (rows.NopeekWeight > 0),
-}
+    title = f"{results.dataset}: what NoPeek does to the wire"
+    return plots.wire_curves(series, "NopeekWeight", "NoPeek weight", title)
 
 
 def pareto(results: Results) -> Figure:
     """Accuracy against what the strongest attacker gets, a point per defence, with the front of the best."""
-    attacks = results.attacks()
-    families: dict[str, list[tuple[str, pd.DataFrame, dict[str, pd.DataFrame]]]] = {}
-    for family, belongs in FAMILIES.items():
-        members = []
-        rows = results.models[belongs(results.models)]
-        for (scale, weight), classifier in rows.groupby(["NoiseScale", "NopeekWeight"]):
-            against = attacks[attacks.Model.isin(classifier.Model)]
-            if against.empty:
-                continue
-            label = "/".join(f"{value:g}" for value in (scale, weight) if value)
-            members.append(
-                (label, classifier, {m.column: strongest(against, m) for m in plots.LEAKAGE})
-            )
-        if members:
-            families[family] = members
+    every = results.every
+    attacks = every.attacks()
+    families: dict[tuple[Any, ...], list[tuple[str, pd.DataFrame, pd.DataFrame]]] = {}
+    strengths: dict[str, str] = {}
+    for text, used, models in every.defended():
+        against = attacks[attacks.Model.isin(models.Model)]
+        if against.empty:
+            continue
+        label = "/".join(map(shown_strength, used))
+        label = label if text == legend(used) else text
+        # The published first, and single ones before combinations.
+        beyond = not all(part.always for part in used)
+        kind = beyond, len(used), *((part.order, part.key) for part in used), family(used)
+        families.setdefault(kind, []).append((label, models, against))
+        strengths |= {part.key: strength_name(part) for part in used}
     if not families:
         raise Missing("the table has no attackers for it")
-    title = f"{results.dataset}: accuracy against the strongest attacker (on the front: noise scale / NoPeek weight)"
-    return plots.pareto(families, title)
-
-
-def strongest(attacks: pd.DataFrame, measure: plots.Measure) -> pd.DataFrame:
-    """Rows (one per seed) of the kind of attacker that gets most, by its mean over seeds."""
-    means = attacks.groupby("Kind")[measure.column].mean()
-    best = means.idxmin() if measure.column == "MSE" else means.idxmax()
-    return attacks[attacks.Kind == best]
+    title = f"{results.dataset}: accuracy against the strongest attacker"
+    if strengths:
+        order = [each.key for each in parts.declared("defence") if each.key in strengths]
+        gap = " " if len(order) < 3 else "\n"
+        title += f"{gap}(on the front: {' / '.join(strengths[key] for key in order)})"
+    return plots.pareto({kind[-1]: families[kind] for kind in sorted(families)}, title)
 
 
 FIGURES: dict[str, Callable[[Results], Figure]] = {

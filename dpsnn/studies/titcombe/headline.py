@@ -1,32 +1,22 @@
 """The table and the picture of the README, from the rows and checkpoints of the group `headline`."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from dpsnn.evaluation.legends import legend
+from dpsnn.evaluation.measures import ACCURACY, WIRE, Measure, leakage
 from dpsnn.evaluation.pictures import plot_attacks
-from dpsnn.evaluation.plots import ACCURACY, LEAKAGE, WIRE, Measure, estimate
-from dpsnn.evaluation.results import Results
+from dpsnn.evaluation.plots import estimate
+from dpsnn.evaluation.results import Missing, Results
 from dpsnn.evaluation.tables import shown_epsilon, write_text
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.train import Folders
-from dpsnn.specs import AttackerSpec
-from dpsnn.studies.titcombe.figures import describe
+from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
 
 Trained = Sequence[tuple[Experiment, Path, list[Path]]]
-
-HEADINGS = (
-    "defence",
-    "attacker",
-    "seeds",
-    "test accuracy %",
-    "DCorr on the wire",
-    "MSE",
-    "SSIM",
-    "recognised %",
-    "ε",
-)
 
 
 def kind(spec: AttackerSpec) -> str:
@@ -40,57 +30,69 @@ def markdown(experiments: Sequence[Experiment], results: Results) -> str:
 
     After ± stands half the 95 % interval: over seeds where there are several, else over images.
     """
-    lines = [HEADINGS, ("---",) * 2 + ("---:",) * (len(HEADINGS) - 2)]
-    shown = []
+    measures = leakage(results.rows[1])
+    wire = [ACCURACY.heading, WIRE.heading]
+    headings = ["defence", "attacker", "seeds", *wire, *(m.heading for m in measures), "ε"]
+    lines = [headings, ["---"] * 2 + ["---:"] * (len(headings) - 2)]
+    classifiers, attacks = [], []
     # The same for every seed, hence each once.
-    defences = dict.fromkeys(
-        (e.classifier.noise_scale, e.classifier.nopeek_weight) for e in experiments
-    )
-    for noise, weight in defences:
-        classifiers = results.classifiers(NoiseScale=noise, NopeekWeight=weight)
-        for name in dict.fromkeys(kind(spec) for e in experiments for spec in e.attackers):
-            attacks = results.attacks(TrainNoiseScale=noise, NopeekWeight=weight, Kind=name)
-            if attacks.empty:
+    for spec, attackers in _seedless(experiments).items():
+        models, *found = results.of(spec, attackers)
+        classifiers.append(models)
+        for attacker, rows in zip(attackers, found):
+            if rows.empty:
                 continue
-            shown.append(attacks)
+            attacks.append(rows)
             lines.append(
-                (
-                    describe(noise, weight),
-                    name,
-                    str(len(attacks)),
-                    plus_minus(classifiers, ACCURACY, 2),
-                    plus_minus(classifiers, WIRE, 3),
-                    *(plus_minus(attacks, m, digits) for m, digits in zip(LEAKAGE, (4, 3, 1))),
-                    shown_epsilon(attacks.Epsilon.iloc[0]),
-                )
+                [
+                    legend(spec.active),
+                    kind(attacker),
+                    str(len(rows)),
+                    *(plus_minus(models, m) for m in (ACCURACY, WIRE)),
+                    *(plus_minus(rows, m) for m in measures),
+                    shown_epsilon(rows.Epsilon.iloc[0]),
+                ]
             )
-    attacks, classifiers = pd.concat(shown), results.models
-    lines.append(
-        (
-            "*floor*",
-            "mean image",
-            "",
-            f"{classifiers.AccFloor.mean():.2f}",
-            f"{classifiers.ValDCorrFloor.mean():.3f}",
-            f"{attacks.MSEFloor.mean():.4f}",
-            f"{attacks.SSIMFloor.mean():.3f}",
-            f"{attacks.ValAccuracyFloor.mean():.1f}",
-            "0",
-        )
-    )
-    ceiling = f"{attacks.ValAccuracyCeiling.mean():.1f}"
-    lines.append(("*ceiling*", "true image", "", "", "", "0", "1", ceiling, ""))
+    if not attacks:
+        raise Missing("the tables have no rows of these experiments")
+    alike, shown = results.alike(pd.concat(classifiers)), pd.concat(attacks)
+    floors = [
+        *(reference(alike, m, m.floor) for m in (ACCURACY, WIRE)),
+        *(reference(shown, m, m.floor) for m in measures),
+    ]
+    ceilings = [m.perfect or reference(shown, m, m.ceiling) for m in measures]
+    lines.append(["*floor*", "mean image", "", *floors, "0"])
+    lines.append(["*ceiling*", "true image", "", "", "", *ceilings, ""])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _defence(experiment: Experiment) -> str:
-    return describe(experiment.classifier.noise_scale, experiment.classifier.nopeek_weight)
+def _seedless(
+    experiments: Sequence[Experiment],
+) -> dict[ClassifierSpec, dict[AttackerSpec, None]]:
+    """Classifiers and their attackers, each once whatever its seed."""
+    found: dict[ClassifierSpec, dict[AttackerSpec, None]] = {}
+    for experiment in experiments:
+        own = found.setdefault(replace(experiment.classifier, seed=0), {})
+        own |= dict.fromkeys(replace(attacker, seed=0) for attacker in experiment.attackers)
+    return found
 
 
-def plus_minus(rows: pd.DataFrame, measure: Measure, digits: int) -> str:
-    """Mean ± half its 95 % interval: over seeds where there are several, else over images."""
+def plus_minus(rows: pd.DataFrame, measure: Measure) -> str:
+    """Mean ± half its 95 % interval: over seeds where there are several, else over images; empty if there is none."""
     value, half = estimate(rows, measure)
-    return f"{value:.{digits}f} ± {half:.{digits}f}"
+    digits = measure.digits
+    return "" if math.isnan(value) else f"{value:.{digits}f} ± {half:.{digits}f}"
+
+
+def reference(rows: pd.DataFrame, measure: Measure, column: str) -> str:
+    """Mean of a measure's floor or ceiling; empty where there is none."""
+    value = rows[column].mean() if column in rows else math.nan
+    return "" if math.isnan(value) else f"{value:.{measure.digits}f}"
+
+
+def _is_noisy(spec: ClassifierSpec) -> bool:
+    """Whether transmissions differ, without which a naive attacker is the adaptive one."""
+    return any(part.noisy for part in spec.active)
 
 
 def headline(trained: Trained, folders: Folders) -> tuple[Path, Path]:
@@ -107,10 +109,10 @@ def headline(trained: Trained, folders: Folders) -> tuple[Path, Path]:
     table = markdown([experiment for experiment, _, _ in trained], Results(folders, dataset))
     text = write_text(Path(folders.results_dir) / f"headline_{dataset}.md", table + "\n")
     rows = [
-        (f"{_defence(experiment)}\n{kind(spec)} attacker", path)
+        (f"{legend(experiment.classifier.active)}\n{kind(spec)} attacker", path)
         for experiment, _, paths in trained
         for spec, path in zip(experiment.attackers, paths)
-        if spec.seed == first and (not spec.naive or experiment.classifier.noise_scale)
+        if spec.seed == first and (not spec.naive or _is_noisy(experiment.classifier))
     ]
     figure = Path(folders.results_dir) / "figures" / f"headline_{dataset}.png"
     return text, plot_attacks(

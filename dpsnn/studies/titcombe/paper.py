@@ -5,66 +5,60 @@ from pathlib import Path
 import pandas as pd
 
 from dpsnn.evaluation import tables
-from dpsnn.evaluation.plots import ACCURACY, LEAKAGE, WIRE, Measure
+from dpsnn.evaluation.measures import ACCURACY, WIRE, Measure, named
 from dpsnn.evaluation.results import Missing, Results
 from dpsnn.evaluation.tables import markdown as table
 from dpsnn.evaluation.tables import shown_epsilon
 from dpsnn.runner.train import Folders
-from dpsnn.studies.titcombe.figures import describe
-from dpsnn.studies.titcombe.headline import plus_minus
+from dpsnn.studies.titcombe.headline import plus_minus, reference
 
-MSE, _, RECOGNISED = LEAKAGE
-USEFUL = Measure("TargetAcc", "accuracy of the classifier on what was attacked, %")
+MSE, RECOGNISED, USEFUL = map(named, ("mse", "recognised", "useful"))
 
 
-def _cell(rows: pd.DataFrame, measure: Measure, digits: int) -> str:
-    return "" if rows.empty else plus_minus(rows, measure, digits)
+def _cell(rows: pd.DataFrame, measure: Measure) -> str:
+    return "" if rows.empty else plus_minus(rows, measure)
 
 
 def _attackers(rows: pd.DataFrame, *kinds: str) -> list[str]:
     """Squared error, and how many are recognised, by kind of attacker."""
     return [
-        _cell(rows[rows.Kind == kind], measure, digits)
-        for measure, digits in ((MSE, 4), (RECOGNISED, 1))
-        for kind in kinds
+        _cell(rows[rows.Kind == kind], measure) for measure in (MSE, RECOGNISED) for kind in kinds
     ]
 
 
-def _references(
-    results: Results, attacks: pd.DataFrame, kinds: int, before: list[str]
-) -> list[list[str]]:
+def _references(attacks: pd.DataFrame, kinds: int, before: list[str]) -> list[list[str]]:
     """Floor and ceiling of `_attackers`, behind the cells `before` of the floor."""
-    floor = [f"{attacks.MSEFloor.mean():.4f}"] * kinds
-    floor += [f"{attacks.ValAccuracyFloor.mean():.1f}"] * kinds
-    ceiling = ["0"] * kinds + [f"{attacks.ValAccuracyCeiling.mean():.1f}"] * kinds
+    both = (MSE, RECOGNISED)
+    floor = [reference(attacks, m, m.floor) for m in both for _ in range(kinds)]
+    ceiling = [m.perfect or reference(attacks, m, m.ceiling) for m in both for _ in range(kinds)]
     return [["*floor*", *before, *floor], ["*ceiling*", *[""] * len(before), *ceiling]]
 
 
 def defences(results: Results) -> str:
-    """A line per classifier of the paper; after ± stands half the 95 % interval, over seeds or else over images.
+    """A line per defence there is; after ± stands half the 95 % interval, over seeds or else over images.
 
     Raises:
         Missing: If there is no classifier.
     """
     kinds = ("naive", "adaptive", "adaptive linear")
+    wire = (ACCURACY, WIRE)
     headings = [
-        *("defence", "test accuracy %", "DCorr on the wire"),
-        *(f"MSE, {kind}" for kind in kinds),
-        *(f"recognised %, {kind}" for kind in kinds),
+        "defence",
+        *(measure.heading for measure in wire),
+        *(f"{measure.heading}, {kind}" for measure in (MSE, RECOGNISED) for kind in kinds),
         "ε",
     ]
-    lines = []
-    attacks = results.attacks()
-    for noise, weight in sorted(set(zip(results.models.NoiseScale, results.models.NopeekWeight))):
-        models = results.classifiers(NoiseScale=noise, NopeekWeight=weight)
-        own = attacks[(attacks.TrainNoiseScale == noise) & (attacks.NopeekWeight == weight)]
-        accuracies = [plus_minus(models, ACCURACY, 2), plus_minus(models, WIRE, 3)]
+    every = results.every
+    attacks, lines = every.attacks(), []
+    for text, _, models in every.defended():
+        own = attacks[attacks.Model.isin(models.Model)]
         epsilon = shown_epsilon(models.Epsilon.iloc[0])
-        lines.append([describe(noise, weight), *accuracies, *_attackers(own, *kinds), epsilon])
+        numbers = (plus_minus(models, measure) for measure in wire)
+        lines.append([text, *numbers, *_attackers(own, *kinds), epsilon])
     if not lines or attacks.empty:
-        raise Missing("the tables have no attackers of the paper's classifiers")
-    wire = [f"{results.models.AccFloor.mean():.2f}", f"{results.models.ValDCorrFloor.mean():.3f}"]
-    floor, ceiling = _references(results, attacks, len(kinds), wire)
+        raise Missing("the tables have no attackers of the usual classifiers")
+    below = [reference(every.models, measure, measure.floor) for measure in wire]
+    floor, ceiling = _references(attacks, len(kinds), below)
     return table(headings, [*lines, [*floor, "0"], [*ceiling, ""]])
 
 
@@ -99,17 +93,17 @@ def questions(results: Results) -> str:
         raise Missing("the table of attackers answers none of the further questions")
     kinds = ("naive", "adaptive")
     headings = ["", USEFUL.label]
-    headings += [f"{name}, {kind}" for name in ("MSE", "recognised %") for kind in kinds]
+    headings += [f"{measure.heading}, {kind}" for measure in (MSE, RECOGNISED) for kind in kinds]
     lines = [
         [
             text,
-            _cell(rows[rows.Kind == "adaptive"], USEFUL, 1).split(" ±")[0],
+            _cell(rows[rows.Kind == "adaptive"], USEFUL).split(" ±")[0],
             *_attackers(rows, *kinds),
         ]
         for text, rows in asked.items()
     ]
     floor = [f"{results.models.AccFloor.mean():.1f}"]
-    return table(headings, [*lines, *_references(results, afterwards, len(kinds), floor)])
+    return table(headings, [*lines, *_references(afterwards, len(kinds), floor)])
 
 
 TABLES = {"defences": defences, "questions": questions}

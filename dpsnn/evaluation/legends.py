@@ -1,0 +1,121 @@
+"""From a row of a table back to the settings of its defences, through the parts' own columns; and what legends say."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dpsnn import parts
+from dpsnn.errors import UsageError
+from dpsnn.parts import Option, Part
+
+NONE = "none"
+
+
+def is_empty(cell: Any) -> bool:
+    """Whether a cell says nothing, as text or as pandas reads it."""
+    return cell is None or cell == "" or cell != cell or str(cell) == "False"
+
+
+def defences(row: Mapping[str, Any], trained: bool = False) -> tuple[Part, ...]:
+    """The defences that are on, in their order.
+
+    Args:
+        row: Column → cell, as text or number; a column that is missing or empty leaves the default.
+        trained: Of an attacker's row, those of the target's training, where they were changed afterwards.
+
+    Raises:
+        UsageError: If a cell is out of range.
+    """
+    found = []
+    for each in parts.declared("defence"):
+        said = {}
+        for made in each.options:
+            before = f"Train{made.column}"
+            column = before if trained and made.after and before in row else made.column
+            if not is_empty(cell := row.get(column)):
+                said[made.field] = _value(cell, made, column)
+        # What is at its defaults is not imported.
+        if any(said.get(made.field, made.default) != made.default for made in each.options):
+            part = parts.find("defence", each.key)(**said)
+            if part.on:
+                found.append(part)
+    return tuple(found)
+
+
+def _value(cell: Any, made: Option, column: str) -> Any:
+    if made.kind in (bool, str):
+        return str(cell) == "True" if made.kind is bool else str(cell)
+    try:
+        return made.kind(float(cell))
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"column {column} has {str(cell)[:40]!r}, no number; delete that row and evaluate again"
+        ) from error
+
+
+def legend(used: Sequence[Part]) -> str:
+    """Defences in words: `noise 0.5 + NoPeek 0.5`."""
+    return " + ".join(said for part in used if (said := part.legend())) or NONE
+
+
+def whole_legend(used: Sequence[Part]) -> str:
+    """The same with all that is not at its default."""
+    return " + ".join(filter(None, map(_whole, used))) or NONE
+
+
+def _whole(part: Part) -> str:
+    further = []
+    for each in part.own_fields()[1:]:
+        value = getattr(part, each.name)
+        if value != each.default:
+            name = each.name.replace("_", " ")
+            shown = f"{value:g}" if isinstance(value, int | float) else str(value)
+            further.append(name if value is True else f"{name} {shown}")
+    return f"{part.legend()} ({', '.join(further)})" if further else part.legend()
+
+
+def distinct(groups: Sequence[tuple[Sequence[Part], str]]) -> list[str]:
+    """A legend for each group of rows, all different: as short as they can be.
+
+    Args:
+        groups: Defences of each, and what its models' names have in common.
+    """
+    labels = [legend(used) for used, _ in groups]
+    for longer in (lambda used, name: whole_legend(used), lambda used, name: name):
+        often = Counter(labels)
+        labels = [
+            longer(*group) if often[label] > 1 else label for label, group in zip(labels, groups)
+        ]
+    return labels
+
+
+def family(used: Sequence[Part]) -> str:
+    """The kinds of defences, whatever their strength: `noise and NoPeek`."""
+    return " and ".join(part.label or part.key for part in used) or "no defence"
+
+
+def strengths(used: Sequence[Part]) -> tuple[tuple[float, str], ...]:
+    """By what defences are ordered: the first setting of each that there is, 0 where it is off."""
+    by_key = {part.key: strength(part) for part in used}
+    values = [by_key.get(each.key, 0) for each in parts.declared("defence")]
+    return tuple(
+        (0.0, value) if isinstance(value, str) else (float(value or 0), "") for value in values
+    )
+
+
+def strength(part: Part) -> Any:
+    """A part's first setting; True where it has none."""
+    own = part.own_fields()
+    return getattr(part, own[0].name) if own else True
+
+
+def shown_strength(part: Part) -> str:
+    """The same as text."""
+    value = strength(part)
+    return "on" if value is True else value if isinstance(value, str) else f"{value:g}"
+
+
+def strength_name(part: Part) -> str:
+    """What it is called: `noise scale`."""
+    own = part.own_fields()
+    return " ".join((part.label or part.key, *(each.name.replace("_", " ") for each in own[:1])))
