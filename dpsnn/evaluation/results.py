@@ -122,13 +122,13 @@ class Results:
 
     def defended(self) -> list[Defended]:
         """The classifiers by their defence, from none on by rising strength; what differs is never in one."""
-        groups: dict[tuple[str, ...], list[Any]] = {}
+        groups: dict[tuple[str, ...], list[tuple[Any, Mapping[Any, Any]]]] = {}
         for index, row in zip(self.models.index, self.models.to_dict("records")):
-            groups.setdefault(_identity(row, self.settings), []).append(index)
+            groups.setdefault(_identity(row, self.settings), []).append((index, row))
         found = []
         for (name, *_), members in groups.items():
-            rows = self.models.loc[members]
-            found.append((legends.defences(rows.iloc[0]), name, rows))
+            rows = self.models.loc[[index for index, _ in members]]
+            found.append((legends.defences(members[0][1]), name, rows))
         found.sort(key=lambda group: legends.strengths(group[0]))
         said = legends.distinct([(used, name) for used, name, _ in found])
         return [Defended(text, used, rows) for text, (used, _, rows) in zip(said, found)]

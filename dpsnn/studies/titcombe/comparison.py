@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
+from dpsnn.evaluation.columns import FOLLOWS, agrees, expected, is_outcome, published_columns
+from dpsnn.evaluation.measures import CLASSIFIER, settings
 from dpsnn.evaluation.rows import Row, of_longest
 from dpsnn.evaluation.tables import number
 from dpsnn.specs import ClassifierSpec
@@ -125,16 +127,10 @@ def gather(dataset: str, published_dir: Path, results_dir: Path) -> list[Line]:
 
 
 def _is_sound(row: Row) -> bool:
-    return (
-        row.get("Network") == "titcombe"
-        and row.get("BatchSize") == "128"
-        and number(row, "LearningRate") == ClassifierSpec.learning_rate
-        and not number(row, "GaussianStd")
-        and not number(row, "DPNoiseMultiplier")
-        and not number(row, "SuppressSparsity")
-        and not any(row.get(column) for column in ("NopeekClean", "ConstantRate", "FixedOrder"))
-        and number(row, "NopeekExponent") in (None, 1)
-    )
+    """Whether a classifier was trained as is usual here, with none but the published defences."""
+    free = {"Dataset", "MaxEpochs", *FOLLOWS, *published_columns()}
+    told = [c for c in settings([*row], CLASSIFIER) if c not in free and not is_outcome(c)]
+    return agrees(row, expected(ClassifierSpec()), told)
 
 
 def _pick(rows: Iterable[Row], wanted: tuple[Number, Number]) -> Row | None:
