@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dpsnn import checkpoints
 from dpsnn.evaluation import tables
+from dpsnn.evaluation.columns import defence_columns, trained_columns
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
@@ -23,6 +24,8 @@ def invented_rows(
     for experiment in experiments:
         spec = experiment.classifier
         model = f"{checkpoints.classifier_name(spec)}_epoch=00"
+        strength = spec.dp_noise_multiplier
+        record = dict(dp_noise_multiplier=strength, dp_epsilon=3 / strength) if strength else {}
         models.append(
             {
                 "Model": model,
@@ -35,22 +38,18 @@ def invented_rows(
                 "MeanValDCorr": generator.random(),
                 "SEValDCorr": 0.01,
                 "ValDCorrFloor": 0.02,
-                "NoiseScale": spec.noise_scale,
-                "NopeekWeight": spec.nopeek_weight,
-                "NopeekExponent": spec.nopeek_exponent if spec.nopeek_weight else None,
-                "GaussianStd": 0.0,
+                **defence_columns(spec, record),
                 "Epsilon": 1000 / spec.noise_scale if spec.noise_scale else float("inf"),
                 "Network": spec.network,
                 "BatchSize": spec.batch_size,
-                "DPNoiseMultiplier": spec.dp_noise_multiplier or None,
-                "DPEpsilon": 3 / spec.dp_noise_multiplier if spec.dp_noise_multiplier else None,
                 "Dataset": spec.dataset,
                 "Seed": spec.seed,
             }
         )
         for attacker in experiment.attackers:
             attacker = replace(attacker, model=model, surrogate=attacker.surrogate or spec.dataset)
-            noise = spec.noise_scale if attacker.model_noise is None else attacker.model_noise
+            now = replace(spec, **dict(attacker.changes))
+            noise = now.noise_scale
             attacks.append(
                 {
                     "Model": model,
@@ -73,10 +72,8 @@ def invented_rows(
                     "SurrogateImages": 10 * attacker.data_pct,
                     "DataPct": attacker.data_pct,
                     "Queries": attacker.queries,
-                    "NoiseScale": noise,
-                    "TrainNoiseScale": spec.noise_scale,
-                    "NopeekWeight": spec.nopeek_weight,
-                    "DPNoiseMultiplier": spec.dp_noise_multiplier or None,
+                    **trained_columns(spec),
+                    **defence_columns(now, record),
                     "Epsilon": 1000 / noise if noise else float("inf"),
                     "Dataset": spec.dataset,
                     "Seed": attacker.seed,

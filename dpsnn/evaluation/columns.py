@@ -1,11 +1,12 @@
 """What tables say of a classifier and its defences, from what each says of itself; and whether a row says it."""
 
-import functools
+import contextlib
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from dpsnn import parts
+from dpsnn.errors import UsageError
 from dpsnn.evaluation.legends import is_empty
 from dpsnn.specs import AttackerSpec, ClassifierSpec, afterwards
 
@@ -82,14 +83,15 @@ def length_columns(spec: ClassifierSpec) -> dict[str, Any]:
     }
 
 
-@functools.cache
-def outcomes() -> frozenset[str]:
+def outcomes() -> set[str]:
     """Columns of defences that say what came of a training rather than how it was set."""
     found: set[str] = set()
     for each in parts.declared("defence"):
-        found |= parts.find("defence", each.key)().columns({}).keys()
+        # One that cannot be used here is not in the way.
+        with contextlib.suppress(UsageError):
+            found |= parts.find("defence", each.key)().columns({}).keys()
         found -= {made.column for made in each.options}
-    return frozenset(found)
+    return found
 
 
 def is_outcome(column: str) -> bool:

@@ -53,14 +53,19 @@ def _value(cell: Any, made: Option, column: str) -> Any:
         ) from error
 
 
-def legend(used: Sequence[Part]) -> str:
-    """Defences in words: `noise 0.5 + NoPeek 0.5`."""
-    return " + ".join(said for part in used if (said := part.legend())) or NONE
+def legend(used: Sequence[Part], unknown: Sequence[str] = ()) -> str:
+    """Defences in words: `noise 0.5 + NoPeek 0.5`.
+
+    Args:
+        used: Those that are on.
+        unknown: What else a table says, of parts that are not known here.
+    """
+    return " + ".join((*filter(None, (part.legend() for part in used)), *unknown)) or NONE
 
 
-def whole_legend(used: Sequence[Part]) -> str:
+def whole_legend(used: Sequence[Part], unknown: Sequence[str] = ()) -> str:
     """The same with all that is not at its default."""
-    return " + ".join(filter(None, map(_whole, used))) or NONE
+    return " + ".join((*filter(None, map(_whole, used)), *unknown)) or NONE
 
 
 def _whole(part: Part) -> str:
@@ -74,14 +79,14 @@ def _whole(part: Part) -> str:
     return f"{part.legend()} ({', '.join(further)})" if further else part.legend()
 
 
-def distinct(groups: Sequence[tuple[Sequence[Part], str]]) -> list[str]:
+def distinct(groups: Sequence[tuple[Sequence[Part], Sequence[str], str]]) -> list[str]:
     """A legend for each group of rows, all different: as short as they can be.
 
     Args:
-        groups: Defences of each, and what its models' names have in common.
+        groups: Defences of each, known and unknown, and what its models' names have in common.
     """
-    labels = [legend(used) for used, _ in groups]
-    for longer in (lambda used, name: whole_legend(used), lambda used, name: name):
+    labels = [legend(used, unknown) for used, unknown, _ in groups]
+    for longer in (lambda *group: whole_legend(*group[:2]), lambda *group: group[2]):
         often = Counter(labels)
         labels = [
             longer(*group) if often[label] > 1 else label for label, group in zip(labels, groups)
@@ -89,9 +94,9 @@ def distinct(groups: Sequence[tuple[Sequence[Part], str]]) -> list[str]:
     return labels
 
 
-def family(used: Sequence[Part]) -> str:
+def family(used: Sequence[Part], unknown: Sequence[str] = ()) -> str:
     """The kinds of defences, whatever their strength: `noise and NoPeek`."""
-    return " and ".join(part.label or part.key for part in used) or "no defence"
+    return " and ".join((*(part.label or part.key for part in used), *unknown)) or "no defence"
 
 
 def strengths(used: Sequence[Part]) -> tuple[tuple[float, str], ...]:

@@ -51,6 +51,8 @@ class Defended(NamedTuple):
     legend: str
     parts: tuple[Part, ...]
     """Their defences, in order."""
+    unknown: tuple[str, ...]
+    """What else their rows say, of parts that are not known here: those of a plug-in that was not named."""
     models: pd.DataFrame
 
 
@@ -125,13 +127,20 @@ class Results:
         groups: dict[tuple[str, ...], list[tuple[Any, Mapping[Any, Any]]]] = {}
         for index, row in zip(self.models.index, self.models.to_dict("records")):
             groups.setdefault(_identity(row, self.settings), []).append((index, row))
+        known = expected(BASE)
+        beyond = [column for column in self.settings if column not in known]
         found = []
         for (name, *_), members in groups.items():
+            first = members[0][1]
+            unknown = tuple(f"{c} {first[c]}" for c in beyond if not legends.is_empty(first[c]))
             rows = self.models.loc[[index for index, _ in members]]
-            found.append((legends.defences(members[0][1]), name, rows))
-        found.sort(key=lambda group: legends.strengths(group[0]))
-        said = legends.distinct([(used, name) for used, name, _ in found])
-        return [Defended(text, used, rows) for text, (used, _, rows) in zip(said, found)]
+            found.append((legends.defences(first), unknown, name, rows))
+        found.sort(key=lambda group: (legends.strengths(group[0]), group[1]))
+        said = legends.distinct([(used, unknown, name) for used, unknown, name, _ in found])
+        return [
+            Defended(text, used, unknown, rows)
+            for text, (used, unknown, _, rows) in zip(said, found)
+        ]
 
     def of(
         self, spec: ClassifierSpec, attackers: Iterable[AttackerSpec] = ()

@@ -172,15 +172,15 @@ def pareto(results: Results) -> Figure:
     attacks = every.attacks()
     families: dict[tuple[Any, ...], list[tuple[str, pd.DataFrame, pd.DataFrame]]] = {}
     strengths: dict[str, str] = {}
-    for text, used, models in every.defended():
+    for text, used, unknown, models in every.defended():
         against = attacks[attacks.Model.isin(models.Model)]
         if against.empty:
             continue
         label = "/".join(map(shown_strength, used))
         label = label if text == legend(used) else text
         # The published first, and single ones before combinations.
-        beyond = not all(part.always for part in used)
-        kind = beyond, len(used), *((part.order, part.key) for part in used), family(used)
+        beyond = bool(unknown) or not all(part.always for part in used)
+        kind = beyond, len(used), *((part.order, part.key) for part in used), family(used, unknown)
         families.setdefault(kind, []).append((label, models, against))
         strengths |= {part.key: strength_name(part) for part in used}
     if not families:

@@ -50,7 +50,7 @@ def markdown(experiments: Sequence[Experiment], results: Results) -> str:
                     str(len(rows)),
                     *(plus_minus(models, m) for m in (ACCURACY, WIRE)),
                     *(plus_minus(rows, m) for m in measures),
-                    shown_epsilon(rows.Epsilon.iloc[0]),
+                    shown_epsilon(float(rows.Epsilon.iloc[0])),
                 ]
             )
     if not attacks:

@@ -50,9 +50,9 @@ def defences(results: Results) -> str:
     ]
     every = results.every
     attacks, lines = every.attacks(), []
-    for text, _, models in every.defended():
+    for text, _, _, models in every.defended():
         own = attacks[attacks.Model.isin(models.Model)]
-        epsilon = shown_epsilon(models.Epsilon.iloc[0])
+        epsilon = shown_epsilon(float(models.Epsilon.iloc[0]))
         numbers = (plus_minus(models, measure) for measure in wire)
         lines.append([text, *numbers, *_attackers(own, *kinds), epsilon])
     if not lines or attacks.empty:
