@@ -7,7 +7,12 @@ from pathlib import Path
 
 from dpsnn import checkpoints
 from dpsnn.evaluation import tables
-from dpsnn.evaluation.columns import defence_columns, trained_columns
+from dpsnn.evaluation.columns import (
+    defence_columns,
+    length_columns,
+    making_columns,
+    trained_columns,
+)
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
@@ -40,8 +45,8 @@ def invented_rows(
                 "ValDCorrFloor": 0.02,
                 **defence_columns(spec, record),
                 "Epsilon": 1000 / spec.noise_scale if spec.noise_scale else float("inf"),
-                "Network": spec.network,
-                "BatchSize": spec.batch_size,
+                **making_columns(spec),
+                **length_columns(spec),
                 "Dataset": spec.dataset,
                 "Seed": spec.seed,
             }

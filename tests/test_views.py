@@ -95,7 +95,7 @@ def test_legends_are_those_of_the_parts_and_none_without() -> None:
 def test_legends_say_more_only_where_they_would_be_equal() -> None:
     weak, squared = ({"NopeekWeight": "0.5", "NopeekExponent": power} for power in ("1", "2"))
     used = [(defences(row), (), f"model{i}") for i, row in enumerate((weak, squared, {}, {}))]
-    assert distinct(used) == ["NoPeek 0.5", "NoPeek 0.5 (exponent 2)", "model2", "model3"]
+    assert distinct(used) == ["NoPeek 0.5", "NoPeek 0.5 (exponent 2)", "none", "model3"]
     assert distinct(used[1:3]) == ["NoPeek 0.5", "none"]
 
 
@@ -190,7 +190,7 @@ def test_a_name_that_says_more_than_the_columns_is_another_model(tmp_path: Path)
     tables.upsert(table, [{**row, "Model": f"{name}_epoch=00"}], tables.CLASSIFIER_KEY)
     results = Results(folders, "digits")
     assert [*results.models.Model] == [row["Model"]]
-    assert [g.legend for g in results.every.defended()] == ["digits_00noise_00nopeek", name]
+    assert [g.legend for g in results.every.defended()] == ["none", name]
 
 
 @pytest.mark.parametrize("network", ["titcombe", "mobile"])

@@ -86,12 +86,16 @@ def distinct(groups: Sequence[tuple[Sequence[Part], Sequence[str], str]]) -> lis
         groups: Defences of each, known and unknown, and what its models' names have in common.
     """
     labels = [legend(used, unknown) for used, unknown, _ in groups]
-    for longer in (lambda *group: whole_legend(*group[:2]), lambda *group: group[2]):
-        often = Counter(labels)
-        labels = [
-            longer(*group) if often[label] > 1 else label for label, group in zip(labels, groups)
-        ]
-    return labels
+    often = Counter(labels)
+    labels = [
+        whole_legend(used, unknown) if often[label] > 1 else label
+        for label, (used, unknown, _) in zip(labels, groups)
+    ]
+    # The shortest name says no more than the legend.
+    shortest: dict[str, str] = {}
+    for label, (*_, name) in zip(labels, groups):
+        shortest[label] = min(shortest.get(label, name), name, key=len)
+    return [label if name == shortest[label] else name for label, (*_, name) in zip(labels, groups)]
 
 
 def family(used: Sequence[Part], unknown: Sequence[str] = ()) -> str:
