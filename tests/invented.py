@@ -9,7 +9,6 @@ from dpsnn import checkpoints
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.columns import (
     defence_columns,
-    length_columns,
     making_columns,
     trained_columns,
 )
@@ -46,7 +45,7 @@ def invented_rows(
                 **defence_columns(spec, record),
                 "Epsilon": 1000 / spec.noise_scale if spec.noise_scale else float("inf"),
                 **making_columns(spec),
-                **length_columns(spec),
+                "BatchSize": spec.batch_size,
                 "Dataset": spec.dataset,
                 "Seed": spec.seed,
             }
