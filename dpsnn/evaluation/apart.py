@@ -29,7 +29,7 @@ def label_points(
     """
     renderer = settle(axis)
     taken: list[Bbox] = []
-    written = []
+    written: list[Text] = []
     for turn, (point, label) in enumerate(zip(points, labels)):
         corners = CORNERS if turn % 2 == 0 else (CORNERS[1], CORNERS[0], *CORNERS[2:])
         for ring, (right, up) in ((ring, corner) for ring in range(RINGS) for corner in corners):
@@ -74,7 +74,7 @@ def thin_ticks(axis: Axes, turn: bool = False) -> None:
 
 def settle(axis: Axes) -> RendererAgg:
     """Let the layout put everything where it will be; returns what measures texts there."""
-    canvas = axis.get_figure(root=True).canvas
-    assert isinstance(canvas, FigureCanvasAgg)
-    canvas.figure.draw_without_rendering()
-    return canvas.get_renderer()
+    figure = axis.get_figure(root=True)
+    assert figure and isinstance(figure.canvas, FigureCanvasAgg)
+    figure.draw_without_rendering()
+    return figure.canvas.get_renderer()

@@ -121,7 +121,7 @@ def _finish(figure: Figure, title: str, turn: bool = False) -> None:
 
 def _leakage(series: Mapping[str, pd.DataFrame]) -> list[Measure]:
     """The measures of leakage that any of these rows have."""
-    return leakage({column for rows in series.values() for column in rows})
+    return leakage({str(column) for rows in series.values() for column in rows})
 
 
 def _panels(count: int, height: float, width: float = 9.5 / 3, **more: Any) -> tuple[Figure, Any]:

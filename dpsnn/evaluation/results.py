@@ -104,7 +104,7 @@ class Results:
     def _as_usual(self, columns: Sequence[str]) -> pd.DataFrame:
         """The classifiers that are as usual in these columns."""
         models, wanted = self._longest[0], expected(BASE)
-        return models[[agrees(row, wanted, columns) for row in models.to_dict("records")]]
+        return models[[agrees(row, wanted, columns) for row in _records(models)]]
 
     def _take(self, models: pd.DataFrame) -> "Results":
         """Have these classifiers, and attackers of the usual kind."""
@@ -124,8 +124,8 @@ class Results:
 
     def defended(self) -> list[Defended]:
         """The classifiers by their defence, from none on by rising strength; what differs is never in one."""
-        groups: dict[tuple[str, ...], list[tuple[Any, Mapping[Any, Any]]]] = {}
-        for index, row in zip(self.models.index, self.models.to_dict("records")):
+        groups: dict[tuple[str, ...], list[tuple[Any, Mapping[str, Any]]]] = {}
+        for index, row in zip(self.models.index, _records(self.models)):
             groups.setdefault(_identity(row, self.settings), []).append((index, row))
         known = expected(BASE)
         beyond = [column for column in self.settings if column not in known]
@@ -154,7 +154,7 @@ class Results:
         models, attacks = self.rows
         names = {seedless(name) for name in names_of(ClassifierSpec, plain(spec))}
         named, wanted = models[models.Model.map(seedless).isin(names)], expected(spec)
-        told = [agrees(row, wanted, self.settings) for row in named.to_dict("records")]
+        told = [agrees(row, wanted, self.settings) for row in _records(named)]
         chosen = named[told]
         yield chosen
         for each in attackers:
@@ -184,7 +184,7 @@ class Results:
             Missing: If there is none.
         """
         models = self._longest[0]
-        used = [{part.key for part in legends.defences(row)} for row in models.to_dict("records")]
+        used = [{part.key for part in legends.defences(row)} for row in _records(models)]
         for each in parts.declared("defence"):
             trained = models[[keys == {each.key} for keys in used]]
             if trained.empty or not parts.find("defence", each.key).private:
@@ -267,7 +267,11 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _identity(row: Mapping[Any, Any], columns: Sequence[str]) -> tuple[str, ...]:
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): cell for name, cell in row.items()} for row in rows.to_dict("records")]
+
+
+def _identity(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
     """What the names of repetitions have in common, then the cells of these columns."""
     cells = ("" if legends.is_empty(row[column]) else str(row[column]) for column in columns)
     return seedless(row["Model"]), *cells
@@ -275,7 +279,7 @@ def _identity(row: Mapping[Any, Any], columns: Sequence[str]) -> tuple[str, ...]
 
 def _plainest(models: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Of classifiers alike in these columns those of the shortest name: a longer one says what no column does."""
-    keys = [_identity(row, columns) for row in models.to_dict("records")]
+    keys = [_identity(row, columns) for row in _records(models)]
     shortest: dict[tuple[str, ...], str] = {}
     for name, *cells in keys:
         shortest[*cells,] = min(shortest.get((*cells,), name), name, key=len)

@@ -30,7 +30,7 @@ def markdown(experiments: Sequence[Experiment], results: Results) -> str:
 
     After ± stands half the 95 % interval: over seeds where there are several, else over images.
     """
-    measures = leakage(results.rows[1])
+    measures = leakage([*map(str, results.rows[1])])
     wire = [ACCURACY.heading, WIRE.heading]
     headings = ["defence", "attacker", "seeds", *wire, *(m.heading for m in measures), "ε"]
     lines = [headings, ["---"] * 2 + ["---:"] * (len(headings) - 2)]
