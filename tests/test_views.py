@@ -182,6 +182,16 @@ def test_what_a_plug_in_said_is_told_without_it(
     assert [line["Seeds"] for line in by_seed(folders, "model_performances")] == ["2", "2"]
 
 
+def test_a_row_of_an_older_version_is_another_seed_of_its_defence(tmp_path: Path) -> None:
+    folders = write_tables(tmp_path, 0, 1, group="plain")
+    table = tables.models_table(folders.results_dir)
+    old, new = tables.read(table)
+    lacking = ("GaussianStd", "NopeekClean", "ConstantRate")
+    tables.write(table, [{**old, **dict.fromkeys(lacking, "")}, {**new, "QuantiseBits": "0"}])
+    (group,) = Results(folders, "digits").every.defended()
+    assert (group.legend, group.parts, len(group.models)) == ("none", (), 2)
+
+
 def test_a_name_that_says_more_than_the_columns_is_another_model(tmp_path: Path) -> None:
     folders = write_tables(tmp_path, 0, group="plain")
     table = tables.models_table(folders.results_dir)

@@ -41,6 +41,11 @@ BASE = ClassifierSpec()
 """The usual network and training."""
 
 
+def _usual() -> dict[str, Any]:
+    """What its rows say: of cuts nothing."""
+    return {**expected(BASE), "Cut": None}
+
+
 class Missing(UsageError):
     """A figure needs rows that no group has made yet."""
 
@@ -103,7 +108,7 @@ class Results:
 
     def _as_usual(self, columns: Sequence[str]) -> pd.DataFrame:
         """The classifiers that are as usual in these columns."""
-        models, wanted = self._longest[0], expected(BASE)
+        models, wanted = self._longest[0], _usual()
         return models[[agrees(row, wanted, columns) for row in _records(models)]]
 
     def _take(self, models: pd.DataFrame) -> "Results":
@@ -125,14 +130,15 @@ class Results:
     def defended(self) -> list[Defended]:
         """The classifiers by their defence, from none on by rising strength; what differs is never in one."""
         groups: dict[tuple[str, ...], list[tuple[Any, Mapping[str, Any]]]] = {}
+        usual = _usual()
         for index, row in zip(self.models.index, _records(self.models)):
-            groups.setdefault(_identity(row, self.settings), []).append((index, row))
-        known = expected(BASE)
-        beyond = [column for column in self.settings if column not in known]
+            groups.setdefault(_identity(row, self.settings, usual), []).append((index, row))
+        beyond = {*self.settings} - usual.keys()
         found = []
         for (name, *_), members in groups.items():
             first = members[0][1]
-            unknown = tuple(f"{c} {first[c]}" for c in beyond if not legends.is_empty(first[c]))
+            told = (c for c in sorted(beyond) if not agrees(first, {}, (c,)))
+            unknown = tuple(f"{column} {first[column]}" for column in told)
             rows = self.models.loc[[index for index, _ in members]]
             found.append((legends.defences(first), unknown, name, rows))
         found.sort(key=lambda group: (legends.strengths(group[0]), group[1]))
@@ -271,15 +277,18 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): cell for name, cell in row.items()} for row in rows.to_dict("records")]
 
 
-def _identity(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
-    """What the names of repetitions have in common, then the cells of these columns."""
-    cells = ("" if legends.is_empty(row[column]) else str(row[column]) for column in columns)
+def _identity(
+    row: Mapping[str, Any], columns: Sequence[str], usual: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """What the names of repetitions have in common, then the cells of these columns, empty where they are as usual."""
+    cells = ("" if agrees(row, usual, (column,)) else str(row[column]) for column in columns)
     return seedless(row["Model"]), *cells
 
 
 def _plainest(models: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Of classifiers alike in these columns those of the shortest name: a longer one says what no column does."""
-    keys = [_identity(row, columns) for row in _records(models)]
+    usual = _usual()
+    keys = [_identity(row, columns, usual) for row in _records(models)]
     shortest: dict[tuple[str, ...], str] = {}
     for name, *cells in keys:
         shortest[*cells,] = min(shortest.get((*cells,), name), name, key=len)
