@@ -113,7 +113,7 @@ def both(**other: Any) -> Any:
 
 
 DIFFERENCES = [
-    ({"gaussian_std": 0.5}, "noise 0.5 + gaussian 0.5"),
+    ({"gaussian_std": 0.5}, "noise 0.5 + Gaussian noise 0.5"),
     ({"suppress_sparsity": 0.5}, "noise 0.5 + suppress 0.5"),
     ({"dp_noise_multiplier": 2.0}, "noise 0.5 + DP-SGD 2"),
     ({"damp_factor": 0.5}, "noise 0.5 + damp 0.5"),
@@ -228,9 +228,9 @@ def test_every_defence_has_its_point(tmp_path: Path) -> None:
     write_tables(tmp_path, 0, group=both(network="mobile"))
     figure = figures.pareto(Results(folders, "digits"))
     shown = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {"noise", "noise and gaussian"} <= shown and "no defence" not in shown
+    assert {"noise", "noise and Gaussian noise"} <= shown and "no defence" not in shown
     assert [len(c.lines[0].get_xdata()) for c in figure.axes[0].containers] == [1] * 7
-    assert "(on the front: noise scale / gaussian std)" in str(figure.get_suptitle())
+    assert "(on the front: noise scale / Gaussian noise std)" in str(figure.get_suptitle())
     plt.close(figure)
 
 
