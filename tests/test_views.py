@@ -203,6 +203,14 @@ def test_a_name_that_says_more_than_the_columns_is_another_model(tmp_path: Path)
     assert [g.legend for g in results.every.defended()] == ["none", name]
 
 
+def test_without_a_usual_classifier_there_are_no_rows(tmp_path: Path) -> None:
+    group = both(fixed_order=True)
+    folders = write_tables(tmp_path, 0, group=lambda b, a: group(replace(b, network="mobile"), a))
+    results = Results(folders, "digits")
+    assert results.models.empty and results.attacks().empty and results.every.defended() == []
+    assert not [*results.of(ClassifierSpec())][0].size
+
+
 @pytest.mark.parametrize("network", ["titcombe", "mobile"])
 def test_a_headline_prints_its_own_network(tmp_path: Path, network: str) -> None:
     base = ClassifierSpec(network=network)

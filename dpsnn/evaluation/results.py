@@ -109,7 +109,7 @@ class Results:
     def _as_usual(self, columns: Sequence[str]) -> pd.DataFrame:
         """The classifiers that are as usual in these columns."""
         models, wanted = self._longest[0], _usual()
-        return models[[agrees(row, wanted, columns) for row in _records(models)]]
+        return models.loc[[agrees(row, wanted, columns) for row in _records(models)]]
 
     def _take(self, models: pd.DataFrame) -> "Results":
         """Have these classifiers, and attackers of the usual kind."""
@@ -161,7 +161,7 @@ class Results:
         names = {seedless(name) for name in names_of(ClassifierSpec, plain(spec))}
         named, wanted = models[models.Model.map(seedless).isin(names)], expected(spec)
         told = [agrees(row, wanted, self.settings) for row in _records(named)]
-        chosen = named[told]
+        chosen = named.loc[told]
         yield chosen
         for each in attackers:
             surrogate = each.surrogate or spec.dataset
@@ -179,7 +179,7 @@ class Results:
         there, columns = self.rows[0], [c for c in making_columns(BASE) if c in models]
         columns += [c for c in length_columns(BASE) if c in models]
         own = {tuple(row) for row in models[columns].map(str).to_numpy()}
-        return there[[tuple(row) in own for row in there[columns].map(str).to_numpy()]]
+        return there.loc[[tuple(row) in own for row in there[columns].map(str).to_numpy()]]
 
     def private(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Classifiers whose training protects each image, with no other defence, undefended ones, and their attackers.
@@ -192,12 +192,12 @@ class Results:
         models = self._longest[0]
         used = [{part.key for part in legends.defences(row)} for row in _records(models)]
         for each in parts.declared("defence"):
-            trained = models[[keys == {each.key} for keys in used]]
+            trained = models.loc[[keys == {each.key} for keys in used]]
             if trained.empty or not parts.find("defence", each.key).private:
                 continue
             column = each.options[0].column
             (network, size), _ = Counter(zip(trained.Network, trained.BatchSize)).most_common(1)[0]
-            rows = models[[keys <= {each.key} for keys in used]]
+            rows = models.loc[[keys <= {each.key} for keys in used]]
             rows = rows[(rows.Network == network) & (rows.BatchSize == size)].copy()
             rows[column] = pd.to_numeric(rows[column]).fillna(0.0)
             rows = _plainest(rows, [column])
@@ -292,7 +292,7 @@ def _plainest(models: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     shortest: dict[tuple[str, ...], str] = {}
     for name, *cells in keys:
         shortest[*cells,] = min(shortest.get((*cells,), name), name, key=len)
-    return models[[shortest[*cells,] == name for name, *cells in keys]].copy()
+    return models.loc[[shortest[*cells,] == name for name, *cells in keys]].copy()
 
 
 def _longest(rows: pd.DataFrame, column: str) -> pd.DataFrame:
