@@ -40,6 +40,7 @@ def option(
     check: str = "",
     least: int = 0,
     after: str = "",
+    whole: bool = False,
 ) -> Any:
     """A dataclass field with what follows from it; in a part all arguments are literals, read from the source.
 
@@ -52,6 +53,7 @@ def option(
         check: Of numbers: `positive`, `share` (from 0 to below 1) or `free`; the usual is finite and not negative.
         least: Smallest whole number.
         after: Option of an attacker, `model_...`, by which the value may differ from that of training.
+        whole: Whether it needs the whole training in one place, which clients who train together do not have.
     """
     about = dict(
         help=text,
@@ -61,6 +63,7 @@ def option(
         check=check,
         least=least,
         after=after,
+        whole=whole,
     )
     return field(default=default, metadata=about)
 

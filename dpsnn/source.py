@@ -50,6 +50,7 @@ class Option(NamedTuple):
     wanted: str = ""
     column: str = ""
     after: str = ""
+    whole: bool = False
 
 
 def camel(name: str) -> str:
@@ -118,6 +119,7 @@ def _option(node: ast.AnnAssign, key: str) -> Option | None:
         wanted[0] if wanted else named.get("wanted", ""),
         named.get("column") or camel(name),
         named.get("after", ""),
+        named.get("whole", False),
     )
 
 

@@ -15,7 +15,7 @@ from dpsnn.attacks.nearest import nearest
 from dpsnn.checkpoints import build_attack, read
 from dpsnn.cli import main
 from dpsnn.data import Digits
-from dpsnn.defences import LaplaceNoise
+from dpsnn.defences.noise import LaplaceNoise
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.attackers import load_attacked, reconstruct

@@ -13,7 +13,8 @@ from dpsnn import checkpoints
 from dpsnn.checkpoints import CLASSIFIER, build_classifier, load_classifier, set_afterwards
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import Digits
-from dpsnn.defences import LaplaceNoise, NoPeek
+from dpsnn.defences.noise import LaplaceNoise
+from dpsnn.defences.nopeek import NoPeek
 from dpsnn.errors import Diverged
 from dpsnn.metrics import distance_correlation
 from dpsnn.networks import titcombe

@@ -7,17 +7,11 @@ import pytest
 import torch
 from scipy import stats
 
-from dpsnn.defences import (
-    DEFENCES,
-    ClipGaussian,
-    CutInfo,
-    DefenceList,
-    DefenceModule,
-    GaussianNoise,
-    LaplaceNoise,
-    NoPeek,
-    Quantise,
-)
+from dpsnn.defences import DEFENCES, CutInfo, DefenceList, DefenceModule
+from dpsnn.defences.clip import ClipGaussian
+from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
+from dpsnn.defences.nopeek import NoPeek
+from dpsnn.defences.quantise import Quantise
 from dpsnn.errors import UsageError
 from dpsnn.metrics import distance_correlation
 

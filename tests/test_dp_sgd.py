@@ -19,12 +19,13 @@ from dpsnn.batches import PoissonBatches, TensorBatches
 from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
 from dpsnn.data import Digits
-from dpsnn.defences import NoPeek, per_example
+from dpsnn.defences import per_example
 from dpsnn.defences.dp_sgd import DPSGD, poisson
+from dpsnn.defences.nopeek import NoPeek
 from dpsnn.defences.per_example import PerExampleGradients
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
-from dpsnn.metrics import dp_sgd_epsilon, dp_sgd_noise_multiplier, dp_sgd_steps
+from dpsnn.metrics.privacy import dp_sgd_epsilon, dp_sgd_noise_multiplier, dp_sgd_steps
 from dpsnn.networks import titcombe
 from dpsnn.training import fit
 

@@ -22,7 +22,7 @@ from torch.utils.data import (
 from dpsnn.batches import TensorBatches
 from dpsnn.defences.dp_sgd import DPSGD, poisson
 from dpsnn.errors import UsageError
-from dpsnn.metrics import dp_sgd_epsilon
+from dpsnn.metrics.privacy import dp_sgd_epsilon
 
 QUIET: dict[str, Any] = dict(
     accelerator="cpu",

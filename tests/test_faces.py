@@ -17,7 +17,8 @@ from dpsnn.data import FacesAll, FacesOthers, FacesTuning
 from dpsnn.data.faces import Faces, own_faces
 from dpsnn.errors import Diverged, UsageError
 from dpsnn.evaluation import tables
-from dpsnn.metrics import dp_sgd_epsilon, mse, ssim
+from dpsnn.metrics import mse, ssim
+from dpsnn.metrics.privacy import dp_sgd_epsilon
 from dpsnn.networks import NETWORKS, SplitNetwork
 from dpsnn.runner.train import Folders
 from dpsnn.runner.tuning import KEY, tuned, tuning_table

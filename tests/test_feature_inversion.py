@@ -25,15 +25,11 @@ from dpsnn.attacks.feature_inversion import (
 from dpsnn.attacks.sign_descent import published_loss, sign_descent
 from dpsnn.cli import main
 from dpsnn.data import Digits
-from dpsnn.defences import (
-    ClipGaussian,
-    DefenceList,
-    DefenceModule,
-    GaussianNoise,
-    LaplaceNoise,
-    NoPeek,
-    Quantise,
-)
+from dpsnn.defences import DefenceList, DefenceModule
+from dpsnn.defences.clip import ClipGaussian
+from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
+from dpsnn.defences.nopeek import NoPeek
+from dpsnn.defences.quantise import Quantise
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.attackers import load_attacked, overheard

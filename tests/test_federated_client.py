@@ -23,7 +23,7 @@ from dpsnn.federated.local import get_weights  # noqa: E402
 from dpsnn.federated.secure import Refused  # noqa: E402
 from dpsnn.federated.server import AddAverage  # noqa: E402
 from dpsnn.federated.spec import FederatedSpec, Settings  # noqa: E402
-from dpsnn.metrics import dp_sgd_epsilon  # noqa: E402
+from dpsnn.metrics.privacy import dp_sgd_epsilon  # noqa: E402
 from dpsnn.specs import ClassifierSpec  # noqa: E402
 from dpsnn.studies.federated.study import _notes, _spent  # noqa: E402
 

@@ -15,23 +15,18 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from dpsnn.cli import main
-from dpsnn.defences import (
-    DEFENCES,
-    ClipGaussian,
-    CutInfo,
-    DefenceList,
-    DefenceModule,
-    GaussianNoise,
-    LaplaceNoise,
-    NoPeek,
-    Quantise,
-)
+from dpsnn.defences import DEFENCES, CutInfo, DefenceList, DefenceModule
+from dpsnn.defences.clip import ClipGaussian
 from dpsnn.defences.densities import Gaussian, Laplace, Noise, NormalLaplace, TwoLaplaces
+from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
+from dpsnn.defences.nopeek import NoPeek
+from dpsnn.defences.quantise import Quantise
 from dpsnn.defences.values import Clip, Map, Rounding, Values
 from dpsnn.errors import NoLikelihood, UsageError
 from dpsnn.evaluation.attackers import attacker_row, load_attacked
 from dpsnn.evaluation.classifiers import classifier_row
-from dpsnn.metrics import gaussian_epsilon, laplace_epsilon, relative_misfit
+from dpsnn.metrics import relative_misfit
+from dpsnn.metrics.privacy import gaussian_epsilon, laplace_epsilon
 
 PARTS: dict[str, DefenceModule] = {
     "laplace": LaplaceNoise(0.5),

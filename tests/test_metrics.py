@@ -22,8 +22,6 @@ from dpsnn.metrics import (
 from dpsnn.metrics import distance_correlation
 from dpsnn.metrics import distance_correlation as package_function
 from dpsnn.metrics import (
-    gaussian_epsilon,
-    laplace_epsilon,
     majority_share,
     mean_image,
     mse,
@@ -33,6 +31,7 @@ from dpsnn.metrics import (
     signed_root,
     ssim,
 )
+from dpsnn.metrics.privacy import gaussian_epsilon, laplace_epsilon
 
 module = sys.modules[package_function.__module__]
 

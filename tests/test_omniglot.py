@@ -8,7 +8,7 @@ import pytest
 from dpsnn.checkpoints import attacker_name, classifier_name
 from dpsnn.cli import main
 from dpsnn.evaluation import tables
-from dpsnn.metrics import dp_sgd_epsilon
+from dpsnn.metrics.privacy import dp_sgd_epsilon
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.studies.omniglot.study import PUBLISHED, alphabets_table, omniglot_experiments
 

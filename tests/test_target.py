@@ -19,7 +19,7 @@ from dpsnn.attacks import (
     Need,
     WhiteBox,
 )
-from dpsnn.defences import LaplaceNoise
+from dpsnn.defences.noise import LaplaceNoise
 from dpsnn.errors import NoLikelihood, UsageError
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.target import Target

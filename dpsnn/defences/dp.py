@@ -34,6 +34,7 @@ class PrivateTraining(Defence):
         "budget; alone it sets the noise for the whole training, beside a noise multiplier it ends the training; 0 is"
         " no budget",
         column="DPTargetEpsilon",
+        whole=True,
     )
     max_grad_norm: Number = option(
         1.0,
@@ -51,6 +52,7 @@ class PrivateTraining(Defence):
         False,
         "train although the network mixes images of a batch, as published; epsilon is void",
         column="DPCoupled",
+        whole=True,
     )
     accountant: str = option("rdp", "how epsilon is counted", column="DPAccountant")
     repeatable: bool = option(

@@ -21,21 +21,33 @@ class Silencing(Defence):
     since = 1
 
     sparsity: Number = option(
-        0.0, "share of each layer's weights silenced while training; 0 is none", check="share"
+        0.0,
+        "share of each layer's weights silenced while training; 0 is none",
+        check="share",
+        whole=True,
     )
     start_epoch: int | None = option(
-        None, "first epoch with mask rounds, from 1 (default: 0.3 of the training)", least=1
+        None,
+        "first epoch with mask rounds, from 1 (default: 0.3 of the training)",
+        least=1,
+        whole=True,
     )
     end_epoch: int | None = option(
         None,
         "epoch that reaches the sparsity; the best of it and later ones is kept (default: 0.7 of the training, which"
         " then makes up for the last rounds; with --constant_rate the last, as published)",
         least=1,
+        whole=True,
     )
     mask_times: int | None = option(
-        None, "mask rounds (default: 1,000, or one a step in shorter trainings)", least=1
+        None,
+        "mask rounds (default: 1,000, or one a step in shorter trainings)",
+        least=1,
+        whole=True,
     )
-    noise: Number = option(0.1, "half width of the noise on large weights of small layers")
+    noise: Number = option(
+        0.1, "half width of the noise on large weights of small layers", whole=True
+    )
 
     def check(self, spec: Any) -> None:
         for name in ("start_epoch", "end_epoch", "mask_times"):

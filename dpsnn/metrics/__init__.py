@@ -9,13 +9,6 @@ from dpsnn.metrics.distance_correlation import (
 )
 from dpsnn.metrics.floors import majority_share, mean_image, shuffled
 from dpsnn.metrics.misfit import relative_misfit
-from dpsnn.metrics.privacy import (
-    dp_sgd_epsilon,
-    dp_sgd_noise_multiplier,
-    dp_sgd_steps,
-    gaussian_epsilon,
-    laplace_epsilon,
-)
 from dpsnn.metrics.reconstruction import mse, psnr, relative_l2, ssim
 
 __all__ = [
@@ -23,11 +16,6 @@ __all__ = [
     "bias_corrected_distance_correlation",
     "correct",
     "distance_correlation",
-    "dp_sgd_epsilon",
-    "dp_sgd_noise_multiplier",
-    "dp_sgd_steps",
-    "gaussian_epsilon",
-    "laplace_epsilon",
     "majority_share",
     "mean_image",
     "mse",

@@ -20,8 +20,8 @@ from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.evaluation.measure import device, mean, require_finite
 from dpsnn.evaluation.summary import LEVEL, interval
-from dpsnn.metrics import correct, dp_sgd_epsilon, mse, shuffled, ssim
-from dpsnn.metrics.privacy import Unaccounted
+from dpsnn.metrics import correct, mse, shuffled, ssim
+from dpsnn.metrics.privacy import Unaccounted, dp_sgd_epsilon
 from dpsnn.networks.faces import unstrided
 from dpsnn.specs import ACCOUNTANTS, ClassifierSpec
 from dpsnn.tensors import Images, Labels, Number

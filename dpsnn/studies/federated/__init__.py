@@ -2,6 +2,7 @@
 
 import argparse
 
+from dpsnn import parts
 from dpsnn.federated.spec import FederatedSpec
 from dpsnn.folders import Folders
 from dpsnn.options import add_options
@@ -9,33 +10,23 @@ from dpsnn.runner.study import Command, Study
 from dpsnn.specs import ClassifierSpec
 
 OPEN = (
-    "dataset",
-    "network",
-    "cut",
-    "norm",
-    "dropout",
-    "noise_scale",
-    "gaussian_std",
-    "nopeek_weight",
-    "nopeek_exponent",
-    "dp_noise_multiplier",
-    "dp_max_grad_norm",
-    "dp_delta",
-    "dp_accountant",
-    "repeatable_noise",
-    "seed",
-    "batch_size",
-    "learning_rate",
-    "sgd_momentum",
+    *("dataset", "network", "cut", "norm", "dropout"),
+    *("seed", "batch_size", "learning_rate", "sgd_momentum"),
 )
-"""What a client may choose for its own training; a budget or a schedule would need the whole training in one place."""
+"""What a client may choose for its own training, besides its defences; a schedule would need the whole training in one
+place."""
+
+
+def _open() -> list[str]:
+    every = (made for each in parts.declared("defence") for made in each.options)
+    return [*OPEN, *(made.name for made in every if not made.whole)]
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     add_options(parser, FederatedSpec)
     parser.add_argument("--secure", action="store_true", help="only with secure averaging")
     parser.add_argument("--plain", action="store_true", help="only with averaging in the open")
-    add_options(parser, ClassifierSpec, OPEN)
+    add_options(parser, ClassifierSpec, _open())
     add_options(parser, Folders, ["data_dir", "models_dir", "results_dir"])
     parser.add_argument(
         "--dry_run", action="store_true", help="print the commands, one a line, and do nothing"

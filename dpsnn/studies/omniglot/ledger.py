@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dpsnn.evaluation import tables
+from dpsnn.evaluation.legends import defences
 from dpsnn.evaluation.rows import Row, of_longest
 from dpsnn.evaluation.tables import markdown as table
 from dpsnn.evaluation.tables import number
-from dpsnn.metrics import dp_sgd_epsilon
+from dpsnn.metrics.privacy import dp_sgd_epsilon
 from dpsnn.studies.omniglot.study import PUBLISHED, Published
 from dpsnn.tensors import Number
 
@@ -70,8 +71,7 @@ def gather(results_dir: Path) -> list[Target]:
                 if row.get("Dataset") == dataset
                 and row.get("Network") == "mobile"
                 and (number(row, "DPNoiseMultiplier") or 0) == paper.noise_multiplier
-                and not number(row, "NoiseScale")
-                and not number(row, "NopeekWeight")
+                and not any(part for part in defences(row) if not part.private)
             ]
             if not rows:
                 continue
