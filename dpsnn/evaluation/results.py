@@ -37,8 +37,8 @@ ATTACKER_COLUMNS += ["DataPct", "Queries"]
 TEXTS = ["Digest", "ValidatorDigest", "Model", "Attacker"]
 """Digests may consist of figures alone, names of users too."""
 
-BASE = ClassifierSpec()
-"""The usual network and training."""
+BASE, ATTACKER = ClassifierSpec(), AttackerSpec()
+"""The usual network and training, and the usual attacker."""
 
 
 def _usual() -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Results:
         attackers = self._table(tables.attackers_table(folders.results_dir), now)
         attackers["Kind"] = [
             ("adaptive" if adaptive else "naive")
-            + ("" if decoder == AttackerSpec.decoder else f" {decoder}")
+            + ("" if decoder == ATTACKER.decoder else f" {decoder}")
             for adaptive, decoder in zip(attackers.Adaptive, attackers.Decoder)
         ]
         for part in parts.declared("defence"):
@@ -116,7 +116,7 @@ class Results:
         own = self._longest[1]
         own = own[own.Model.isin(models.Model)]
         if "Attack" in own:
-            own = own[own.Attack.fillna(AttackerSpec.attack).eq(AttackerSpec.attack)]
+            own = own[own.Attack.fillna(ATTACKER.attack).eq(ATTACKER.attack)]
             own = own[own.Cut.isna()]
         self.models, self.attackers = models.copy(), own.copy()
         return self
@@ -236,8 +236,8 @@ class Results:
         rows = self.attackers
         usual = {
             "Surrogate": self.dataset,
-            "DataPct": AttackerSpec.data_pct,
-            "Queries": AttackerSpec.queries,
+            "DataPct": ATTACKER.data_pct,
+            "Queries": ATTACKER.queries,
         }
         usual = {name: value for name, value in usual.items() if name not in wanted}
         for now, then in changed_columns().items():
