@@ -15,7 +15,7 @@ import dcor
 import torch
 from torch.nn import functional as F
 
-from dpsnn.checkpoints import build_classifier
+from dpsnn.building import build_classifier
 from dpsnn.classifier import SplitClassifier
 from dpsnn.metrics import distance_correlation
 from dpsnn.specs import ClassifierSpec

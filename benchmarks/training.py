@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from dpsnn.checkpoints import build_classifier
+from dpsnn.building import build_classifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.specs import ClassifierSpec
 from dpsnn.training import fit

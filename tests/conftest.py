@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from dpsnn import checkpoints, registry
+from dpsnn import building, checkpoints, registry
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 from dpsnn.target import Target
 
@@ -60,7 +60,7 @@ def classifier_file() -> Callable[..., Path]:
         spec = ClassifierSpec(**arguments)
         name = f"{checkpoints.classifier_name(spec)}_epoch={epoch:02d}.ckpt"
         path = checkpoints.classifiers_dir(models_dir) / name
-        weights = checkpoints.build_classifier(spec).state_dict()
+        weights = building.build_classifier(spec).state_dict()
         record = {"epoch": epoch, "precision": "32-true"}
         checkpoints.save(path, checkpoints.CLASSIFIER, plain(spec), record, weights)
         return path
@@ -88,7 +88,7 @@ def attacker_file() -> Callable[..., Path]:
             checkpoints.ATTACKER,
             checkpoints.attacker_arguments(spec, stored),
             record,
-            checkpoints.build_attack(spec, Target.of(classifier)).state_dict(),
+            building.build_attack(spec, Target.of(classifier)).state_dict(),
         )
         return path
 

@@ -176,13 +176,13 @@ def _models(folder: Path, kind: str) -> list[Path]:
     """A small classifier, an attacker of it, and its client half."""
     import torch
 
-    from dpsnn import checkpoints
+    from dpsnn import building, checkpoints
     from dpsnn.secure.device import export
     from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
     from dpsnn.target import Target
 
     spec = ClassifierSpec(network="lenet5", noise_scale=0.5)
-    model = checkpoints.build_classifier(spec)
+    model = building.build_classifier(spec)
     name = f"{checkpoints.classifier_name(spec)}_epoch=03"
     classifier = checkpoints.classifiers_dir(folder) / f"{name}.ckpt"
     record: dict[str, Any] = {"epoch": 3, "precision": "32-true", "best": 0.5}
@@ -195,7 +195,7 @@ def _models(folder: Path, kind: str) -> list[Path]:
     shape = model.network.image_shape
     record |= {"mean_image": torch.full(shape, 0.5), "surrogate_source": "x", "surrogate_images": 2}
     attacker = checkpoints.attackers_dir(folder) / f"{checkpoints.attacker_name(attack)}.ckpt"
-    inversion = checkpoints.build_attack(attack, Target.of(model))
+    inversion = building.build_attack(attack, Target.of(model))
     arguments = checkpoints.attacker_arguments(attack, checkpoints.read(classifier, "classifier"))
     checkpoints.save(attacker, "attacker", arguments, record, inversion.state_dict())
     return [attacker]

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from dpsnn.attacks import ATTACKS, DecoderAttack, Knowledge, Nearest, NotFinite
 from dpsnn.attacks.decoder import OWN_VALIDATION, averaged
 from dpsnn.attacks.nearest import nearest
-from dpsnn.checkpoints import build_attack, read
+from dpsnn.building import build_attack
+from dpsnn.checkpoints import read
 from dpsnn.cli import main
 from dpsnn.data import Digits
 from dpsnn.defences.noise import LaplaceNoise

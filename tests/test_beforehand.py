@@ -10,9 +10,9 @@ import pytest
 
 from dpsnn import checkpoints
 from dpsnn.atomic import _HOST, scratch
+from dpsnn.claims import finished
 from dpsnn.cli import main
 from dpsnn.data import DATASETS
-from dpsnn.runner.train import finished
 from dpsnn.specs import ClassifierSpec, plain
 from dpsnn.tidy import tidy
 

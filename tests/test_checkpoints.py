@@ -12,7 +12,7 @@ import torch
 from resealed import change
 from torch import Tensor
 
-from dpsnn import checkpoints, sealed
+from dpsnn import building, checkpoints, sealed
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
 from dpsnn.errors import UsageError
 from dpsnn.names import names_of, settled
@@ -619,7 +619,7 @@ def test_arguments_and_weights_must_fit(tmp_path: Path, changes: dict[str, Any],
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
-    weights = checkpoints.build_classifier(ClassifierSpec()).state_dict()
+    weights = building.build_classifier(ClassifierSpec()).state_dict()
     name = "network.server.2.bias"
     path = write(tmp_path / "a.ckpt", state_dict={**weights, name: torch.zeros(26)})
     with pytest.raises(UsageError, match="does not fit the network") as raised:
@@ -678,7 +678,7 @@ def test_digest_is_of_names_and_values(changed: dict[str, Tensor], same: bool) -
 def test_a_classifier_is_rebuilt_from_its_file(
     tmp_path: Path, classifier_file: FileMaker, arguments: dict[str, Any]
 ) -> None:
-    original = checkpoints.build_classifier(ClassifierSpec(**arguments)).eval()
+    original = building.build_classifier(ClassifierSpec(**arguments)).eval()
     rebuilt, spec, stored = checkpoints.load_classifier(classifier_file(tmp_path, **arguments))
     images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     outputs = []
@@ -703,7 +703,7 @@ def test_an_attacker_is_rebuilt_from_its_file(
     path = attacker_file(tmp_path, target, **arguments)
     classifier = checkpoints.load_classifier(target)[0]
     rebuilt, spec, _ = checkpoints.load_attacker(path, Target.of(classifier))
-    original = checkpoints.build_attack(spec, Target.of(classifier)).eval()
+    original = building.build_attack(spec, Target.of(classifier)).eval()
     smashed = torch.rand(3, 500, generator=torch.Generator().manual_seed(0))
     assert torch.equal(rebuilt.reconstruct(smashed), original.reconstruct(smashed))
     assert (spec.decoder, rebuilt.naive) == (arguments.get("decoder", "conv"), spec.naive)

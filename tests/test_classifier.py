@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from dpsnn import checkpoints
-from dpsnn.checkpoints import CLASSIFIER, build_classifier, load_classifier, set_afterwards
+from dpsnn.building import build_classifier, set_afterwards
+from dpsnn.checkpoints import CLASSIFIER, load_classifier
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import Digits
 from dpsnn.defences.noise import LaplaceNoise

@@ -14,7 +14,7 @@ from scipy.stats import kstest
 from test_dp_sgd_refusals import Images, images, train
 from torch import Tensor, nn
 
-from dpsnn import checkpoints
+from dpsnn import building, checkpoints
 from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
 from dpsnn.data import Digits
@@ -266,7 +266,7 @@ def test_an_older_file_is_read_and_found_as_repeatable(tmp_path: Path) -> None:
         "format": 1,
         "arguments": older,
         "record": {"epoch": 0, "precision": "32-true"},
-        "state_dict": checkpoints.build_classifier(spec).state_dict(),
+        "state_dict": building.build_classifier(spec).state_dict(),
     }
     torch.save(content, path)
     assert checkpoints.load_classifier(path)[1] == spec

@@ -9,7 +9,7 @@ import torch
 from small_faces import write_people
 from torch import Tensor
 
-from dpsnn import checkpoints
+from dpsnn import building
 from dpsnn.checkpoints import classifier_name
 from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
@@ -103,14 +103,14 @@ def test_other_images_than_of_people_are_refused(
 def test_the_judge_learns_from_other_pictures() -> None:
     first, second = judges(ClassifierSpec(validator=True), "faces")
     assert (first.dataset, second.dataset) == ("faces_others", "faces_all")
-    built = checkpoints.build_classifier(first)
+    built = building.build_classifier(first)
     assert [type(layer).__name__ for layer in list(built.network.client)[:1]] == ["OwnContrast"]
 
 
 def test_sgd_is_stored_spelled_and_used() -> None:
     spec = ClassifierSpec(sgd_momentum=0.9, learning_rate=0.05, constant_rate=True)
     assert classifier_name(spec) == "digits_00noise_00nopeek_09sgd_constantrate_005rate"
-    optimizer = checkpoints.build_classifier(spec).configure_optimizers()
+    optimizer = building.build_classifier(spec).configure_optimizers()
     assert isinstance(optimizer, torch.optim.SGD)
     (group,) = optimizer.param_groups
     assert (group["lr"], group["momentum"]) == (0.05, 0.9)

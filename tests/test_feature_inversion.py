@@ -10,7 +10,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor, nn
 
-from dpsnn import checkpoints
+from dpsnn import building, checkpoints
 from dpsnn.attacks import ATTACKS, FeatureInversion, NotFinite, SignDescent, WhiteBox
 from dpsnn.attacks.feature_inversion import (
     BOXES,
@@ -383,7 +383,7 @@ def test_relative_distance_and_the_range_of_ssim() -> None:
 
 
 def target_of(**spec: Any) -> Any:
-    return checkpoints.build_classifier(ClassifierSpec(**spec)).eval()
+    return building.build_classifier(ClassifierSpec(**spec)).eval()
 
 
 def white(target: Any, own: Tensor) -> WhiteBox:
@@ -410,7 +410,7 @@ def test_it_attacks_every_cut_and_every_defence(spec: dict[str, Any]) -> None:
     guess, wire = torch.rand(2, 2, 5)
     scales = spec.get("noise_scale", 0), spec.get("gaussian_std", 0)
     assert torch.equal(known.misfit(guess, wire[None]), misfit(guess, wire[None], *scales))
-    attack = checkpoints.build_attack(
+    attack = building.build_attack(
         AttackerSpec(attack="inversion", steps=4, restarts=1), Target.of(target), own
     )
     attack.fit()
@@ -430,7 +430,7 @@ def test_a_white_box_knows_the_noise_that_is_on_the_wire_now() -> None:
     target = target_of(noise_scale=0.5)
     assert isinstance(target.defences, DefenceList)
     target.defences.extend([GaussianNoise(0.3), GaussianNoise(0.4), NoPeek(0.1)])
-    checkpoints.set_afterwards(target, noise_scale=2.0)
+    building.set_afterwards(target, noise_scale=2.0)
     known = white(target, torch.zeros(0, 1, 28, 28, dtype=torch.uint8))
     guess, wire = torch.rand(2, 2, 5)
     torch.testing.assert_close(known.misfit(guess, wire[None]), misfit(guess, wire[None], 2.0, 0.5))

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, Context, Error, Message, RecordDict  # noqa: E
 from flwr.common import Parameters  # noqa: E402
 from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 
-from dpsnn import checkpoints  # noqa: E402
+from dpsnn import building  # noqa: E402
 from dpsnn.errors import Diverged  # noqa: E402
 from dpsnn.federated import client, grid  # noqa: E402
 from dpsnn.federated.client import TrainingClient, agreed_mod  # noqa: E402
@@ -47,7 +47,7 @@ def context_of(settings: Settings, partition: int = 0) -> Context:
 
 
 def start_of(settings: Settings) -> np.ndarray[Any, Any]:
-    return get_weights(checkpoints.build_classifier(settings.classifier))
+    return get_weights(building.build_classifier(settings.classifier))
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("secure", np.float64), ("plain", np.float32)])
@@ -86,7 +86,7 @@ def test_a_client_that_diverges_says_so_and_gives_nothing(tmp_path: Path, mode: 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_round_whose_average_is_not_finite_ends_the_run(bad: float) -> None:
-    classifier, rounds = checkpoints.build_classifier(SPEC), []
+    classifier, rounds = building.build_classifier(SPEC), []
     strategy = AddAverage(classifier, lambda *event: rounds.append(event))
     before = strategy.weights.copy()
     strategy.update = np.zeros_like(before)

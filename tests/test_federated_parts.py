@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from dpsnn import building
 from dpsnn.cli import main
 from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError
@@ -144,8 +145,8 @@ def test_nothing_bounds_an_average_of_what_is_not_finite(tmp_path: Path, first: 
 def test_weights_go_out_and_come_back() -> None:
     from dpsnn import checkpoints
 
-    first = checkpoints.build_classifier(ClassifierSpec(network="lenet5"))
-    second = checkpoints.build_classifier(ClassifierSpec(network="lenet5", seed=1))
+    first = building.build_classifier(ClassifierSpec(network="lenet5"))
+    second = building.build_classifier(ClassifierSpec(network="lenet5", seed=1))
     set_weights(second, get_weights(first))
     assert checkpoints.digest(first.state_dict()) == checkpoints.digest(second.state_dict())
     with pytest.raises(ValueError):
@@ -159,7 +160,7 @@ def test_training_is_repeatable_and_depends_on_the_seed() -> None:
     pixels, labels = DATASETS["digits"]().tensors("train")
 
     def trained(seed: int) -> str:
-        classifier = checkpoints.build_classifier(ClassifierSpec(network="lenet5", noise_scale=0.1))
+        classifier = building.build_classifier(ClassifierSpec(network="lenet5", noise_scale=0.1))
         images = OwnImages(pixels[:64], labels[:64], 32, seed, poisson=False)
         train_locally(classifier, images, 1, seed, None)
         return checkpoints.digest(classifier.state_dict())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from dpsnn import checkpoints, registry
+from dpsnn import building, checkpoints, registry
 from dpsnn.cli import main
 from dpsnn.evaluation import tables
 from dpsnn.runner import train
@@ -132,7 +132,7 @@ def test_an_adversary_goes_on_as_if_nothing_had_happened(
     for name, weight in whole.weights.items():
         assert torch.equal(weight, again.weights[name]), name
     # It learnt: the adversary's weights moved by its own optimiser, not as they were drawn.
-    fresh = checkpoints.build_classifier(checkpoints.classifier_spec(whole)).state_dict()
+    fresh = building.build_classifier(checkpoints.classifier_spec(whole)).state_dict()
     assert not torch.equal(
         fresh["defences.0.guess.1.weight"], whole.weights["defences.0.guess.1.weight"]
     )

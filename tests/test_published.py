@@ -11,7 +11,7 @@ import torch
 from oracle import dcor_value
 
 from dpsnn.attacks import decoder
-from dpsnn.checkpoints import build_classifier
+from dpsnn.building import build_classifier
 from dpsnn.cli import main
 from dpsnn.data import Digits
 from dpsnn.evaluation import tables

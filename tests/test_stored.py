@@ -9,7 +9,7 @@ import pytest
 import torch
 from resealed import as_format_1, change
 
-from dpsnn import checkpoints, sealed
+from dpsnn import building, checkpoints, sealed
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER, DEVICE
 from dpsnn.errors import UsageError
 from dpsnn.federated.spec import FederatedSpec, Settings, arguments
@@ -152,7 +152,7 @@ def test_the_arguments_of_federated_classifiers_are_known(tmp_path: Path) -> Non
     assert given.keys() - plain(ClassifierSpec()).keys() == FEDERATED.keys()
     folder = checkpoints.classifiers_dir(tmp_path)
     path = folder / "digits_00noise_00nopeek_federated5plain_05skew_epoch=09.ckpt"
-    weights = checkpoints.build_classifier(ClassifierSpec()).state_dict()
+    weights = building.build_classifier(ClassifierSpec()).state_dict()
     record = {"epoch": 9, "precision": "32-true"}
     checkpoints.save(path, CLASSIFIER, given, record, weights)
     assert checkpoints.load_classifier(path)[2].arguments == given

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from dpsnn import checkpoints
+from dpsnn import building, checkpoints
 from dpsnn.cli import main
 from dpsnn.defences.suppression import (
     Layer,
@@ -360,7 +360,7 @@ def test_bad_options_are_refused(
 
 def test_defaults_name_nothing() -> None:
     assert "suppress" not in checkpoints.classifier_name(ClassifierSpec())
-    assert checkpoints.callbacks_of(ClassifierSpec()) == []
+    assert building.callbacks_of(ClassifierSpec()) == []
 
 
 @pytest.mark.parametrize(
@@ -377,6 +377,6 @@ def test_mask_rounds_end_early_where_the_step_size_decays(
 ) -> None:
     """The rest of the training makes up for the last rounds, with a step size that is not yet near 0."""
     spec = ClassifierSpec(suppress_sparsity=0.9, max_epochs=10, **options)
-    ((part, made),) = checkpoints.callbacks_of(spec)
+    ((part, made),) = building.callbacks_of(spec)
     assert isinstance(made, Suppression) and made.end_epoch == last
     assert part.first_epoch(spec) == last - 1

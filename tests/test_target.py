@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpsnn import checkpoints
+from dpsnn import building
 from dpsnn.attacks import (
     ATTACKS,
     Attack,
@@ -182,7 +182,7 @@ def test_of_what_anyone_does_on_the_wire_nothing_is_known() -> None:
 
 def test_a_classifier_of_ours_is_a_target_as_it_stands() -> None:
     spec = ClassifierSpec(network="lenet5", cut="fc2")
-    classifier = checkpoints.build_classifier(spec)
+    classifier = building.build_classifier(spec)
     target = Target.of(classifier, "mine")
     images = torch.rand(3, 1, 28, 28)
     assert (target.image_shape, target.cut_shape, target.cut) == ((1, 28, 28), (84,), "fc2")
@@ -197,7 +197,7 @@ def test_a_classifier_of_ours_is_a_target_as_it_stands() -> None:
 @pytest.mark.parametrize("shape", [(1, 9, 13), SHAPE])
 def test_every_attack_takes_grey_and_colour_of_any_size(key: str, shape: tuple[int, ...]) -> None:
     target = Target.of_client(nn.Flatten(), shape, LaplaceNoise(0.1))
-    attack = checkpoints.build_attack(AttackerSpec(attack=key, queries=2), target, own(8, shape))
+    attack = building.build_attack(AttackerSpec(attack=key, queries=2), target, own(8, shape))
     heard = target.transmit(target.encode(torch.rand(3, *shape)), 2)
     if key == "inversion":
         attack.steps = attack.restarts = 1  # type: ignore[assignment]
@@ -225,7 +225,7 @@ def test_rows_that_are_no_pictures_need_no_new_house() -> None:
 def test_a_face_is_rebuilt_through_what_was_granted(tmp_path: Path) -> None:
     """MI-FACE finds the picture of a class from the halves as it does from the whole model."""
     spec = ClassifierSpec(network="softmax_regression")
-    classifier = checkpoints.build_classifier(spec).eval().requires_grad_(False)
+    classifier = building.build_classifier(spec).eval().requires_grad_(False)
     target = Target.of(classifier)
     known = target.knowledge(torch.zeros(0, *target.image_shape, dtype=torch.uint8), MIFace.needs)
     assert isinstance(known, WhiteBox)

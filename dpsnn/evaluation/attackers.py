@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dpsnn.attacks import AttackModule
 from dpsnn.attacks.base import BLOCK
+from dpsnn.building import recut, set_afterwards
 from dpsnn.checkpoints import (
     ATTACKER,
     CLASSIFIER,
@@ -20,8 +21,6 @@ from dpsnn.checkpoints import (
     load_attacker,
     load_classifier,
     read,
-    recut,
-    set_afterwards,
 )
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS

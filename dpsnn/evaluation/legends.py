@@ -16,7 +16,7 @@ def is_empty(cell: Any) -> bool:
     return cell is None or cell == "" or cell != cell or str(cell) == "False"
 
 
-def defences(row: Mapping[str, Any], trained: bool = False) -> tuple[Part, ...]:
+def defences(row: Mapping[str, Any], trained: bool = False) -> tuple[Any, ...]:
     """The defences that are on, in their order.
 
     Args:

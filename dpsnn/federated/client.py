@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common import NDArrays
 
-from dpsnn import checkpoints
+from dpsnn import building
 from dpsnn.batches import derived_seed
 from dpsnn.data import DATASETS
 from dpsnn.defences.dp_sgd import DPSGD
@@ -57,7 +57,7 @@ class TrainingClient(NumPyClient):
             # secret of its own, another one in every round.
             seed = secrets.randbits(62)
         images = OwnImages(pixels[rows], labels[rows], spec.batch_size, seed, private is not None)
-        classifier = checkpoints.build_classifier(spec)
+        classifier = building.build_classifier(spec)
         (start,) = parameters
         set_weights(classifier, start)
         train_locally(classifier, images, federated.local_epochs, derived_seed(seed, 1), private)
@@ -74,7 +74,7 @@ class TrainingClient(NumPyClient):
 
     def _private(self) -> DPSGD | None:
         """DP-SGD with what earlier rounds have spent, if the client trains privately."""
-        changing = checkpoints.callbacks_of(self.settings.classifier)
+        changing = building.callbacks_of(self.settings.classifier)
         private = next((c for part, c in changing if part.private and isinstance(c, DPSGD)), None)
         records = self.context.state.config_records
         if private and STATE in records:

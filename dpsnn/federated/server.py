@@ -23,7 +23,7 @@ from flwr.server.strategy import FedAvg
 from flwr.server.workflow import DefaultWorkflow
 from flwr.serverapp import Grid, ServerApp
 
-from dpsnn import checkpoints
+from dpsnn import building
 from dpsnn.batches import TensorBatches
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
@@ -141,7 +141,7 @@ def train(grid: PatientGrid, context: Context, settings: Settings, journal: Jour
     """All rounds of one run."""
     spec, federated, folder = settings.classifier, settings.federated, Path(settings.folder)
     data = DATASETS[spec.dataset](settings.data_dir, batch_size=500)
-    classifier = checkpoints.build_classifier(spec)
+    classifier = building.build_classifier(spec)
     images = len(data.tensors("train")[1])
     validation = data.batches("validation" if data.chooses_epoch else "test")
     wait_for_clients(grid, federated.clients)

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dpsnn import checkpoints
+from dpsnn import building, checkpoints
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation import tables
@@ -66,7 +66,7 @@ def check(
 def _build(classifiers: Sequence[ClassifierSpec], attackers: Sequence[AttackerSpec]) -> None:
     """Whether the networks fit the images and one another."""
     for spec in classifiers:
-        target = checkpoints.build_classifier(replace(spec, seed=0))
+        target = building.build_classifier(replace(spec, seed=0))
         own = target.network
         alike = [
             replace(a, model="", surrogate="", changes=(), data_pct=100, queries=1, seed=0)
@@ -74,8 +74,8 @@ def _build(classifiers: Sequence[ClassifierSpec], attackers: Sequence[AttackerSp
         ]
         for attacker in dict.fromkeys(alike):
             target.network = own
-            checkpoints.recut(target, attacker.cut)
-            checkpoints.build_attack(attacker, Target.of(target))
+            building.recut(target, attacker.cut)
+            building.build_attack(attacker, Target.of(target))
 
 
 def check_surrogate(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dpsnn import checkpoints
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
+from dpsnn.claims import finished
 from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation import tables
@@ -17,7 +18,7 @@ from dpsnn.names import names_of
 from dpsnn.runner import beforehand
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.progress import GroupFailed, Progress, note
-from dpsnn.runner.train import complete, finished, train_attacker, train_classifier
+from dpsnn.runner.train import complete, train_attacker, train_classifier
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace, settings
 
 # ---------------------------------------------------------------- evaluation

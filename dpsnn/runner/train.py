@@ -1,20 +1,18 @@
 """Train one classifier or one attacker, unless it is there already."""
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning
 import torch
-from filelock import FileLock
 from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import Logger
 
-from dpsnn import checkpoints, signals
-from dpsnn.atomic import clear_stale
+from dpsnn import building, checkpoints
 from dpsnn.batches import to_unit
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER, Stored
+from dpsnn.claims import claim
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation.report import reconstruction_figure
@@ -25,29 +23,6 @@ from dpsnn.runner.tracking import finish, make_loggers
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace
 from dpsnn.target import Target
 from dpsnn.training import Fitted, device, fit, seeded
-
-
-@contextlib.contextmanager
-def _alone(folder: Path, name: str, arguments: dict[str, Any]) -> Iterator[Path]:
-    """The file for the progress of a training, while no other process trains one of this name."""
-    progress = checkpoints.progress_path(folder, name, arguments)
-    checkpoints.ensure_writable(progress.parent)
-    with FileLock(progress.with_name(f"{name}.lock")):
-        # What processes killed in the middle of writing left behind.
-        clear_stale(progress.parent)
-        yield progress
-
-
-def finished(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Path | None:
-    """The finished checkpoint of these arguments, if there is one; progress that a killed process left beside it goes.
-
-    Raises:
-        UsageError: If the name is taken by other arguments.
-    """
-    done = checkpoints.already(folder, name, kind, arguments)
-    if done:
-        checkpoints.progress_path(folder, name, arguments).unlink(missing_ok=True)
-    return done
 
 
 def _record(fitted: Fitted, **more: Any) -> dict[str, Any]:
@@ -71,18 +46,14 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
     """
     name = checkpoints.classifier_name(spec)
     data_type = choose(DATASETS, spec.dataset, "dataset")
-    if done := finished(folders.classifiers, name, CLASSIFIER, plain(spec)):
-        return done
     data = data_type(folders.data_dir, spec.batch_size, spec.seed)
-    data.setup()
-    checkpoints.ensure_writable(folders.classifiers, Path(folders.results_dir))
-    with _alone(folders.classifiers, name, plain(spec)) as progress:
-        # Another process may have trained it while this one waited.
-        if done := finished(folders.classifiers, name, CLASSIFIER, plain(spec)):
-            return done
-        classifier = checkpoints.build_classifier(spec)
+    wanted = folders.classifiers, name, CLASSIFIER, plain(spec)
+    with claim(*wanted, data.setup, [Path(folders.results_dir)]) as mine:
+        if mine.done:
+            return mine.done
+        classifier = building.build_classifier(spec)
         data.fixed_order = spec.fixed_order
-        changing = checkpoints.callbacks_of(spec, resumable=True)
+        changing = building.callbacks_of(spec, resumable=True)
         for part, callback in changing:
             part.prepare(callback, data)
         loggers = make_loggers(
@@ -101,19 +72,16 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
             max_epochs=spec.max_epochs,
             seed=spec.seed,
             precision=next(filter(None, (p.precision for p in spec.active)), spec.precision),
-            progress_file=progress,
+            progress_file=mine.progress,
             loggers=loggers,
             callbacks=[callback for _, callback in changing],
             first_epoch=max([part.first_epoch(spec) for part in spec.active], default=0),
             title=f"training classifier {name}",
         )
-        path = folders.classifiers / f"{name}_epoch={fitted.epoch:02d}.ckpt"
         record = _record(fitted, data_source=data.source)
         for part, callback in changing:
             record |= part.record(callback)
-        with signals.held():
-            checkpoints.save(path, CLASSIFIER, plain(spec), record, classifier.state_dict())
-            progress.unlink(missing_ok=True)
+        path = mine.save(record, classifier.state_dict(), fitted.epoch)
     finish(loggers, {"checkpoint": path.name, "best_val_accuracy": fitted.value}, {})
     return path
 
@@ -142,7 +110,7 @@ def complete(spec: AttackerSpec, folders: Folders) -> AttackerSpec:
     if spec.cut:
         classifier, _, _ = checkpoints.load_classifier(path)
         own = classifier.network.cut
-        checkpoints.recut(classifier, spec.cut)
+        building.recut(classifier, spec.cut)
         spec = replace(spec, cut="" if spec.cut == own else spec.cut)
     return replace(
         spec,
@@ -244,28 +212,24 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
         raise UsageError(
             f"{spec.model} is a validator: it judges reconstructions and is not attacked"
         )
-    checkpoints.recut(classifier, spec.cut)
+    building.recut(classifier, spec.cut)
     was_clean = Target.of(classifier).sends_as_is
-    checkpoints.set_afterwards(classifier, **dict(spec.changes))
+    building.set_afterwards(classifier, **dict(spec.changes))
     target = Target.of(classifier, spec.model)
     surrogate, data = _surrogate(spec, target_spec.dataset, folders.data_dir)
     name = checkpoints.attacker_name(spec)
     arguments = checkpoints.attacker_arguments(spec, target_stored)
-    if done := finished(folders.attackers, name, ATTACKER, arguments):
-        return done
-    checkpoints.ensure_writable(folders.attackers, Path(folders.results_dir))
-    with _alone(folders.attackers, name, arguments) as progress:
-        if done := finished(folders.attackers, name, ATTACKER, arguments):
-            return done
-        path = folders.attackers / f"{name}.ckpt"
-        attack = checkpoints.build_attack(spec, target, surrogate)
+    wanted = folders.attackers, name, ATTACKER, arguments
+    with claim(*wanted, also=[Path(folders.results_dir)]) as mine:
+        if mine.done:
+            return mine.done
+        attack = building.build_attack(spec, target, surrogate)
         if spec.method.unaware:
             clean = was_clean, target.sends_as_is
             if twin := _twin(spec, *clean, target_stored, folders):
                 stored = checkpoints.read(twin, ATTACKER)
-                checkpoints.save(path, ATTACKER, arguments, stored.record, stored.weights)
-                return path
-        learn = _Lessons(spec, target_spec, folders, name, group, progress)
+                return mine.save(stored.record, stored.weights)
+        learn = _Lessons(spec, target_spec, folders, name, group, mine.progress)
         note(f"preparing attacker {name}")
         with seeded(spec.seed, 13):
             fitted = attack.to(device()).prepare(learn)
@@ -276,9 +240,7 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
             **attack.chosen(),
             mean_image=to_unit(surrogate).mean(0),
         )
-        with signals.held():
-            checkpoints.save(path, ATTACKER, arguments, record, attack.cpu().state_dict())
-            progress.unlink(missing_ok=True)
+        path = mine.save(record, attack.cpu().state_dict())
     pictures = {}
     if folders.wandb and learn.loggers:
         own = to_unit(surrogate[-10:])

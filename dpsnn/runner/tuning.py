@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from dpsnn import checkpoints
+from dpsnn import building, checkpoints
 from dpsnn.data import DATASETS
 from dpsnn.errors import Diverged
 from dpsnn.evaluation import tables
@@ -41,8 +41,8 @@ def trial(spec: ClassifierSpec, folders: Folders) -> dict[str, object]:
     Where training diverges, there is nothing to say.
     """
     data = DATASETS[spec.dataset](folders.data_dir, spec.batch_size, spec.seed)
-    classifier = checkpoints.build_classifier(spec)
-    changing = checkpoints.callbacks_of(spec)
+    classifier = building.build_classifier(spec)
+    changing = building.callbacks_of(spec)
     for part, callback in changing:
         part.prepare(callback, data)
     accuracy: float | None = None

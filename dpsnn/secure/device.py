@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from dpsnn import checkpoints
+from dpsnn import building, checkpoints
 from dpsnn.checkpoints import CLASSIFIER, DEVICE
 from dpsnn.classifier import SplitClassifier
 from dpsnn.tensors import Images
@@ -64,7 +64,7 @@ class Device:
 
 def _load(path: Path) -> tuple[SplitClassifier, str]:
     stored = checkpoints.read(path, DEVICE)
-    classifier = checkpoints.build_classifier(checkpoints.classifier_spec(stored))
+    classifier = building.build_classifier(checkpoints.classifier_spec(stored))
     classifier.network.server = nn.Identity()
     checkpoints.load_weights(classifier, stored)
     return classifier, stored.record["pairing"]

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from dpsnn import checkpoints
+from dpsnn import building, checkpoints
 from dpsnn.atomic import scratch
 from dpsnn.checkpoints import CLASSIFIER
 from dpsnn.data import DATASETS
@@ -91,7 +91,7 @@ def federated(
     data = choose(DATASETS, spec.dataset, "dataset")(folders.data_dir)
     for role in ("train", "validation", "test"):
         data.rows(role)
-    checkpoints.build_classifier(spec)
+    building.build_classifier(spec)
     parts = partition(data.tensors("train")[1], federated.clients, spec.seed, federated.skew)
     if spec.private and spec.dp_delta >= 1 / max(map(len, parts)):
         raise UsageError(
@@ -167,7 +167,7 @@ def _train(
             if not sys.stderr.isatty():
                 note(f"  round {event['round']}/{federated.rounds}  {_line(rows[-1])}")
     weights = torch.load(folder / "weights.pt", weights_only=True)
-    classifier = checkpoints.build_classifier(settings.classifier)
+    classifier = building.build_classifier(settings.classifier)
     classifier.load_state_dict(weights)
     classifier.eval()
     with torch.no_grad():

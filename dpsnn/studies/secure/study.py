@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import nn
 
-from dpsnn import checkpoints
+from dpsnn import building, checkpoints
 from dpsnn.atomic import scratch
 from dpsnn.batches import to_unit
 from dpsnn.data import DATASETS
@@ -103,7 +103,7 @@ def secure(specs: Sequence[ClassifierSpec], folders: Folders) -> Path:
         for role in ("train", "validation", "test"):
             data.rows(role)
         check_file(secure_figure(folders.results_dir, spec.dataset))
-        checkpoints.build_classifier(spec)
+        building.build_classifier(spec)
     for spec in specs:
         path = train_classifier(spec, folders, "secure")
         row, figure = measure(path, spec, folders)
