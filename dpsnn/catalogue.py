@@ -57,9 +57,18 @@ def lines() -> list[str]:
     return said
 
 
-def markdown(kind: str) -> str:
-    """A Markdown table of the parts of a kind."""
-    rows = ["| key | what it is | options |", "| --- | --- | --- |"]
-    for each in parts.declared(kind):
-        rows.append(f"| `{each.key}` | {each.says} | {options(each) and f'`{options(each)}`'} |")
-    return "\n".join(rows)
+def markdown() -> str:
+    """The same as tables, for the docs; what cannot be used here is there elsewhere."""
+    said = [
+        "# Parts",
+        "",
+        "Made by `dpsnn parts --markdown`; [extending.md](extending.md) says how to add to them.",
+    ]
+    for kind, heading in HEADINGS.items():
+        said += ["", f"## {heading[0].upper()}{heading[1:]}", ""]
+        said += ["| key | what it is | options |", "|---|---|---|"]
+        for each in parts.declared(kind):
+            papers = f" ({each.papers})" if each.papers and each.papers not in each.says else ""
+            chosen = ", ".join(f"`--{made.name}`" for made in each.options)
+            said.append(f"| `{each.key}` | {each.says}{papers} | {chosen} |")
+    return "\n".join(said)

@@ -172,6 +172,9 @@ LAST = (
         action="dpsnn.commands:parts",
         heading="tables, figures and accounts",
         said="list every part there is, with its options, papers, and why it cannot be used here",
+        options=lambda parser: parser.add_argument(
+            "--markdown", action="store_true", help="as the tables of docs/parts.md"
+        ),
     ),
     _last("ledger", _ledger, "set the published figures beside ours, and say why they differ"),
     _last(

@@ -152,4 +152,4 @@ def performance(options: argparse.Namespace) -> Path | None:
 
 def parts(options: argparse.Namespace) -> None:
     """Print what parts there are."""
-    print(*catalogue.lines(), sep="\n")
+    print(catalogue.markdown() if options.markdown else "\n".join(catalogue.lines()))

@@ -50,6 +50,13 @@ def test_the_examples_are_of_every_kind_that_can_be_plugged_in(plugged: Path) ->
     assert found >= {"defence", "attack", "dataset", "network", "decoder", "study"}
 
 
+def test_the_tables_of_parts_in_the_docs_are_what_there_is(
+    plugged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["parts", "--markdown"]) == 0
+    assert capsys.readouterr().out == DOCS.with_name("parts.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_an_example_is_listed_with_its_options(
     plugged: Path, name: str, capsys: pytest.CaptureFixture[str]
