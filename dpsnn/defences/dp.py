@@ -130,6 +130,10 @@ class PrivateTraining(Defence):
     def once(self) -> "PrivateTraining":
         return replace(self, repeatable=False)  # as it always was
 
+    def legend(self) -> str:
+        budget = self.on and not self.noise_multiplier  # the noise is found in training
+        return f"{self.label} ε {self.target_epsilon:g}" if budget else super().legend()
+
     @classmethod
     def as_then(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         # The noise came from the public seed; clients who trained together had secrets of their own from the first.
