@@ -31,10 +31,13 @@ def given(words: Sequence[str]) -> list[str]:
     typed: list[str] = []
     asked: dict[str, list[str]] = {name: [] for name in OPTIONS}
     rest = list(words)
+    # A command below a command, such as `secure query`, fills in no spec and may have a --config of its own.
+    below = len(words) > 1 and not words[1].startswith("-")
+    ours = {"plugin"} if below else OPTIONS.keys()
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
-        if name.removeprefix("--") not in OPTIONS or not name.startswith("--"):
+        if name.removeprefix("--") not in ours or not name.startswith("--"):
             typed.append(word)
             continue
         if not equals and (not rest or rest[0].startswith("--")):

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from dpsnn import building, checkpoints, registry
 from dpsnn.cli import main
 from dpsnn.evaluation import tables
+from dpsnn.given import given
 from dpsnn.runner import train
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 
@@ -329,3 +330,8 @@ def test_settings_of_parts_travel_to_other_processes(plugged: Path) -> None:
     assert pickle.loads(pickle.dumps(attacker)) == attacker and attacker.method.count == 7
     assert plain(attacker)["neighbours_count"] == 7
     assert "neighbours_count" not in plain(AttackerSpec())
+
+
+def test_a_command_below_a_command_keeps_options_of_its_own() -> None:
+    words = ["secure", "query", "--config", "cluster.toml", "--images", "digits"]
+    assert given(words) == words
