@@ -8,9 +8,9 @@ from typing import Any
 from filelock import FileLock
 from torch import Tensor
 
-from dpsnn import signals
+from dpsnn import checkpoints, signals
 from dpsnn.atomic import clear_stale
-from dpsnn.checkpoints import already, ensure_writable, progress_path, save
+from dpsnn.checkpoints import already, ensure_writable, progress_path
 
 
 def finished(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Path | None:
@@ -48,7 +48,7 @@ class Claim:
         """Write the checkpoint, and take away what was kept to go on from."""
         path = self.folder / f"{self.name}{'' if epoch is None else f'_epoch={epoch:02d}'}.ckpt"
         with signals.held():
-            save(path, self.kind, self.arguments, record, weights)
+            checkpoints.save(path, self.kind, self.arguments, record, weights)
             self.progress.unlink(missing_ok=True)
         return path
 

@@ -113,6 +113,7 @@ def test_processes_end_with_the_group_that_is_killed(place: Path) -> None:
     group.communicate(timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGHUP))
 def test_what_pythons_pool_starts_beside_it_outlives_a_signal_to_the_group(
     number: signal.Signals,
