@@ -10,7 +10,7 @@ import platform
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -91,29 +91,26 @@ IN_TRAINING = 40
 """Order from which on defences act in the training: their headings stand below its own."""
 
 
-def sections() -> dict[str, list[str]]:
-    """All headings with the options below them, those of the defences above and below the training."""
-    found: dict[str, list[str]] = {}
+def _extend(found: dict[str, list[str]], group: Iterable[parts.Declared]) -> None:
+    """Put the options of parts that have no place above below the headings of their own."""
     known = {name for names in SECTIONS.values() for name in names}
-
-    def further(each: parts.Declared) -> None:
+    for each in group:
         names = [made.name for made in each.options if made.name not in known]
         if names:
             found.setdefault(each.heading, []).extend(names)
 
-    def defences(below: bool) -> None:
-        for each in parts.declared("defence"):
-            if below == (each.order >= IN_TRAINING):
-                further(each)
 
+def sections() -> dict[str, list[str]]:
+    """All headings with the options below them, those of the defences above and below the training."""
+    found: dict[str, list[str]] = {}
+    defences = parts.declared("defence")
     for title, names in SECTIONS.items():
         if title == "training":
-            for each in parts.declared("attack"):
-                further(each)
-            defences(below=False)
+            _extend(found, parts.declared("attack"))
+            _extend(found, [each for each in defences if each.order < IN_TRAINING])
         found[title] = list(names)
         if title == "training":
-            defences(below=True)
+            _extend(found, [each for each in defences if each.order >= IN_TRAINING])
         if title == "attack":
             found[title] += afterwards()
     return found
