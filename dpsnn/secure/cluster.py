@@ -37,7 +37,7 @@ class LocalCluster:
         self.config = folder / "cluster.toml"
         folder.mkdir(parents=True, exist_ok=True)
         self.config.write_text(to_toml(cluster), encoding="utf-8")
-        command = [sys.executable, "-m", "dpsnn.secure.worker", str(self.config)]
+        command = [sys.executable, "-m", "dpsnn.secure.process", str(self.config)]
         self.processes = [
             subprocess.Popen(
                 [*command, str(rank), str(num_requests), str(os.getpid())],

@@ -46,7 +46,7 @@ def worker(options: argparse.Namespace) -> NoReturn:
     number = _count(options.num_requests, 0, "num_requests")
     words = [options.config, str(options.rank), str(number)]
     # In place of this process, which has loaded what a worker does not need.
-    os.execv(sys.executable, [sys.executable, "-m", "dpsnn.secure.worker", *words])
+    os.execv(sys.executable, [sys.executable, "-m", "dpsnn.secure.process", *words])
 
 
 def serve(options: argparse.Namespace) -> None:
