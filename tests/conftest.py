@@ -1,18 +1,28 @@
-"""Shared by all tests: an environment of their own, checkpoints without training, the real data sets."""
+"""Shared by all tests: an environment of their own, checkpoints without training, the real data sets.
 
+What brings torch is imported where it is used: the process that only hands out the tests reads this file too.
+"""
+
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-
-from dpsnn import building, checkpoints, registry
-from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
-from dpsnn.target import Target
 
 REAL_DATA = os.environ.get("DPSNN_DATA_MIRROR", "")
+
+
+def pytest_collection_finish() -> None:
+    """All modules are there to stay: the garbage collector need not look through them again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Some libraries complain of what is left when Python ends."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +32,8 @@ def one_thread() -> None:
     Before every test: libraries that tests import set the number anew, and sums of another number of parts differ in
     the last bit.
     """
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -53,8 +65,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attackers take few steps and look for no step size: for what asks whether they are made, not how well."""
+    from dpsnn.attacks import decoder
+
+    monkeypatch.setattr(decoder, "LEAST_STEPS", 1)
+    monkeypatch.setattr(decoder.DecoderAttack, "_best_rate", lambda *_: 1e-3)
+
+
+@pytest.fixture
 def classifier_file() -> Callable[..., Path]:
     """Save an untrained classifier as `train_model` would: `classifier_file(models_dir, epoch=0, **spec)`."""
+
+    from dpsnn import building, checkpoints
+    from dpsnn.specs import ClassifierSpec, plain
 
     def make(models_dir: Path, epoch: int = 0, **arguments: Any) -> Path:
         spec = ClassifierSpec(**arguments)
@@ -71,6 +95,12 @@ def classifier_file() -> Callable[..., Path]:
 @pytest.fixture
 def attacker_file() -> Callable[..., Path]:
     """Save an untrained attacker of a classifier's file: `attacker_file(models_dir, target, **spec)`."""
+
+    import torch
+
+    from dpsnn import building, checkpoints
+    from dpsnn.specs import AttackerSpec
+    from dpsnn.target import Target
 
     def make(models_dir: Path, target: Path, **arguments: Any) -> Path:
         classifier, target_spec, stored = checkpoints.load_classifier(target)
@@ -98,6 +128,8 @@ def attacker_file() -> Callable[..., Path]:
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let a data set be known by a name, in the place of another or beside all: `offer(name, dataset)`."""
+    from dpsnn import registry
+
     find, declared = registry.find, registry.declared
     own: dict[str, Any] = {}
 

@@ -201,6 +201,14 @@ def test_repeatable_noise_marks_name_checkpoint_and_table(
     (row,) = tables.read(tables.models_table("results"))
     assert row["DPRepeatable"] == "True" and float(row["DPEpsilon"]) > 0
 
+    # A row that does not say so is made anew.
+    table = tables.models_table("results")
+    tables.write(table, [{k: v for k, v in row.items() if k != "DPRepeatable"}])
+    capsys.readouterr()
+    assert main(["evaluate_models"]) == 0
+    assert "evaluating" in capsys.readouterr().err
+    assert tables.read(table) == [row]
+
 
 @pytest.mark.parametrize(
     "options, message",
@@ -240,20 +248,6 @@ def test_an_older_file_was_trained_as_was_usual_then(
     arguments: dict[str, Any], expected: bool
 ) -> None:
     assert as_written(arguments)["repeatable_noise"] is expected
-
-
-def test_a_row_without_its_condition_is_made_anew(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*TRAIN, *NOISE, "--repeatable_noise"]) == 0
-    assert main(["evaluate_models"]) == 0
-    table = tables.models_table("results")
-    (row,) = tables.read(table)
-    tables.write(table, [{k: v for k, v in row.items() if k != "DPRepeatable"}])
-    capsys.readouterr()
-    assert main(["evaluate_models"]) == 0
-    assert "evaluating" in capsys.readouterr().err
-    assert tables.read(table) == [row]
 
 
 def test_an_older_file_is_read_and_found_as_repeatable(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_groups_beyond_the_paper_attack_it_further() -> None:
 
 
 def test_a_failed_member_stops_no_other_and_is_named(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: Path, quick: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = run.train_classifier
 
@@ -203,7 +203,10 @@ def test_the_demo_shows_what_it_says(place: Path, capsys: pytest.CaptureFixture[
 
 
 def test_without_noise_the_naive_attacker_is_the_adaptive_one_and_is_not_trained_again(
-    place: Path, classifier_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    place: Path,
+    quick: None,
+    classifier_file: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = (
         "train_attacker --max_epochs 1 --learning_rate 0.003 --data_pct 20 --precision 32".split()

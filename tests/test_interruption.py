@@ -53,7 +53,14 @@ def files(folder: Path) -> list[str]:
     return sorted(p.name for p in found if p.suffix == ".tmp" or p.parent.name != ".progress")
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_command_exits_130_and_leaves_no_half_file(
     place: Path, stop: signal.Signals
 ) -> None:

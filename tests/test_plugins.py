@@ -24,7 +24,7 @@ EXAMPLES = dict(
 
 
 @pytest.fixture
-def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def plugged(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the examples as files, and nothing known of them but what a test names."""
     for name, code in EXAMPLES.items():
         (tmp_path / name).write_text(code)
@@ -121,7 +121,7 @@ class Stop(Callback):
 def test_an_adversary_goes_on_as_if_nothing_had_happened(
     plugged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = "train_model --plugin adversary.py --max_epochs 3 --adversary_weight 0.5 --precision 32"
+    words = "train_model --plugin adversary.py --max_epochs 2 --adversary_weight 0.5 --precision 32"
     assert run(words) == 0
     (straight,) = Path("models/classifiers").glob("*.ckpt")
     whole = checkpoints.read(straight, checkpoints.CLASSIFIER)

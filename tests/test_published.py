@@ -10,7 +10,6 @@ import pytest
 import torch
 from oracle import dcor_value
 
-from dpsnn.attacks import decoder
 from dpsnn.building import build_classifier
 from dpsnn.cli import main
 from dpsnn.data import Digits
@@ -166,10 +165,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_two_rows_from_end_to_end_and_again_without_work(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: Path, quick: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder, "LEAST_STEPS", 1)
-    monkeypatch.setattr(decoder.DecoderAttack, "_best_rate", lambda *_: 1e-3)
     monkeypatch.setattr(module, "PUBLISHED", (Published(0, 0), ROW))
     words = ["published", "--max_epochs", "1"]
     assert main(words) == 0

@@ -54,6 +54,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setenv("WANDB_MODE", "offline")
+        patch.setattr("dpsnn.attacks.decoder.LEAST_STEPS", 1)
         short = ["--max_epochs", "1", "--wandb", "--batch_size", "200"]
         assert main(["train_model", "--noise_scale", "0.5", *short]) == 0
         attacker = ["train_attacker", "--model", "digits_05noise_00nopeek"]
