@@ -74,17 +74,11 @@ class SplitClassifier(pl.LightningModule):
             optimiser.step()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
-
-    def _evaluate(self, stage: str, batch: Batch) -> None:
         images, labels = batch
         logits = self(images)
         accuracy = correct(logits, labels).mean()
         loss = F.cross_entropy(logits, labels)
-        self._log(stage, task_loss=loss, accuracy=accuracy, size=len(images))
+        self._log("val", task_loss=loss, accuracy=accuracy, size=len(images))
 
     def _log(self, stage: str, *, size: int, **values: Tensor) -> None:
         named = {f"{stage}/{key}": value for key, value in values.items()}

@@ -173,9 +173,6 @@ class ImageDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> TensorBatches:
         return self.batches("validation", device=self._device())
 
-    def test_dataloader(self) -> TensorBatches:
-        return self.batches("test", device=self._device())
-
 
 def contiguous_roles(total: int, **sizes: int) -> dict[str, range]:
     """Consecutive ranges of the given sizes, in the order given.

@@ -6,7 +6,6 @@ It learns the shape of the input and the number of classes, nothing else of the 
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,12 +125,7 @@ class Client:
     def __enter__(self) -> "Client":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _ask(
