@@ -353,7 +353,7 @@ def test_a_training_that_diverges_ends_in_one_line_and_saves_nothing(
     assert [name for name in left if not name.endswith(".lock")] == []
 
 
-@pytest.mark.parametrize("decoder", ["conv", "linear"])
+@pytest.mark.parametrize("decoder", ["conv", pytest.param("linear", marks=pytest.mark.slow)])
 def test_an_attacker_that_diverges_ends_in_one_line_and_saves_nothing(
     place: Path, capsys: pytest.CaptureFixture[str], classifier_file: FileMaker, decoder: str
 ) -> None:
