@@ -13,6 +13,7 @@ HEADINGS = {
     "defence": "defences",
     "attack": "attacks",
     "decoder": "decoders",
+    "metric": "metrics",
     "study": "studies",
 }
 

@@ -245,7 +245,7 @@ def _files(folder: Path, name: str, kind: str) -> list[Path]:
     return [path for path in [folder / f"{name}.ckpt"] if path.exists()]
 
 
-def _identity(
+def identity_of(
     spec: Kind, arguments: dict[str, Any], parts: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """What makes two models the same: settled arguments, and the versions of their parts."""
@@ -262,11 +262,11 @@ def already(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Pa
         UsageError: If the name is taken by other arguments (1.05 and 10.5 are both spelled `105`).
     """
     spec = _spec_type(kind)
-    wanted = _identity(spec, arguments, written(arguments))
+    wanted = identity_of(spec, arguments, written(arguments))
     for each in dict.fromkeys((name, *names_of(spec, arguments))):
         for path in _files(folder, each, kind):
             there = read(path, kind)
-            stored = _identity(spec, there.arguments, there.parts)
+            stored = identity_of(spec, there.arguments, there.parts)
             differing = sorted(k for k in {**stored, **wanted} if stored.get(k) != wanted.get(k))
             if not differing:
                 return path

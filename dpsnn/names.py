@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from dpsnn import parts
 from dpsnn.numbers import Number
-from dpsnn.parts import spell
+from dpsnn.parts import Part, spell
 from dpsnn.specs import (
     AttackerSpec,
     ClassifierSpec,
@@ -88,17 +88,16 @@ def _trained(spec: ClassifierSpec | AttackerSpec) -> str:
     return tokens
 
 
-def _version(spec: ClassifierSpec) -> str:
+def _later(*used: Part) -> str:
     """A part of a later version is another part."""
-    later = (part for part in spec.active if part.present > 1)
-    return "".join(f"_{part.key}v{part.present}" for part in later)
+    return "".join(f"_{part.key}v{part.present}" for part in used if part.present > 1)
 
 
 def classifier_name(spec: ClassifierSpec) -> str:
     """File name without `_epoch=XX.ckpt`; anything that is not the default adds a token."""
     spec = _settled_spec(spec)
     later = "".join(part.later_token() for part in spec.defences)
-    return _classifier_name(spec, f"{_version(spec)}{later}{_trained(spec)}")
+    return _classifier_name(spec, f"{_later(*spec.active)}{later}{_trained(spec)}")
 
 
 def _classifier_name(spec: ClassifierSpec, later: str) -> str:
@@ -152,9 +151,7 @@ def _federated(clients: int, mode: str, skew: Number, drop: int) -> str:
 def attacker_name(spec: AttackerSpec) -> str:
     """File name without `.ckpt`; `spec.model` is the classifier's with its epoch."""
     spec = _settled_spec(spec)
-    present = spec.method.present
-    version = f"_{spec.attack}v{present}" if present > 1 else ""
-    return _attacker_name(spec, f"{version}{_trained(spec)}")
+    return _attacker_name(spec, f"{_later(spec.method)}{_trained(spec)}")
 
 
 def _attacker_name(spec: AttackerSpec, later: str) -> str:
@@ -200,12 +197,14 @@ def names_of(
     spec = kind(**{name: value for name, value in whole.items() if name in known})
     if versions is not None:
         spec = of_versions(spec, versions)
+    # What is of a later version never had a name that does not say so.
     if isinstance(spec, AttackerSpec):
-        names = [attacker_name(spec), _attacker_name(spec, "")]
+        once = [] if _later(spec.method) else [_attacker_name(spec, "")]
+        names = [attacker_name(spec), *once]
     else:
         unmarked = replace(spec, defences=tuple(part.once() for part in spec.defences))
         names = [classifier_name(each) for each in (spec, unmarked)]
-        names.append(_classifier_name(unmarked, ""))
+        names.append(_classifier_name(unmarked, _later(*spec.active)))
     if "federated_clients" in whole:
         among = (whole[f"federated_{name}"] for name in ("clients", "mode", "skew", "drop"))
         tail = _federated(*among)

@@ -23,11 +23,17 @@ PACKAGES = {
     "decoder": "dpsnn.networks",
     "defence": "dpsnn.defences",
     "attack": "dpsnn.attacks",
+    "metric": "dpsnn.metrics",
     "study": "dpsnn.studies",
 }
 """Kind of part → the package whose files are walked for it."""
 
-BASES = {"Defence": "defence", "Attack": "attack", "ImageDataModule": "dataset"}
+BASES = {
+    "Defence": "defence",
+    "Attack": "attack",
+    "ImageDataModule": "dataset",
+    "Metric": "metric",
+}
 """What a class that is a part derives from → its kind."""
 
 PLUGINS = "DPSNN_PLUGINS"

@@ -16,7 +16,6 @@ from dpsnn.errors import UsageError
 from dpsnn.evaluation import measures, tables
 from dpsnn.evaluation.apart import label_points, thin_ticks
 from dpsnn.evaluation.legends import defences, distinct, family, legend
-from dpsnn.evaluation.measures import Measure
 from dpsnn.evaluation.report import plt
 from dpsnn.evaluation.results import Results
 from dpsnn.evaluation.summary import interval, write_summaries
@@ -245,7 +244,21 @@ def test_every_defence_has_its_point(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- measures
 
 
-def test_a_measure_that_is_declared_is_shown_where_leakage_is(
+EDGES = '''
+from dpsnn.metrics import Metric
+
+class Edges(Metric):
+    """How many edges are right."""
+    key = "edges"
+    column = "Edges"
+    error = ""
+    label = "edges"
+    digits = 2
+    shown = True
+'''
+
+
+def test_a_metric_that_says_so_is_shown_where_leakage_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = write_tables(tmp_path, 0, 1, group="noise")
@@ -257,8 +270,10 @@ def test_a_measure_that_is_declared_is_shown_where_leakage_is(
     ]
     tables.upsert(table, rows, tables.ATTACKER_KEY)
     assert [line["Seeds"] for line in by_seed(folders, "attack_performances")] == ["2"] * 18
-    edges = Measure("edges", "Edges", "edges", floor="EdgesFloor", digits=2, shown=True)
-    monkeypatch.setattr(measures, "ATTACKER", [*measures.ATTACKER, edges])
+    assert "EdgesCI" not in by_seed(folders, "attack_performances")[0]
+    monkeypatch.setenv(registry.PLUGINS, "")
+    (tmp_path / "edges.py").write_text(EDGES)
+    registry.use(tmp_path / "edges.py")
     line, *_ = by_seed(folders, "attack_performances")
     first, again = values[0], values[18]
     assert float(line["Edges"]) == pytest.approx((first + again) / 2) and line["EdgesCI"]

@@ -26,26 +26,13 @@ from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError
 from dpsnn.evaluation.columns import attack_columns, defence_columns, trained_columns
-from dpsnn.evaluation.measure import (
-    block_size,
-    dcorr_blocks,
-    device,
-    mean,
-    require_finite,
-    standard_error,
-)
-from dpsnn.metrics import (
-    correct,
-    majority_share,
-    mse,
-    psnr,
-    relative_l2,
-    shuffled,
-    ssim,
-)
+from dpsnn.evaluation.identity import identity, versions
+from dpsnn.evaluation.measure import device, mean, require_finite
+from dpsnn.metrics import correct
+from dpsnn.metrics.base import Cells, Metric, Scored, known, marks
 from dpsnn.specs import AttackerSpec, ClassifierSpec, afterwards, replace
 from dpsnn.target import Target
-from dpsnn.tensors import Activation, Images, Labels
+from dpsnn.tensors import Activation, Images, Labels, Logits
 from dpsnn.training import seeded
 
 
@@ -63,6 +50,16 @@ class Attacked(NamedTuple):
     def spec_now(self) -> ClassifierSpec:
         """The target's, with what was changed after its training."""
         return replace(self.target_spec, **dict(self.spec.changes))
+
+    @property
+    def marks(self) -> Cells:
+        """What tells its row from those of all others, and from its own when it or its target were others."""
+        target = identity(ClassifierSpec, self.target_stored)
+        return {
+            "Digest": self.stored.digest,
+            "TargetDigest": self.target_stored.digest,
+            "Identity": identity(AttackerSpec, self.stored, target),
+        }
 
 
 def load_attacked(path: Path, models_dir: str | Path) -> Attacked:
@@ -173,6 +170,20 @@ def load_judge(path: Path, dataset: str) -> tuple[SplitClassifier, Stored]:
 
 
 @torch.inference_mode()
+def answers(validator: SplitClassifier | None, images: Images) -> Logits | None:
+    """What the judge sees in images; None where there is none.
+
+    Raises:
+        UsageError: If the validator gives values that are not finite.
+    """
+    if validator is None:
+        return None
+    validator.to(device())
+    logits = torch.cat([validator(block).cpu() for block in images.to(device()).split(BLOCK)])
+    require_finite(logits, "what the validator answers")
+    return logits
+
+
 def judge(
     validator: SplitClassifier, images: Images, labels: Labels
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
@@ -181,11 +192,23 @@ def judge(
     Raises:
         UsageError: If the validator gives values that are not finite.
     """
-    validator.to(device())
-    logits = torch.cat([validator(block).cpu() for block in images.to(device()).split(BLOCK)])
-    require_finite(logits, "what the validator answers")
+    logits = answers(validator, images)
+    assert logits is not None
     probability = logits.softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
     return 100.0 * correct(logits, labels), 100.0 * probability
+
+
+# ---------------------------------------------------------------- measures
+
+PUBLISHED = (
+    *("MeanValDCorr", "SEValDCorr", "ValAccuracy", "SEValAccuracy", "MSE", "SEMSE", "PSNR"),
+    *("SSIM", "SESSIM", "SSIM2", "SESSIM2", "RelativeL2", "SERelativeL2"),
+    *("ValConfidence", "SEValConfidence", "RelativeL2Shuffled", "SSIMShuffled", "SSIM2Shuffled"),
+    *("ValAccuracyShuffled", "ValConfidenceShuffled", "Images", "DCorrFloor", "DCorrN"),
+    *("MSEFloor", "PSNRFloor", "SSIMFloor", "SSIM2Floor", "RelativeL2Floor"),
+    *("ValConfidenceFloor", "ValAccuracyFloor", "ValAccuracyCeiling", "ValConfidenceCeiling"),
+)
+"""Columns in the order in which tables have always had them; those of other metrics follow."""
 
 
 def score(
@@ -194,7 +217,7 @@ def score(
     labels: Labels,
     mean_guess: Images,
     validator: SplitClassifier | None = None,
-) -> dict[str, object]:
+) -> Cells:
     """Every measure of leakage with its floor: what the attacker's mean image would score.
 
     Args:
@@ -209,95 +232,50 @@ def score(
         few or tiny images some measures are undefined, and None or NaN here: distance correlation of fewer than 4,
         shuffled pairs and standard errors of one, SSIM of sides below 6 pixels.
     """
-    return {
-        **_measured(reconstructions, images, labels, validator),
-        **_references(images, labels, mean_guess, validator),
-    }
+    return _in_order(
+        _measured(known(), reconstructions, images, labels, validator)
+        | _references(known(), images, labels, mean_guess, validator)
+    )
+
+
+def _in_order(cells: Cells) -> Cells:
+    return {name: cells[name] for name in dict.fromkeys((*PUBLISHED, *cells)) if name in cells}
 
 
 def _measured(
+    metrics: Sequence[Metric],
     reconstructions: Images,
     images: Images,
     labels: Labels,
     validator: SplitClassifier | None,
-) -> dict[str, object]:
+) -> Cells:
     """The part of a score that depends on the reconstructions."""
-    values, floors = dcorr_blocks(images, reconstructions, block_size(len(images)))
-    squared, similarity = mse(reconstructions, images), ssim(reconstructions, images)
-    distance, wide = relative_l2(reconstructions, images), ssim(reconstructions, images, 2.0)
-    right, confidence = judge(validator, reconstructions, labels) if validator else (None, None)
-    chance = _by_chance(reconstructions, images, labels, validator) if len(images) > 1 else {}
-    return {
-        "MeanValDCorr": mean(values),
-        "SEValDCorr": standard_error(values),
-        "ValAccuracy": None if right is None else mean(right),
-        "SEValAccuracy": None if right is None else standard_error(right),
-        "MSE": mean(squared),
-        "SEMSE": standard_error(squared),
-        "PSNR": mean(psnr(reconstructions, images)),
-        "SSIM": mean(similarity),
-        "SESSIM": standard_error(similarity),
-        "SSIM2": mean(wide),
-        "SESSIM2": standard_error(wide),
-        "RelativeL2": mean(distance),
-        "SERelativeL2": standard_error(distance),
-        "ValConfidence": None if confidence is None else mean(confidence),
-        "SEValConfidence": None if confidence is None else standard_error(confidence),
-        **{name: chance.get(name) for name in SHUFFLED},
-        "Images": len(images),
-        "DCorrFloor": mean(floors),
-        "DCorrN": block_size(len(images)) if len(values) else None,
-    }
-
-
-SHUFFLED = (
-    "RelativeL2Shuffled",
-    "SSIMShuffled",
-    "SSIM2Shuffled",
-    "ValAccuracyShuffled",
-    "ValConfidenceShuffled",
-)
-
-
-def _by_chance(
-    reconstructions: Images, images: Images, labels: Labels, validator: SplitClassifier | None
-) -> dict[str, float | None]:
-    """The same reconstructions beside other images."""
-    others = shuffled(images)
-    right, confidence = (
-        judge(validator, reconstructions, shuffled(labels)) if validator else (None, None)
-    )
-    values = (
-        mean(relative_l2(reconstructions, others)),
-        mean(ssim(reconstructions, others)),
-        mean(ssim(reconstructions, others, 2.0)),
-        None if right is None else mean(right),
-        None if confidence is None else mean(confidence),
-    )
-    return dict(zip(SHUFFLED, values))
+    seen = Scored(reconstructions, images, labels, answers(validator, reconstructions))
+    cells: Cells = {"Images": len(images)}
+    for metric in metrics:
+        cells |= metric.measured(seen)
+    return cells
 
 
 def _references(
-    images: Images, labels: Labels, mean_guess: Images, validator: SplitClassifier | None
-) -> dict[str, object]:
+    metrics: Sequence[Metric],
+    images: Images,
+    labels: Labels,
+    mean_guess: Images,
+    validator: SplitClassifier | None,
+) -> Cells:
     """The part of a score that is the same for every attacker with this mean image: floors and ceilings."""
-    right, confidence = judge(validator, images, labels) if validator else (None, None)
-    guessed = judge(validator, mean_guess, labels)[1] if validator else None
-    return {
-        "MSEFloor": mean(mse(mean_guess, images)),
-        "PSNRFloor": mean(psnr(mean_guess, images)),
-        "SSIMFloor": mean(ssim(mean_guess, images)),
-        "SSIM2Floor": mean(ssim(mean_guess, images, 2.0)),
-        "RelativeL2Floor": mean(relative_l2(mean_guess, images)),
-        "ValConfidenceFloor": None if guessed is None else mean(guessed),
-        "ValAccuracyFloor": None if right is None else majority_share(labels),
-        "ValAccuracyCeiling": None if right is None else mean(right),
-        "ValConfidenceCeiling": None if confidence is None else mean(confidence),
-    }
+    nothing, perfect = (
+        Scored(guess, images, labels, answers(validator, guess)) for guess in (mean_guess, images)
+    )
+    cells: Cells = {}
+    for metric in metrics:
+        cells |= metric.references(nothing, perfect)
+    return cells
 
 
-_KNOWN_REFERENCES: dict[tuple[str, ...], dict[str, object]] = {}
-"""By data set, its folder, the attacker's mean image and the judge: a hundred attackers share a few."""
+_KNOWN_REFERENCES: dict[tuple[str, ...], Cells] = {}
+"""By data set, its folder, the attacker's mean image, the judge and the metrics: a hundred attackers share a few."""
 
 
 _KNOWN_ACTIVATIONS: dict[tuple[str, ...], Activation] = {}
@@ -310,7 +288,7 @@ def attacker_row(
     data_dir: str | Path,
     validator_path: Path | None,
     limit: int | None = None,
-) -> dict[str, object]:
+) -> Cells:
     """Score an attacker on the images set aside for it, through the wire as it is.
 
     Args:
@@ -334,10 +312,12 @@ def attacker_row(
     images = pixels.float() / 255
     own = attacked.stored.record["mean_image"]
     judge_digest = validator_stored.digest if validator_stored else ""
-    known = (dataset, str(data_dir), digest({"mean": own}), judge_digest, str(len(images)))
-    if known not in _KNOWN_REFERENCES:
+    metrics = known()
+    shared = (dataset, str(data_dir), digest({"mean": own}), judge_digest, str(len(images)))
+    shared = (*shared, marks(metrics))
+    if shared not in _KNOWN_REFERENCES:
         guess = own.expand(len(images), -1, -1, -1)
-        _KNOWN_REFERENCES[known] = _references(images, labels, guess, validator)
+        _KNOWN_REFERENCES[shared] = _references(metrics, images, labels, guess, validator)
     spec, target_spec = attacked.spec, attacked.target_spec
     wire = attacked.target
     target = str(attacked.stored.arguments["target"])
@@ -347,11 +327,11 @@ def attacker_row(
         _KNOWN_ACTIVATIONS[client] = wire.encode(images)
     guesses, classes = overheard(attacked, _KNOWN_ACTIVATIONS[client])
     epsilon, delta = wire.guarantee(spec.queries)
+    cells = _measured(metrics, guesses, images, labels, validator)
     return {
         "Model": spec.model,
         "Attacker": attacked.stored.stem,
-        **_measured(guesses, images, labels, validator),
-        **_KNOWN_REFERENCES[known],
+        **_in_order(cells | _KNOWN_REFERENCES[shared]),
         # Of the classifier on the very tensors that were attacked: what its users got for this leakage.
         "TargetAcc": (
             mean(100.0 * (classes == labels)) if data.judged and classes is not None else None
@@ -376,6 +356,9 @@ def attacker_row(
         "MaxEpochs": spec.max_epochs,
         "Precision": attacked.stored.record["precision"],
         "Validator": validator_stored.stem if validator_stored else None,
+        "Versions": versions([spec.method, *attacked.spec_now.active]),
         "Digest": attacked.stored.digest,
         "ValidatorDigest": judge_digest,
+        **attacked.marks,
+        "Measures": marks(metrics),
     }

@@ -11,6 +11,7 @@ from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError
 from dpsnn.evaluation.columns import defence_columns, length_columns, making_columns
+from dpsnn.evaluation.identity import identity, versions
 from dpsnn.evaluation.measure import (
     block_size,
     dcorr_blocks,
@@ -20,6 +21,7 @@ from dpsnn.evaluation.measure import (
     standard_error,
 )
 from dpsnn.metrics import correct, majority_share
+from dpsnn.specs import ClassifierSpec
 from dpsnn.training import seeded
 
 
@@ -114,5 +116,7 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
         **length_columns(spec),
         **making_columns(spec),
         "Precision": stored.record["precision"],
+        "Versions": versions(spec.active),
         "Digest": stored.digest,
+        "Identity": identity(ClassifierSpec, stored),
     }

@@ -1,11 +1,14 @@
-"""What is measured: an entry here stands in summaries, and where it is asked for in figures and the headline.
+"""What is measured: it stands in summaries, and where it is asked for in figures and the headline.
 
-A column of a table that belongs to a measure is no setting: rows that differ in it may be repetitions.
+Metrics of reconstructions describe themselves, one idea a file in `dpsnn/metrics`; the other measures stand here. A
+column of a table that belongs to a measure is no setting: rows that differ in it may be repetitions.
 """
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from dpsnn.metrics.base import Metric, known
 
 
 @dataclass(frozen=True)
@@ -87,78 +90,24 @@ CLASSIFIER = [
 ]
 """Of a row of the table of classifiers."""
 
-ATTACKER = [
-    Measure(
-        "mse",
-        "MSE",
-        "MSE (lower: leaks more)",
-        "MSE",
-        "SEMSE",
-        "MSEFloor",
-        perfect="0",
-        leaks="lower",
-        digits=4,
-        shown=True,
-    ),
-    Measure("psnr", "PSNR", "PSNR in dB (higher: leaks more)", "PSNR", floor="PSNRFloor"),
-    Measure(
-        "ssim",
-        "SSIM",
-        "SSIM (higher: leaks more)",
-        "SSIM",
-        "SESSIM",
-        "SSIMFloor",
-        perfect="1",
-        shown=True,
-    ),
-    Measure("ssim2", "SSIM2", "SSIM, data range 2", "SSIM, range 2", "SESSIM2", "SSIM2Floor"),
-    Measure(
-        "dcorr",
-        "MeanValDCorr",
-        "distance correlation of images and reconstructions",
-        error="SEValDCorr",
-        floor="DCorrFloor",
-        floor_label="floor: shuffled pairs",
-    ),
-    Measure(
-        "recognised",
-        "ValAccuracy",
-        "recognised by the judge %",
-        "recognised %",
-        "SEValAccuracy",
-        "ValAccuracyFloor",
-        "floor: most frequent class",
-        "ValAccuracyCeiling",
-        digits=1,
-        percent=True,
-        shown=True,
-    ),
-    Measure(
-        "confidence",
-        "ValConfidence",
-        "the judge's confidence in the true class %",
-        error="SEValConfidence",
-        floor="ValConfidenceFloor",
-        ceiling="ValConfidenceCeiling",
-        digits=1,
-    ),
-    Measure(
-        "relative l2",
-        "RelativeL2",
-        "relative L2 (lower: leaks more)",
-        "relative L2",
-        "SERelativeL2",
-        "RelativeL2Floor",
-        leaks="lower",
-    ),
-    Measure(
-        "useful",
-        "TargetAcc",
-        "accuracy of the classifier on what was attacked, %",
-        digits=1,
-    ),
-]
-"""Of a row of the table of attackers."""
+TARGET = Measure(
+    "useful", "TargetAcc", "accuracy of the classifier on what was attacked, %", digits=1
+)
+"""Of the target of an attacker, in its row."""
+
+
+def reconstructions() -> list[Measure]:
+    """Of a row of the table of attackers: what the metrics that there are say of themselves."""
+    return [*map(_of, known()), TARGET]
+
+
+def _of(metric: Metric) -> Measure:
+    names = metric.columns()
+    said = {
+        each.name: getattr(metric, each.name) for each in fields(Measure) if each.name != "name"
+    }
+    return Measure(metric.key, **{**said, **{n: names[n] for n in names.keys() & said.keys()}})
+
 
 INVERSION = [
     *(Measure(name.lower(), name, f"{name}, %") for name in ("Top1", "Top5")),
@@ -184,8 +133,8 @@ INVERSION = [
 
 def named(name: str) -> Measure:
     """The measure of this name."""
-    (found,) = (each for each in (*CLASSIFIER, *ATTACKER, *INVERSION) if each.name == name)
-    return found
+    every = (*CLASSIFIER, *reconstructions(), *INVERSION)
+    return next(each for each in every if each.name == name)
 
 
 def leakage(columns: Collection[str] | None = None) -> list[Measure]:
@@ -194,16 +143,17 @@ def leakage(columns: Collection[str] | None = None) -> list[Measure]:
     Args:
         columns: Of the table at hand: an older one may lack some.
     """
-    return [m for m in ATTACKER if m.shown and (columns is None or m.column in columns)]
+    return [m for m in reconstructions() if m.shown and (columns is None or m.column in columns)]
 
 
 # ---------------------------------------------------------------- what is none
 
 NO_SETTINGS = frozenset(
     ("Model", "Attacker", "Judge", "Validator", "Seed", "Epoch", "DataSource")
-    + ("Images", "DCorrN", "People")
+    + ("Images", "DCorrN", "People", "Measures", "Versions", "Identity")
 )
-"""Names, seeds, the epoch that was best, where the data came from, and how many samples were measured."""
+"""Names, which say the versions of parts, seeds, the epoch that was best, where the data came from, how many samples
+were measured, and with what."""
 
 PARTS = re.compile(
     r"(?P<of>.+?)(CI|Floor|Ceiling|Shuffled|Low|High|Raw|Min|Median|Max|(Mean|Random|True)Face)"

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from dpsnn.evaluation.columns import (
     making_columns,
     published_columns,
 )
+from dpsnn.evaluation.identity import version_of
 from dpsnn.evaluation.pictures import attack_figure
 from dpsnn.folders import Folders
 from dpsnn.names import longest, names_of, seedless
@@ -34,7 +35,7 @@ ATTACKER_COLUMNS = ["Model", "Attacker", "Dataset", "Surrogate", "Decoder", "Ada
 ATTACKER_COLUMNS += ["DataPct", "Queries"]
 """Without these, and the strengths of the published defences, no row can be told from another."""
 
-TEXTS = ["Digest", "ValidatorDigest", "Model", "Attacker"]
+TEXTS = ["Digest", "TargetDigest", "ValidatorDigest", "Identity", "Model", "Attacker"]
 """Digests may consist of figures alone, names of users too."""
 
 BASE, ATTACKER = ClassifierSpec(), AttackerSpec()
@@ -98,6 +99,8 @@ class Results:
         """Columns by which classifiers differ."""
         self.rows = models, attackers
         """Of all trainings, shorter ones too."""
+        models = _latest(models, lambda row: (part.key for part in legends.defences(row)))
+        attackers = _latest(attackers, _attack)
         models, attackers = _longest(models, "Model"), _longest(attackers, "Attacker")
         self.shorter = {*self.rows[0].Model} - {*models.Model}
         """Models of which a longer training is there: no figure shows them."""
@@ -293,6 +296,25 @@ def _plainest(models: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     for name, *cells in keys:
         shortest[*cells,] = min(shortest.get((*cells,), name), name, key=len)
     return models.loc[[shortest[*cells,] == name for name, *cells in keys]].copy()
+
+
+def _attack(row: Mapping[str, Any]) -> tuple[str]:
+    """A row of an earlier version does not say it."""
+    return (ATTACKER.attack if legends.is_empty(row.get("Attack")) else row["Attack"],)
+
+
+def _latest(rows: pd.DataFrame, used: Callable[[Mapping[str, Any]], Iterable[str]]) -> pd.DataFrame:
+    """Without rows of earlier versions of a part that is there in a later one: no figure mixes them.
+
+    Args:
+        rows: Of a table.
+        used: Row → the parts that are on, for those that do not say it.
+    """
+    said = [version_of(row.get("Versions"), used(row)) for row in _records(rows)]
+    newest: dict[str, int] = {}
+    for own in said:
+        newest |= {key: max(number, newest.get(key, 1)) for key, number in own.items()}
+    return rows.loc[[all(n == newest[key] for key, n in own.items()) for own in said]]
 
 
 def _longest(rows: pd.DataFrame, column: str) -> pd.DataFrame:

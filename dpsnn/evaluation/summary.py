@@ -72,7 +72,7 @@ def write_summaries(results_dir: str | Path) -> list[Path]:
     written = []
     for table, measured, names in (
         (tables.models_table(results_dir), measures.CLASSIFIER, ["Model"]),
-        (tables.attackers_table(results_dir), measures.ATTACKER, ["Attacker"]),
+        (tables.attackers_table(results_dir), measures.reconstructions(), ["Attacker"]),
         (tables.inversions_table(results_dir), measures.INVERSION, ["Model", "Judge"]),
     ):
         if rows := tables.read(table):

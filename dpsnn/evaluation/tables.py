@@ -126,7 +126,7 @@ def upsert(path: Path, rows: Sequence[Row], key: Sequence[str]) -> None:
     name and renamed.
 
     Raises:
-        UsageError: If the folder cannot be written or the table is damaged.
+        UsageError: If the folder cannot be written, the table is damaged, or a row is that of another model.
     """
     ensure_writable(path.parent)
     with FileLock(path.with_name(f".{path.name}.lock")):
@@ -137,6 +137,7 @@ def upsert(path: Path, rows: Sequence[Row], key: Sequence[str]) -> None:
         table = []
         for old in read(path, key):
             row = fresh.get(tuple(old[k] for k in key), old)
+            refuse_another(old, row.get("Identity", ""), path)
             if row is old or row not in table:
                 table.append(row)
         table += [row for row in fresh.values() if row not in table]
@@ -145,6 +146,15 @@ def upsert(path: Path, rows: Sequence[Row], key: Sequence[str]) -> None:
         if rows:
             columns.sort(key=lambda c: list(rows[0]).index(c) if c in rows[0] else len(rows[0]))
         _replace(path, table, columns)
+
+
+def refuse_another(row: Mapping[str, str], own: str, place: object) -> None:
+    """Raise UsageError if a row of a name is that of another model, which must not lose it."""
+    if row.get("Identity") and own and row["Identity"] != own:
+        name = row.get("Attacker") or row.get("Model")
+        raise UsageError(
+            f"{place} has the row of another {name}, of other settings; name another --results_dir, or delete that row"
+        )
 
 
 def drop(path: Path, column: str, values: Collection[str]) -> None:

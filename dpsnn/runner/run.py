@@ -13,7 +13,9 @@ from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.attackers import attacker_row, load_attacked, load_judge
 from dpsnn.evaluation.classifiers import classifier_row
+from dpsnn.evaluation.identity import identity, stands
 from dpsnn.folders import Folders
+from dpsnn.metrics.base import known, marks
 from dpsnn.names import names_of
 from dpsnn.runner import beforehand
 from dpsnn.runner.experiment import Experiment
@@ -36,9 +38,8 @@ def evaluate_models(paths: Sequence[Path], folders: Folders, again: bool = False
         The table.
     """
     table = tables.models_table(folders.results_dir)
-    rows = tables.read(table, tables.CLASSIFIER_KEY)
-    known = {(row["Model"], row.get("Digest")) for row in rows}
-    unmarked = _unmarked(rows)
+    rows = {row["Model"]: row for row in tables.read(table, tables.CLASSIFIER_KEY)}
+    unmarked = _unmarked(rows.values())
     due = {}
     for path in paths:
         _, spec, stored = checkpoints.load_classifier(path)
@@ -47,7 +48,8 @@ def evaluate_models(paths: Sequence[Path], folders: Folders, again: bool = False
                 f"{path.name} is a validator: it judges and is not measured; name others"
             )
         old = spec.repeatable_noise and stored.stem in unmarked
-        if again or old or (stored.stem, stored.digest) not in known:
+        own = {"Digest": stored.digest, "Identity": identity(ClassifierSpec, stored)}
+        if not stands(rows.get(stored.stem), own, table) or again or old:
             due[path] = spec.dataset
     if not due and not table.exists():
         raise UsageError(f"{folders.classifiers} holds no classifier to measure; train one first")
@@ -130,12 +132,9 @@ def evaluate_attackers(
         UsageError: If there is no validator.
     """
     table = tables.attackers_table(folders.results_dir)
-    rows = tables.read(table, tables.ATTACKER_KEY)
-    known = {
-        (row["Model"], row["Attacker"], row.get("Digest"), row.get("ValidatorDigest"))
-        for row in rows
-    }
-    unmarked = _unmarked(rows)
+    rows = {(row["Model"], row["Attacker"]): row for row in tables.read(table, tables.ATTACKER_KEY)}
+    wanted = {*marks(known()).split()}
+    unmarked = _unmarked(rows.values())
     due = {}
     for path in paths:
         attacked = load_attacked(path, folders.models_dir)
@@ -144,9 +143,11 @@ def evaluate_attackers(
         if DATASETS[dataset].judged:
             judge = _validator(folders, attacked.spec.model, validation_model)
             judge_digest = load_judge(judge, dataset)[1].digest
-        names = (attacked.spec.model, attacked.stored.stem)
+        row = rows.get((attacked.spec.model, attacked.stored.stem))
         old = attacked.target_spec.repeatable_noise and attacked.spec.model in unmarked
-        if again or old or (*names, attacked.stored.digest, judge_digest) not in known:
+        fits = stands(row, {**attacked.marks, "ValidatorDigest": judge_digest}, table)
+        lacks = wanted - {*(row or {}).get("Measures", "").split()}
+        if again or old or lacks or not fits:
             due[path] = (judge, dataset)
     _prepare(table, [dataset for _, dataset in due.values()], folders)
     for path, (judge, _) in due.items():

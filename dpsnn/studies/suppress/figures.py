@@ -12,7 +12,7 @@ from dpsnn.evaluation.results import Missing, Results, where
 from dpsnn.networks.lenet5 import CUTS
 from dpsnn.studies.suppress.study import Z, suppress_table
 
-INVERSION = tuple(map(named, ("relative l2", "ssim", "recognised")))
+INVERSION = tuple(map(named, ("relative_l2", "ssim", "recognised")))
 
 ATTACK_LABELS = {
     "sign": "sign descent (published)",

@@ -1,36 +1,18 @@
-"""How close a reconstruction is to the picture: MSE, PSNR and SSIM, one value per image."""
+"""How much a reconstruction looks like the image: structural similarity (Wang, Bovik, Sheikh & Simoncelli 2004)."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from dpsnn.metrics.base import Metric, Scored, Values
 from dpsnn.tensors import Images, Number
 
 BLOCK = 100
 """Images at once: more leave the processor's cache, which takes SSIM twice as long."""
 
-
 SMALLEST = 6
 """Pixels on a side, the centre of SSIM's window and what it sees to one side."""
-
-
-def mse(reconstructions: Images, images: Images) -> Float[Tensor, " n"]:
-    """Mean squared error per image, in squared units of [0, 1]."""
-    return (reconstructions - images).pow(2).flatten(1).mean(1)
-
-
-def psnr(reconstructions: Images, images: Images) -> Float[Tensor, " n"]:
-    """Peak signal-to-noise ratio per image in dB, for a peak of 1; at most 100, which stands for a perfect copy."""
-    return -10 * mse(reconstructions, images).clamp(min=1e-10).log10()
-
-
-def relative_l2(reconstructions: Images, images: Images) -> Float[Tensor, " n"]:
-    """‖x̂ - x‖ / ‖x‖ per image: 0 for a copy, 1 for a black picture; without a limit for a black original."""
-    difference, norm = (
-        (part).flatten(1).norm(dim=1) for part in (reconstructions - images, images)
-    )
-    return difference / norm.clamp(min=1e-6)
 
 
 def ssim(reconstructions: Images, images: Images, data_range: Number = 1.0) -> Float[Tensor, " n"]:
@@ -55,3 +37,35 @@ def ssim(reconstructions: Images, images: Images, data_range: Number = 1.0) -> F
         assert isinstance(value, Tensor)
         values.append(value.reshape(-1))
     return torch.cat(values)
+
+
+class SSIM(Metric):
+    """Structural similarity, the border mirrored, in [-1, 1]."""
+
+    key = "ssim"
+    column = "SSIM"
+    shuffled = "{}Shuffled"
+    label = "SSIM (higher: leaks more)"
+    short = "SSIM"
+    perfect = "1"
+    shown = True
+    order = 30
+    smallest = SMALLEST
+
+    def values(self, seen: Scored) -> Values:
+        return ssim(seen.reconstructions, seen.images)
+
+
+class WideSSIM(Metric):
+    """Structural similarity with a data range of 2, as some published values were taken: kinder to a bad guess."""
+
+    key = "ssim2"
+    column = "SSIM2"
+    shuffled = "{}Shuffled"
+    label = "SSIM, data range 2"
+    short = "SSIM, range 2"
+    order = 40
+    smallest = SMALLEST
+
+    def values(self, seen: Scored) -> Values:
+        return ssim(seen.reconstructions, seen.images, 2.0)
