@@ -283,13 +283,13 @@ def test_reconstruction_metrics_equal_scikit_image() -> None:
         assert expected[5:-5, 5:-5].mean() == pytest.approx(interior, abs=1e-5)
 
 
-def ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def ssim_map(a: np.ndarray, b: np.ndarray, data_range: float = 1.0) -> np.ndarray:
     """Wang et al. 2004, equation 13, with scipy's Gaussian filter."""
 
     def blur(image: np.ndarray) -> np.ndarray:
         return gaussian_filter(image.astype(np.float64), 1.5, truncate=3.5, mode="mirror")
 
-    c1, c2 = 0.01**2, 0.03**2
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     mean_a, mean_b = blur(a), blur(b)
     variance_a, variance_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
     upper = (2 * mean_a * mean_b + c1) * (2 * (blur(a * b) - mean_a * mean_b) + c2)

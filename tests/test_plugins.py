@@ -11,10 +11,16 @@ from pytorch_lightning.callbacks import Callback
 
 from dpsnn import building, checkpoints, registry
 from dpsnn.cli import main
-from dpsnn.evaluation import tables
+from dpsnn.errors import UsageError
+from dpsnn.evaluation import measures, plots, tables
+from dpsnn.evaluation.results import Results
+from dpsnn.folders import Folders
 from dpsnn.given import given
+from dpsnn.metrics.base import known
 from dpsnn.runner import train
+from dpsnn.runner.experiment import Experiment
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
+from dpsnn.studies.titcombe.headline import markdown as headline
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
 EXAMPLES = dict(
@@ -48,7 +54,7 @@ def row(table: str) -> dict[str, str]:
 
 def test_the_examples_are_of_every_kind_that_can_be_plugged_in(plugged: Path) -> None:
     found = {each.kind for name in EXAMPLES for each in registry._read(str(plugged / name))}
-    assert found >= {"defence", "attack", "dataset", "network", "decoder", "study"}
+    assert found == {*registry.PACKAGES}
 
 
 def test_the_tables_of_parts_in_the_docs_are_what_there_is(
@@ -236,6 +242,65 @@ def test_an_attack_goes_from_the_command_line_to_the_table(
     assert run("evaluate_attackers --all") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "needs the attack 'neighbours' of the plug-in neighbours.py; name it with" in line
+
+
+def test_a_metric_goes_from_the_command_line_to_table_figure_and_headline(
+    plugged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = "--plugin multiscale.py"
+    assert run("train_model --max_epochs 1") == 0
+    model = Path(capsys.readouterr().out.strip()).stem
+    assert run("train_model --validator --max_epochs 1") == 0
+    assert run(f"train_attacker --attack nearest --model {model}") == 0
+    assert run("evaluate_models") == 0 and run("evaluate_attackers") == 0
+    before = row("attack_performances.csv")
+    assert "MSSSIM" not in before
+    # What an earlier row lacks is filled, once, and all else is what it was.
+    capsys.readouterr()
+    assert run(f"evaluate_attackers {used}") == 0 and run(f"evaluate_attackers {used}") == 0
+    assert capsys.readouterr().err.count("evaluating") == 1
+    after = row("attack_performances.csv")
+    assert before | {"Measures": ""} == {n: after[n] for n in before} | {"Measures": ""}
+    assert {*after} - {*before} == {"MSSSIM", "SEMSSSIM", "MSSSIMFloor"}
+    assert 1 > float(after["MSSSIM"]) > float(after["MSSSIMFloor"]) and float(after["SEMSSSIM"])
+    # Nobody need know it.
+    forget()
+    assert run("evaluate_attackers") == 0 and row("attack_performances.csv") == after
+    folders = Folders(models_dir="models", results_dir="results")
+    measured = [*map(str, Results(folders, "digits").rows[1])]
+    assert "MSSSIM" not in measures.settings(measured, measures.reconstructions())
+    assert "msssim" not in {each.name for each in measures.reconstructions()}
+    # In what shows leakage, and in a figure that asks for it.
+    registry.use("multiscale.py")
+    attacker = AttackerSpec(attack="nearest")
+    experiments = [Experiment(ClassifierSpec(max_epochs=1), (attacker,))]
+    headings, _, line, floor, ceiling = headline(
+        experiments, Results(folders, "digits")
+    ).splitlines()
+    place = headings.split(" | ").index("MS-SSIM")
+    assert line.split(" | ")[place].startswith(f"{float(after['MSSSIM']):.3f} ± ")
+    assert floor.split(" | ")[place] == f"{float(after['MSSSIMFloor']):.3f}"
+    assert ceiling.split(" | ")[place] == "1"
+    rows = Results(folders, "digits").rows[1]
+    shown = plots.leakage_curves(
+        {"nearest": rows}, "Seed", "seed", "one", measures=[measures.named("msssim")]
+    )
+    (axis,) = shown.axes
+    assert axis.get_ylabel() == "MS-SSIM (higher: leaks more)"
+    lowest = [line for line in axis.lines if line.get_label() == "floor: mean image"]
+    assert lowest[0].get_ydata() == pytest.approx(2 * [float(after["MSSSIMFloor"])])
+    plots.plt.close(shown)
+
+
+def test_two_metrics_have_no_column_in_common(
+    plugged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = EXAMPLES["multiscale.py"].replace('column = "MSSSIM"', 'column = "SSIM"')
+    Path("multiscale.py").write_text(code)
+    assert run("evaluate_attackers --plugin multiscale.py") == 2
+    registry.use("multiscale.py")
+    with pytest.raises(UsageError, match="metrics ssim and msssim both have the column SSIM;"):
+        known()
 
 
 def test_options_come_from_a_file_and_what_is_typed_counts_more(
