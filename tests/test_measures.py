@@ -15,6 +15,7 @@ from skimage.metrics import (
     mean_squared_error,
     normalized_root_mse,
     peak_signal_noise_ratio,
+    structural_similarity,
 )
 from test_metrics import ssim_map
 from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
@@ -23,6 +24,7 @@ from dpsnn import parts, registry
 from dpsnn.evaluation.attackers import score
 from dpsnn.metrics import Metric, Scored, mean_image
 from dpsnn.metrics.base import known, marks
+from dpsnn.metrics.gaussian_ssim import gaussian_ssim
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
 OWN = [each.key for each in parts.declared("metric")]
@@ -67,6 +69,11 @@ def over(pictures: Pictures) -> Callable[[Scored], list[float]]:
     ]
 
 
+def scikit_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    how = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    return float(structural_similarity(a, b, data_range=1, **how))
+
+
 def blocks(s: Scored) -> list[float]:
     squares = [
         dcor_value("u_distance_correlation_sqr", x.flatten(1).numpy(), y.flatten(1).numpy(), 1.0)
@@ -92,6 +99,7 @@ ORACLES: dict[str, Callable[[Scored], list[float]]] = {
     "psnr": over(lambda a, b: peak_signal_noise_ratio(b, a, data_range=1)),
     "ssim": over(lambda a, b: ssim_map(a, b).mean()),
     "ssim2": over(lambda a, b: ssim_map(a, b, 2.0).mean()),
+    "ssim_gaussian": over(scikit_ssim),
     "relative_l2": over(lambda a, b: normalized_root_mse(b, a)),
     "dcorr": blocks,
     "recognised": lambda s: list(100.0 * (judged(s).argmax(1) == s.labels.numpy())),
@@ -112,6 +120,18 @@ def test_the_mean_and_its_error_are_those_of_an_outside_oracle(key: str) -> None
     if names["error"]:
         error = values.std(ddof=1) / math.sqrt(len(values))
         assert cells[names["error"]] == pytest.approx(error, rel=1e-3)
+
+
+@pytest.mark.parametrize(("sides", "channels"), [((11, 11), 1), ((12, 30), 1), ((16, 14), 3)])
+def test_gaussian_ssim_equals_scikit_image(sides: tuple[int, int], channels: int) -> None:
+    images, guesses = torch.rand(2, 3, channels, *sides).unbind(0)
+    guesses[1] = 0.0
+    images[2], guesses[2] = 0.5, 0.5
+    theirs = [
+        np.mean([scikit_ssim(x.double().numpy(), y.double().numpy()) for x, y in zip(a, b)])
+        for a, b in zip(guesses, images)
+    ]
+    assert gaussian_ssim(guesses, images).tolist() == pytest.approx(theirs, abs=1e-6)
 
 
 @pytest.mark.parametrize("key", EVERY)
@@ -202,7 +222,7 @@ def test_a_score_has_the_columns_of_all_metrics_each_once() -> None:
     columns = [name for each in known() for name in each.columns().values() if name]
     assert sorted(row) == sorted([*columns, "Images", "DCorrN"])
     assert [*row][:5] == ["MeanValDCorr", "SEValDCorr", "ValAccuracy", "SEValAccuracy", "MSE"]
-    assert [*row][-3:] == ["MSSSIM", "SEMSSSIM", "MSSSIMFloor"]
+    assert [*row][-3:] == ["SEMSSSIM", "SSIMGaussianFloor", "MSSSIMFloor"]
 
 
 def test_a_later_version_of_a_metric_has_another_mark(monkeypatch: pytest.MonkeyPatch) -> None:
