@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dpsnn import building, checkpoints, registry
 from dpsnn.cli import main
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import measures, plots, tables
+from dpsnn.evaluation.attackers import attacker_row
 from dpsnn.evaluation.results import Results
 from dpsnn.folders import Folders
 from dpsnn.given import given
@@ -292,15 +294,20 @@ def test_a_metric_goes_from_the_command_line_to_table_figure_and_headline(
     plots.plt.close(shown)
 
 
-def test_two_metrics_have_no_column_in_common(
-    plugged: Path, capsys: pytest.CaptureFixture[str]
+def test_a_metric_has_columns_of_its_own(
+    plugged: Path, classifier_file: Callable[..., Path], attacker_file: Callable[..., Path]
 ) -> None:
-    code = EXAMPLES["multiscale.py"].replace('column = "MSSSIM"', 'column = "SSIM"')
-    Path("multiscale.py").write_text(code)
-    assert run("evaluate_attackers --plugin multiscale.py") == 2
+    code = EXAMPLES["multiscale.py"]
+    Path("multiscale.py").write_text(code.replace('column = "MSSSIM"', 'column = "SSIM"'))
     registry.use("multiscale.py")
     with pytest.raises(UsageError, match="metrics ssim and msssim both have the column SSIM;"):
         known()
+    forget()
+    Path("another.py").write_text(code.replace('column = "MSSSIM"', 'column = "Seed"'))
+    registry.use("another.py")
+    path = attacker_file(plugged, classifier_file(plugged))
+    with pytest.raises(UsageError, match="a metric has the column Seed, which says something"):
+        attacker_row(path, plugged, "data", None, 8)
 
 
 def test_options_come_from_a_file_and_what_is_typed_counts_more(

@@ -299,7 +299,8 @@ def attacker_row(
         limit: Score only so many images, the first; by default as many as the attack is scored on.
 
     Raises:
-        UsageError: If a checkpoint is damaged, the validator judges another data set, or data cannot be reached.
+        UsageError: If a checkpoint is damaged, the validator judges another data set, data cannot be reached, or a
+            metric has a column of something else.
     """
     attacked = load_attacked(path, models_dir)
     dataset = attacked.target_spec.dataset
@@ -318,47 +319,55 @@ def attacker_row(
     if shared not in _KNOWN_REFERENCES:
         guess = own.expand(len(images), -1, -1, -1)
         _KNOWN_REFERENCES[shared] = _references(metrics, images, labels, guess, validator)
-    spec, target_spec = attacked.spec, attacked.target_spec
-    wire = attacked.target
-    target = str(attacked.stored.arguments["target"])
+    wire, target = attacked.target, str(attacked.stored.arguments["target"])
     client = (target, wire.cut, dataset, str(data_dir), str(len(images)))
     if client not in _KNOWN_ACTIVATIONS:
         _KNOWN_ACTIVATIONS.clear()
         _KNOWN_ACTIVATIONS[client] = wire.encode(images)
     guesses, classes = overheard(attacked, _KNOWN_ACTIVATIONS[client])
-    epsilon, delta = wire.guarantee(spec.queries)
-    cells = _measured(metrics, guesses, images, labels, validator)
-    return {
-        "Model": spec.model,
-        "Attacker": attacked.stored.stem,
-        **_in_order(cells | _KNOWN_REFERENCES[shared]),
+    cells = _measured(metrics, guesses, images, labels, validator) | _KNOWN_REFERENCES[shared]
+    right = 100.0 * (classes == labels) if data.judged and classes is not None else None
+    others = {
         # Of the classifier on the very tensors that were attacked: what its users got for this leakage.
-        "TargetAcc": (
-            mean(100.0 * (classes == labels)) if data.judged and classes is not None else None
-        ),
+        "TargetAcc": None if right is None else mean(right),
+        **_settings(attacked),
+        "Validator": validator_stored.stem if validator_stored else None,
+        "Versions": versions([attacked.spec.method, *attacked.spec_now.active]),
+        "Digest": attacked.stored.digest,
+        "ValidatorDigest": judge_digest,
+        **attacked.marks,
+        "Measures": marks(metrics),
+    }
+    named: Cells = {"Model": attacked.spec.model, "Attacker": attacked.stored.stem}
+    if taken := sorted(cells.keys() & {**named, **others}.keys()):
+        raise UsageError(
+            f"a metric has the column {taken[0]}, which says something else; give it another"
+        )
+    return {**named, **_in_order(cells), **others}
+
+
+def _settings(attacked: Attacked) -> Cells:
+    """How attacker and target were made, and what the mechanism guarantees."""
+    spec, target_spec, record = attacked.spec, attacked.target_spec, attacked.stored.record
+    epsilon, delta = attacked.target.guarantee(spec.queries)
+    return {
         "Adaptive": not spec.naive,
         "Attack": spec.attack,
-        "Cut": wire.cut or None,
+        "Cut": attacked.target.cut or None,
         **attack_columns(spec),
         "Surrogate": spec.surrogate,
-        "SurrogateSource": attacked.stored.record["surrogate_source"],
-        "SurrogateImages": attacked.stored.record["surrogate_images"],
+        "SurrogateSource": record["surrogate_source"],
+        "SurrogateImages": record["surrogate_images"],
         "DataPct": spec.data_pct,
         "Queries": spec.queries,
         **trained_columns(target_spec),
         **defence_columns(attacked.spec_now, attacked.target_stored.record),
         "Epsilon": epsilon,
         "EpsilonDelta": delta,
-        "Dataset": dataset,
+        "Dataset": target_spec.dataset,
         "Network": target_spec.network,
         "Seed": spec.seed,
-        "Epoch": attacked.stored.record["epoch"],
+        "Epoch": record["epoch"],
         "MaxEpochs": spec.max_epochs,
-        "Precision": attacked.stored.record["precision"],
-        "Validator": validator_stored.stem if validator_stored else None,
-        "Versions": versions([spec.method, *attacked.spec_now.active]),
-        "Digest": attacked.stored.digest,
-        "ValidatorDigest": judge_digest,
-        **attacked.marks,
-        "Measures": marks(metrics),
+        "Precision": record["precision"],
     }
