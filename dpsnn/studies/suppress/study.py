@@ -58,6 +58,9 @@ PUBLISHED = (
 MEASURES = ("RelativeL2", "SSIM", "SSIM2", "ValConfidence", "ValAccuracy", "MSE")
 """Each has a floor by the mean image, one by shuffled pairs but for MSE, and an interval over images."""
 
+DIGESTS = ("Digest", "TargetDigest", "ValidatorDigest")
+"""Of whom a row is; an inversion has no weights of its own, and is another with another target."""
+
 JUDGE_SEED = 1000
 """Added to the seed of a second judge: LeNet-5 itself, trained without silent weights, as the tutorial's judge may have
 been. It is surer of what attacks on its own kind give than the validator, another architecture."""
@@ -169,7 +172,7 @@ def suppress_row(
     shown |= published
     if published["PublishedRelativeL2"] is not None:
         shown |= _second_opinion(path, folders)
-    shown |= {name: known[name] for name in ("Digest", "ValidatorDigest")}
+    shown |= {name: known.get(name, "") for name in DIGESTS}
     return shown
 
 
@@ -230,9 +233,8 @@ def suppress(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: 
 def measure(experiments: Sequence[Experiment], folders: Folders) -> Path:
     """Bring the table up to date with the attackers of the group that have been scored."""
     table = suppress_table(folders.results_dir)
-    digests = ("Digest", "ValidatorDigest")
     known = {
-        (row["Attacker"], *(row.get(name) for name in digests))
+        (row["Attacker"], *(row.get(name, "") for name in DIGESTS))
         for row in tables.read(table, tables.ATTACKER_KEY)
     }
     scored = tables.read(tables.attackers_table(folders.results_dir))
@@ -243,7 +245,7 @@ def measure(experiments: Sequence[Experiment], folders: Folders) -> Path:
         for path in run.finished_attackers(experiment, folders):
             stem = path.name.removesuffix(".ckpt")
             row = attacks.get(stem)
-            if row is None or (stem, *(row[name] for name in digests)) in known:
+            if row is None or (stem, *(row.get(name, "") for name in DIGESTS)) in known:
                 continue
             if checkpoints.read(path, ATTACKER).digest != row["Digest"]:
                 continue
