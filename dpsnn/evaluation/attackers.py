@@ -314,13 +314,13 @@ def attacker_row(
     own = attacked.stored.record["mean_image"]
     judge_digest = validator_stored.digest if validator_stored else ""
     metrics = known()
-    shared = (dataset, str(data_dir), digest({"mean": own}), judge_digest, str(len(images)))
-    shared = (*shared, marks(metrics))
+    mean_digest, count = digest({"mean": own}), str(len(images))
+    shared = (dataset, str(data_dir), mean_digest, judge_digest, count, marks(metrics))
     if shared not in _KNOWN_REFERENCES:
         guess = own.expand(len(images), -1, -1, -1)
         _KNOWN_REFERENCES[shared] = _references(metrics, images, labels, guess, validator)
     wire, target = attacked.target, str(attacked.stored.arguments["target"])
-    client = (target, wire.cut, dataset, str(data_dir), str(len(images)))
+    client = (target, wire.cut, dataset, str(data_dir), count)
     if client not in _KNOWN_ACTIVATIONS:
         _KNOWN_ACTIVATIONS.clear()
         _KNOWN_ACTIVATIONS[client] = wire.encode(images)

@@ -143,10 +143,10 @@ def evaluate_attackers(
         if DATASETS[dataset].judged:
             judge = _validator(folders, attacked.spec.model, validation_model)
             judge_digest = load_judge(judge, dataset)[1].digest
-        row = rows.get((attacked.spec.model, attacked.stored.stem))
+        there = rows.get((attacked.spec.model, attacked.stored.stem))
         old = attacked.target_spec.repeatable_noise and attacked.spec.model in unmarked
-        fits = stands(row, {**attacked.marks, "ValidatorDigest": judge_digest}, table)
-        lacks = wanted - {*(row or {}).get("Measures", "").split()}
+        fits = stands(there, {**attacked.marks, "ValidatorDigest": judge_digest}, table)
+        lacks = wanted - {*(there.get("Measures", "").split() if there else ())}
         if again or old or lacks or not fits:
             due[path] = (judge, dataset)
     _prepare(table, [dataset for _, dataset in due.values()], folders)
