@@ -161,26 +161,29 @@ class Target:
         labels = (
             torch.arange(self.num_classes or 0, device=device()) if Need.LABELS in needs else None
         )
+        pairwise = _oracle(self.mechanism.pairwise) if Need.DENSITY in needs else None
         if Need.WEIGHTS in needs:
             known = self.client, self.mechanism, surrogate
-            return WhiteBox(*known, server=server, labels=labels, misfit=self.mechanism.misfit)
+            misfit = self.mechanism.misfit
+            return WhiteBox(*known, server=server, labels=labels, pairwise=pairwise, misfit=misfit)
         asked = self.client if Need.QUERIES in needs else _withheld
         guarded = _oracle(asked), _oracle(self.mechanism), surrogate
-        if server is None and labels is None:
+        if server is None and labels is None and pairwise is None:
             return Knowledge(*guarded)
-        return Insider(*guarded, server=server and _oracle(server), labels=labels)
+        server = server and _oracle(server)
+        return Insider(*guarded, server=server, labels=labels, pairwise=pairwise)
 
 
 def _withheld(given: Tensor) -> Tensor:
     raise UsageError("the attack may not query the client: queries are not among its needs")
 
 
-def _oracle(part: Part) -> Callable[[Tensor], Tensor]:
+def _oracle(part: Part) -> Callable[..., Tensor]:
     """Answers, and nothing of how they came about."""
 
     @torch.no_grad()
-    def ask(given: Tensor) -> Tensor:
-        return part(given.detach())
+    def ask(*given: Tensor) -> Tensor:
+        return part(*(each.detach() for each in given))
 
     return ask
 

@@ -44,7 +44,7 @@ def own(count: int = 7, shape: tuple[int, ...] = SHAPE) -> Tensor:
 
 
 def granted(known: Knowledge) -> set[str]:
-    fields = ("server", "labels")
+    fields = ("server", "labels", "pairwise")
     return {name for name in fields if getattr(known, name, None) is not None}
 
 
@@ -57,7 +57,9 @@ QUERIES = frozenset({Need.QUERIES, Need.TRANSMISSIONS})
         (QUERIES, Knowledge, set()),
         (QUERIES | {Need.SERVER}, Insider, {"server"}),
         (QUERIES | {Need.LABELS}, Insider, {"labels"}),
+        (QUERIES | {Need.DENSITY}, Insider, {"pairwise"}),
         (frozenset({Need.WEIGHTS}), WhiteBox, set()),
+        (frozenset({Need.WEIGHTS, Need.DENSITY}), WhiteBox, {"pairwise"}),
         (MIFace.needs, WhiteBox, {"server", "labels"}),
     ],
 )

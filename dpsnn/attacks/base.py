@@ -39,6 +39,8 @@ class Need(StrEnum):
     """The defended client as an oracle for images of its own; it answers without gradients."""
     WEIGHTS = "weights"
     """The client's weights, hence its gradients, and the density of what the mechanism adds."""
+    DENSITY = "density"
+    """How likely what is heard is for a given activation, as the mechanism is public; without gradients."""
     SERVER = "server"
     """The server's half, with gradients for who has the client's."""
     LABELS = "labels"
@@ -49,6 +51,9 @@ class Need(StrEnum):
 
 Misfit = Callable[[Activation, Float[Tensor, "q n *cut"]], Float[Tensor, " n"]]
 """Activation, q transmissions of each image → one value each, the lower the better."""
+
+Pairwise = Callable[[Float[Tensor, "m *cut"], Float[Tensor, "q n *cut"]], Float[Tensor, "n m"]]
+"""m activations, q transmissions of each of n images → -ln of how likely each activation makes what was heard, in nats."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ class Insider(Knowledge):
     server: Callable[[Smashed], Logits] | None = None
     labels: Int[Tensor, " classes"] | None = None
     """All classes."""
+    pairwise: Pairwise | None = None
+    """NoLikelihood if the mechanism has none; where it adds no noise, half the squared distance."""
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,12 @@ class DefenceList(nn.ModuleList):
         """How badly an activation explains q transmissions of it; see `mechanism.misfit`."""
         return mechanism.misfit(self.mechanism(), activation, heard)
 
+    def pairwise(
+        self, known: Float[Tensor, "m *cut"], heard: Float[Tensor, "q n *cut"]
+    ) -> Float[Tensor, "n m"]:
+        """How badly each of m activations explains what was heard of each of n; see `mechanism.pairwise`."""
+        return mechanism.pairwise(self.mechanism(), known, heard)
+
     def guarantee(
         self, cut_shape: Sequence[int], bound: Number | None, queries: int = 1
     ) -> Guarantee:

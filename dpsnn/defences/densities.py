@@ -5,10 +5,11 @@ All of it is symmetrical about 0. Sums of independent noises are other noises, n
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dpsnn.defences.values import Values
@@ -21,6 +22,34 @@ Guarantee = tuple[float, float | None]
 
 FAR = 1000
 """In standard deviations: what lies further out than something has, compared with it, no mass in double precision."""
+
+IN_CACHE = 2**19
+"""Differences of values that are taken at a time, where every row meets every other."""
+
+
+def in_pairs(
+    measure: Callable[[Tensor, Tensor], Tensor],
+    known: Float[Tensor, "m d"],
+    heard: Float[Tensor, "q n d"],
+) -> Float[Tensor, "n m"]:
+    """A measure of single values, taken of every row heard and every row known, summed over values and transmissions.
+
+    Args:
+        measure: Known values, and heard ones → one number for each.
+        known: Activations.
+        heard: All transmissions of other ones.
+    """
+    rows = max(1, IN_CACHE // max(1, known.numel()))
+    columns = max(1, IN_CACHE // max(1, known.shape[1]))
+    found = heard.new_empty(heard.shape[1], len(known))
+    for start in range(0, len(found), rows):
+        for at in range(0, len(known), columns):
+            block = known[at : at + columns]
+            found[start : start + rows, at : at + columns] = sum(
+                measure(block, said.unsqueeze(1)).sum(2)
+                for said in heard[:, start : start + rows]
+            )
+    return found
 
 
 class Noise(ABC):
@@ -36,6 +65,12 @@ class Noise(ABC):
     @abstractmethod
     def misfit(self, residual: Tensor) -> Tensor:
         """-ln of its density, up to a constant."""
+
+    def pairwise(
+        self, known: Float[Tensor, "m d"], heard: Float[Tensor, "q n d"]
+    ) -> Float[Tensor, "n m"]:
+        """`misfit` of all rows heard to all rows known, summed over values and transmissions."""
+        return in_pairs(lambda mapped, said: self.misfit(said - mapped), known, heard)
 
     @abstractmethod
     def log_tail(self, distance: Tensor) -> Tensor:
@@ -75,6 +110,14 @@ class Laplace(Noise):
     def misfit(self, residual: Tensor) -> Tensor:
         return residual.abs() / self.scale
 
+    def pairwise(
+        self, known: Float[Tensor, "m d"], heard: Float[Tensor, "q n d"]
+    ) -> Float[Tensor, "n m"]:
+        total = torch.cdist(heard[0], known, p=1)
+        for said in heard[1:]:
+            total += torch.cdist(said, known, p=1)
+        return total / self.scale
+
     def log_tail(self, distance: Tensor) -> Tensor:
         return -distance / self.scale - math.log(2)
 
@@ -97,6 +140,17 @@ class Gaussian(Noise):
 
     def misfit(self, residual: Tensor) -> Tensor:
         return residual.pow(2) / (2 * self.std**2)
+
+    def pairwise(
+        self, known: Float[Tensor, "m d"], heard: Float[Tensor, "q n d"]
+    ) -> Float[Tensor, "n m"]:
+        # Σ|h - a|² = q|m - a|² + Σ|h - m|² with the mean m of the transmissions. The squares are multiplied out, which
+        # in single precision would leave nothing of small ones.
+        mean, rows = heard.double().mean(0), known.double()
+        apart = (heard - mean).pow(2).sum((0, 2))
+        squares = mean.pow(2).sum(1)[:, None] + rows.pow(2).sum(1) - 2 * mean @ rows.T
+        total = len(heard) * squares.clamp(min=0) + apart[:, None]
+        return (total / (2 * self.std**2)).to(heard.dtype)
 
     def log_tail(self, distance: Tensor) -> Tensor:
         return torch.special.log_ndtr(-distance / self.std)

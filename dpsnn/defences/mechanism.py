@@ -12,7 +12,7 @@ from itertools import groupby
 from jaxtyping import Float
 from torch import Tensor
 
-from dpsnn.defences.densities import Guarantee, Noise, convolved, merged
+from dpsnn.defences.densities import Gaussian, Guarantee, Noise, convolved, in_pairs, merged
 from dpsnn.defences.values import Map, Rounding, Values
 from dpsnn.errors import NoLikelihood
 from dpsnn.metrics.misfit import relative_misfit
@@ -76,6 +76,33 @@ def _unexplained(
         lower, upper = (edge - mapped for edge in rounding.cells(heard))
         values = -noise.log_mass(lower, upper).to(heard.dtype)
     return values.flatten(2).mean(2).sum(0)
+
+
+def pairwise(
+    steps: Sequence[Step], known: Float[Tensor, "m *cut"], heard: Float[Tensor, "q n *cut"]
+) -> Float[Tensor, "n m"]:
+    """How badly each of m activations explains q transmissions of each of n others, without gradients.
+
+    With noise -ln of its density, or of its mass where it was rounded, up to a constant of each row; in nats, and hence
+    summed over values as over transmissions, where `misfit` is the mean over values. Without noise half the squared
+    distance, as of Gaussian noise of standard deviation 1.
+
+    Raises:
+        NoLikelihood: As `misfit`.
+    """
+    before, noises, rounding = _in_order(steps)
+    for step in before:
+        known = step.apply(known)
+    known, heard = known.flatten(1), heard.flatten(2)
+    noise = convolved(noises) if noises else Gaussian(1.0)
+    if rounding is None:
+        return noise.pairwise(known, heard)
+
+    def unexplained(mapped: Tensor, said: Tensor) -> Tensor:
+        lower, upper = (edge - mapped for edge in rounding.cells(said))
+        return -noise.log_mass(lower, upper)
+
+    return in_pairs(unexplained, known, heard)
 
 
 def _in_order(steps: Sequence[Step]) -> tuple[list[Map], list[Noise], Rounding | None]:

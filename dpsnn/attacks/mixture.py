@@ -1,0 +1,197 @@
+"""The posterior mean: own images, each with the weight with which it explains what crossed the wire.
+
+Nothing is trained. By Bayes' rule the mean of the images given what was heard, which of all guesses has the least squared
+error, is Σ x p(heard | x) / Σ p(heard | x) over images x of the population: with own images for these it is exact as they
+grow in number. Few of them are too far apart, so that one takes all the weight; more are made by moving them, and the
+likelihood is tempered to p^t.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dpsnn.attacks.base import (
+    BLOCK,
+    Attack,
+    AttackModule,
+    Insider,
+    Knowledge,
+    Need,
+    check_finite,
+    progress_bar,
+)
+from dpsnn.augmentation import Move, moved
+from dpsnn.batches import derived_seed, to_unit
+from dpsnn.errors import NoLikelihood
+from dpsnn.parts import option
+from dpsnn.tensors import Inputs
+
+AT_ONCE = 1000
+"""Own images that meet what was heard at a time."""
+
+HELD_OUT = 0.1
+"""Share of the own images by which temperature and moves are chosen."""
+
+AT_MOST = 500
+"""So many of them; beyond it the choice no longer gets better."""
+
+STAYING = (Move(),)
+CROSS = (*STAYING, Move(1, 0), Move(-1, 0), Move(0, 1), Move(0, -1))
+SQUARE = (*CROSS, Move(1, 1), Move(1, -1), Move(-1, 1), Move(-1, -1))
+TURNED = tuple(Move(right, down, turn) for right, down, _ in CROSS for turn in (-8.0, 0.0, 8.0))
+
+MOVES: tuple[tuple[Move, ...], ...] = (STAYING, CROSS, SQUARE, TURNED)
+"""What may be made of each own image: only itself, or with one pixel along each axis, or with all that touch, or turned
+as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodMixture(Attack):
+    """Answer with the mean of the own images, moved a little, weighted by how well each explains what was heard."""
+
+    key = "mixture"
+    order = 30
+    needs = frozenset({Need.QUERIES, Need.DENSITY, Need.TRANSMISSIONS})
+
+    temper: float | None = option(
+        None,
+        "power of the likelihood; 1 is Bayes' rule (default: chosen on own images)",
+        check="positive",
+    )
+
+    def build(self, knowledge: Knowledge, queries: int, seed: int) -> AttackModule:
+        assert isinstance(knowledge, Insider)
+        return Mixture(knowledge, self.temper, queries, seed)
+
+
+def posterior_means(
+    blocks: Iterable[tuple[Float[Tensor, "m *image"], Float[Tensor, "n m"]]],
+    tempers: Sequence[float],
+) -> Float[Tensor, "t n *image"]:
+    """Σ x e^(-t·u) / Σ e^(-t·u) for each power t, image by image as they come.
+
+    Args:
+        blocks: Some of the images x, and how badly each explains what was heard of each of n, in nats.
+        tempers: The powers.
+    """
+    highest = totals = sums = None
+    shape: Sequence[int] = ()
+    for images, unexplained in blocks:
+        shape = images.shape[1:]
+        power = unexplained.new_tensor(tempers).view(-1, 1, 1)
+        scores = -power * unexplained
+        top = scores.amax(2, keepdim=True)
+        if highest is not None:
+            top = torch.maximum(top, highest)
+        weights = scores.sub_(top).exp_()
+        total, mixed = weights.sum(2, keepdim=True), weights @ images.flatten(1)
+        if highest is not None:
+            fade = (highest - top).exp()
+            total, mixed = total + totals * fade, mixed + sums * fade
+        highest, totals, sums = top, total, mixed
+    assert sums is not None, "a mean is one of one image at least"
+    return (sums / totals).unflatten(2, shape)
+
+
+class Mixture(AttackModule):
+    """Mix own images by their likelihood.
+
+    Args:
+        knowledge: The client as an oracle, the density of the mechanism, own images.
+        temper: Power of the likelihood; None: that which serves best on own images held out.
+        queries: Transmissions of each image that will be heard.
+        seed: Of the choice of own images held out.
+    """
+
+    own: Tensor
+    temper: Tensor
+    moves: Tensor
+
+    def __init__(
+        self, knowledge: Insider, temper: float | None = None, queries: int = 1, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.knowledge = knowledge
+        self.wanted, self.queries, self.seed = temper, queries, seed
+        self.blind = ""
+        """Why the mechanism has no likelihood, once that is found."""
+        self.register_buffer("own", knowledge.surrogate.clone())
+        self.register_buffer("temper", torch.tensor(temper or 1.0))
+        self.register_buffer("moves", torch.tensor(0))
+
+    def chosen(self) -> dict[str, Any]:
+        return {"temper": self.temper.item(), "moves": len(MOVES[int(self.moves)])}
+
+    @torch.no_grad()
+    def fit(self) -> None:
+        """Hear some of the own images, and choose with what the others come closest to them."""
+        if len(self.own) < 2:
+            return
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, 7))
+        order = torch.randperm(len(self.own), generator=generator)
+        count = min(AT_MOST, max(1, round(HELD_OUT * len(order))))
+        truth, known = to_unit(self.own[order[:count]]), self.own[order[count:]]
+        activation = torch.cat([self.knowledge.client(block) for block in truth.split(BLOCK)])
+        heard = torch.stack([self.knowledge.defend(activation) for _ in range(self.queries)])
+        tempers = self._tempers(known, heard)
+        choices = range(len(MOVES)) if self.own.dim() == 4 else (0,)
+        errors: dict[tuple[int, float], float] = {}
+        with progress_bar("choosing the mixture", sum(len(MOVES[each]) for each in choices)) as on:
+            for choice in choices:
+                blocks = self._explained(known, MOVES[choice], heard)
+                means = posterior_means(blocks, tempers)
+                wrong = (means - truth).pow(2).flatten(1).mean(1)
+                errors |= {(choice, t): error for t, error in zip(tempers, wrong.tolist())}
+                on()
+        choice, temper = min(errors, key=lambda each: errors[each])
+        self.moves.fill_(choice)
+        self.temper.fill_(temper)
+
+    def _tempers(self, known: Tensor, heard: Tensor) -> list[float]:
+        """Powers worth trying: 1 and less, and those at which the nearest images differ in weight, where there is no noise."""
+        if self.wanted is not None:
+            return [self.wanted]
+        blocks = [unexplained for _, unexplained in self._explained(known, STAYING, heard)]
+        unexplained = torch.cat(blocks, 1)
+        spread = (unexplained.median(1).values - unexplained.amin(1)).median().item()
+        usual = [2.0 ** (-step / 4) for step in range(24)]
+        return usual + ([2.0**step / spread for step in range(12)] if spread > 0 else [])
+
+    @torch.no_grad()
+    def infer(self, heard: Float[Tensor, "queries n *cut"]) -> Inputs:
+        """The posterior mean of each image.
+
+        Raises:
+            NotFinite: If what was heard holds infinity or NaN, which nothing explains.
+        """
+        check_finite(heard.flatten(2).sum(2).sum(0), what="smashed tensor")
+        blocks = self._explained(self.own, MOVES[int(self.moves)], heard)
+        return posterior_means(blocks, [self.temper.item()])[0].clamp(0, 1)
+
+    def _explained(
+        self, own: Tensor, moves: Iterable[Move], heard: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images, and how badly each explains what was heard of each."""
+        for move in moves:
+            for block in own.split(AT_ONCE):
+                images = to_unit(block)
+                images = moved(images, move) if images.dim() == 4 else images
+                activations = [self.knowledge.client(some) for some in images.split(BLOCK)]
+                yield images, self._unexplained(torch.cat(activations).to(heard.device), heard)
+
+    def _unexplained(self, known: Tensor, heard: Tensor) -> Tensor:
+        """By the mechanism; by squares, where it has no likelihood."""
+        if not self.blind:
+            assert self.knowledge.pairwise is not None
+            try:
+                return self.knowledge.pairwise(known, heard)
+            except NoLikelihood as reason:
+                self.blind = str(reason)
+                print(f"mixture: {reason}; plain squares are taken instead", file=sys.stderr)
+        distances = torch.cdist(heard.mean(0).flatten(1), known.flatten(1))
+        return len(heard) * distances.pow(2) / 2
