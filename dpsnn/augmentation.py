@@ -38,7 +38,5 @@ def turned(images: Images, degrees: float) -> Images:
     where: Tensor = images.new_tensor(
         [[cosine, -sine * height / width, 0], [sine * width / height, cosine, 0]]
     )
-    grid = F.affine_grid(
-        where.expand(len(images), 2, 3), list(images.shape), align_corners=False
-    )
+    grid = F.affine_grid(where.expand(len(images), 2, 3), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

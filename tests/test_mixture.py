@@ -78,7 +78,9 @@ def test_rounded_noise_counts_by_its_mass() -> None:
     edges = [-5.0, -2 / 3, 0.0, 2 / 3, 5.0]
     for level in range(4):
         mass = [
-            quad(lambda h: normal(h - x), edges[level], edges[level + 1], points=[x], epsabs=1e-13)[0]
+            quad(lambda h: normal(h - x), edges[level], edges[level + 1], points=[x], epsabs=1e-13)[
+                0
+            ]
             for x in POINTS.tolist()
         ]
         mean = sum(m * x for m, x in zip(mass, POINTS.tolist())) / sum(mass)

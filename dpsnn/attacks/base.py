@@ -52,8 +52,8 @@ class Need(StrEnum):
 Misfit = Callable[[Activation, Float[Tensor, "q n *cut"]], Float[Tensor, " n"]]
 """Activation, q transmissions of each image → one value each, the lower the better."""
 
-Pairwise = Callable[[Float[Tensor, "m *cut"], Float[Tensor, "q n *cut"]], Float[Tensor, "n m"]]
-"""m activations, q transmissions of each of n images → -ln of how likely each activation makes what was heard, in nats."""
+Pairwise = Callable[[Float[Tensor, " m *cut"], Float[Tensor, "q n *cut"]], Float[Tensor, "n m"]]
+"""m activations, q transmissions of each of n images → -ln of how likely what was heard is for each activation."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """The posterior mean: own images, each with the weight with which it explains what crossed the wire.
 
-Nothing is trained. By Bayes' rule the mean of the images given what was heard, which of all guesses has the least squared
-error, is Σ x p(heard | x) / Σ p(heard | x) over images x of the population: with own images for these it is exact as they
-grow in number. Few of them are too far apart, so that one takes all the weight; more are made by moving them, and the
-likelihood is tempered to p^t.
+Nothing is trained. Of all guesses the mean of the images given what was heard has the least squared error, and by
+Bayes' rule it is Σ x p(heard | x) / Σ p(heard | x) over the images x of the population: with own images for these it is
+exact as they grow in number. Few of them are too far apart, so that one takes all the weight; more are made by moving
+them, and the likelihood is tempered to p^t.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,13 +24,13 @@ from dpsnn.attacks.base import (
     Knowledge,
     Need,
     check_finite,
-    progress_bar,
 )
 from dpsnn.augmentation import Move, moved
 from dpsnn.batches import derived_seed, to_unit
 from dpsnn.errors import NoLikelihood
 from dpsnn.parts import option
-from dpsnn.tensors import Inputs
+from dpsnn.signals import check
+from dpsnn.tensors import Inputs, Number
 
 AT_ONCE = 1000
 """Own images that meet what was heard at a time."""
@@ -37,17 +38,25 @@ AT_ONCE = 1000
 HELD_OUT = 0.1
 """Share of the own images by which temperature and moves are chosen."""
 
-AT_MOST = 500
+AT_MOST = 300
 """So many of them; beyond it the choice no longer gets better."""
 
-STAYING = (Move(),)
-CROSS = (*STAYING, Move(1, 0), Move(-1, 0), Move(0, 1), Move(0, -1))
-SQUARE = (*CROSS, Move(1, 1), Move(1, -1), Move(-1, 1), Move(-1, -1))
-TURNED = tuple(Move(right, down, turn) for right, down, _ in CROSS for turn in (-8.0, 0.0, 8.0))
+WORTH = 0.01
+"""By how much more images must lower the error: each costs as much as an own one."""
 
-MOVES: tuple[tuple[Move, ...], ...] = (STAYING, CROSS, SQUARE, TURNED)
-"""What may be made of each own image: only itself, or with one pixel along each axis, or with all that touch, or turned
-as well."""
+STAYING = (Move(),)
+TURNED = tuple(Move(turn=turn) for turn in (0.0, -8.0, 8.0))
+SHIFTED = tuple(
+    Move(right, down, turn)
+    for right, down in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
+    for _, _, turn in TURNED
+)
+
+MOVES: tuple[tuple[Move, ...], ...] = (STAYING, TURNED, SHIFTED)
+"""What may be made of each own image: only itself; turned both ways as well; and all these one pixel along each axis.
+
+Turns serve better than shifts: at Laplace noise 1 the fifteen leave .0249 on MNIST, nine shifts .0260, the image .0293.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +67,7 @@ class LikelihoodMixture(Attack):
     order = 30
     needs = frozenset({Need.QUERIES, Need.DENSITY, Need.TRANSMISSIONS})
 
-    temper: float | None = option(
+    temper: Number | None = option(
         None,
         "power of the likelihood; 1 is Bayes' rule (default: chosen on own images)",
         check="positive",
@@ -70,7 +79,7 @@ class LikelihoodMixture(Attack):
 
 
 def posterior_means(
-    blocks: Iterable[tuple[Float[Tensor, "m *image"], Float[Tensor, "n m"]]],
+    blocks: Iterable[tuple[Float[Tensor, " m *image"], Float[Tensor, "n m"]]],
     tempers: Sequence[float],
 ) -> Float[Tensor, "t n *image"]:
     """Σ x e^(-t·u) / Σ e^(-t·u) for each power t, image by image as they come.
@@ -113,7 +122,7 @@ class Mixture(AttackModule):
     moves: Tensor
 
     def __init__(
-        self, knowledge: Insider, temper: float | None = None, queries: int = 1, seed: int = 0
+        self, knowledge: Insider, temper: Number | None = None, queries: int = 1, seed: int = 0
     ) -> None:
         super().__init__()
         self.knowledge = knowledge
@@ -133,34 +142,32 @@ class Mixture(AttackModule):
         if len(self.own) < 2:
             return
         generator = torch.Generator().manual_seed(derived_seed(self.seed, 7))
-        order = torch.randperm(len(self.own), generator=generator)
+        order = torch.randperm(len(self.own), generator=generator).to(self.own.device)
         count = min(AT_MOST, max(1, round(HELD_OUT * len(order))))
         truth, known = to_unit(self.own[order[:count]]), self.own[order[count:]]
         activation = torch.cat([self.knowledge.client(block) for block in truth.split(BLOCK)])
         heard = torch.stack([self.knowledge.defend(activation) for _ in range(self.queries)])
-        tempers = self._tempers(known, heard)
-        choices = range(len(MOVES)) if self.own.dim() == 4 else (0,)
-        errors: dict[tuple[int, float], float] = {}
-        with progress_bar("choosing the mixture", sum(len(MOVES[each]) for each in choices)) as on:
-            for choice in choices:
-                blocks = self._explained(known, MOVES[choice], heard)
-                means = posterior_means(blocks, tempers)
-                wrong = (means - truth).pow(2).flatten(1).mean(1)
-                errors |= {(choice, t): error for t, error in zip(tempers, wrong.tolist())}
-                on()
-        choice, temper = min(errors, key=lambda each: errors[each])
-        self.moves.fill_(choice)
-        self.temper.fill_(temper)
+        tempers, least = self._tempers(known, heard), math.inf
+        for choice, moves in enumerate(MOVES if self.own.dim() == 4 else MOVES[:1]):
+            means = posterior_means(self._explained(known, moves, heard), tempers)
+            errors = (means - truth).pow(2).flatten(1).mean(1).tolist()
+            if min(errors) > (1 - WORTH) * least:
+                break
+            least, best = min(errors), errors.index(min(errors))
+            self.moves.fill_(choice)
+            self.temper.fill_(tempers[best])
+            # More images stand closer together, and the power rises or stays about the same.
+            tempers = tempers[max(0, best - 2) : best + 3]
 
     def _tempers(self, known: Tensor, heard: Tensor) -> list[float]:
-        """Powers worth trying: 1 and less, and those at which the nearest images differ in weight, where there is no noise."""
+        """Powers worth trying, in order: up to 1, and, without noise, until the nearest image counts alone."""
         if self.wanted is not None:
             return [self.wanted]
         blocks = [unexplained for _, unexplained in self._explained(known, STAYING, heard)]
         unexplained = torch.cat(blocks, 1)
         spread = (unexplained.median(1).values - unexplained.amin(1)).median().item()
-        usual = [2.0 ** (-step / 4) for step in range(24)]
-        return usual + ([2.0**step / spread for step in range(12)] if spread > 0 else [])
+        usual = [2 ** (-step / 3) for step in range(18)]
+        return sorted(usual + ([2.0**step / spread for step in range(12)] if spread > 0 else []))
 
     @torch.no_grad()
     def infer(self, heard: Float[Tensor, "queries n *cut"]) -> Inputs:
@@ -179,6 +186,7 @@ class Mixture(AttackModule):
         """Images, and how badly each explains what was heard of each."""
         for move in moves:
             for block in own.split(AT_ONCE):
+                check()
                 images = to_unit(block)
                 images = moved(images, move) if images.dim() == 4 else images
                 activations = [self.knowledge.client(some) for some in images.split(BLOCK)]

@@ -164,7 +164,7 @@ class DefenceList(nn.ModuleList):
         return mechanism.misfit(self.mechanism(), activation, heard)
 
     def pairwise(
-        self, known: Float[Tensor, "m *cut"], heard: Float[Tensor, "q n *cut"]
+        self, known: Float[Tensor, " m *cut"], heard: Float[Tensor, "q n *cut"]
     ) -> Float[Tensor, "n m"]:
         """How badly each of m activations explains what was heard of each of n; see `mechanism.pairwise`."""
         return mechanism.pairwise(self.mechanism(), known, heard)

@@ -46,8 +46,7 @@ def in_pairs(
         for at in range(0, len(known), columns):
             block = known[at : at + columns]
             found[start : start + rows, at : at + columns] = sum(
-                measure(block, said.unsqueeze(1)).sum(2)
-                for said in heard[:, start : start + rows]
+                measure(block, said.unsqueeze(1)).sum(2) for said in heard[:, start : start + rows]
             )
     return found
 

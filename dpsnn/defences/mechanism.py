@@ -79,7 +79,7 @@ def _unexplained(
 
 
 def pairwise(
-    steps: Sequence[Step], known: Float[Tensor, "m *cut"], heard: Float[Tensor, "q n *cut"]
+    steps: Sequence[Step], known: Float[Tensor, " m *cut"], heard: Float[Tensor, "q n *cut"]
 ) -> Float[Tensor, "n m"]:
     """How badly each of m activations explains q transmissions of each of n others, without gradients.
 
