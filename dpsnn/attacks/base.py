@@ -282,14 +282,20 @@ class AttackModule(nn.Module):
     at_once: ClassVar[int | None] = None
     """Images that it is given at a time; None gives it all."""
 
-    def fit(self) -> None:
-        """Find out on own images what is left open; by default there is nothing to learn."""
+    def fit(self) -> float | None:
+        """Find out on own images what is left open; by default there is nothing to learn.
+
+        Returns:
+            The mean squared error that this leaves on own images held out, if any were.
+        """
+        return None
 
     def prepare(self, learn: Learn) -> Fitted:
         """Do whatever comes before the first image is heard; who learns in epochs has `learn` train it."""
         start = time.monotonic()
-        self.fit()
-        return Fitted(0, math.nan, time.monotonic() - start, FULL)
+        error = self.fit()
+        error = math.nan if error is None else error
+        return Fitted(0, error, time.monotonic() - start, FULL)
 
     def chosen(self) -> dict[str, Any]:
         """Settings that it chose itself, for the record."""

@@ -229,7 +229,7 @@ class FeatureInversion(AttackModule):
     def prior(self) -> Prior:
         return Prior(*self.weights.tolist())
 
-    def fit(self) -> None:
+    def fit(self) -> float:
         """Choose the starts and tune the prior: first the variation, then the square, by the error on own images."""
         own = self.knowledge.surrogate
         generator = torch.Generator().manual_seed(derived_seed(self.seed, 6))
@@ -261,6 +261,7 @@ class FeatureInversion(AttackModule):
             # Without a square it is known already.
             tried |= errors([Prior(variation, weight) for weight in SQUARES if weight])
         self.weights.copy_(torch.tensor(min(tried, key=lambda prior: tried[prior])))
+        return min(tried.values())
 
     def infer(self, heard: Float[Tensor, "q n *cut"]) -> Images:
         """Guess the images from several transmissions of each.

@@ -137,10 +137,10 @@ class Mixture(AttackModule):
         return {"temper": self.temper.item(), "moves": len(MOVES[int(self.moves)])}
 
     @torch.no_grad()
-    def fit(self) -> None:
+    def fit(self) -> float | None:
         """Hear some of the own images, and choose with what the others come closest to them."""
         if len(self.own) < 2:
-            return
+            return None
         generator = torch.Generator().manual_seed(derived_seed(self.seed, 7))
         order = torch.randperm(len(self.own), generator=generator).to(self.own.device)
         count = min(AT_MOST, max(1, round(HELD_OUT * len(order))))
@@ -158,6 +158,7 @@ class Mixture(AttackModule):
             self.temper.fill_(tempers[best])
             # More images stand closer together, and the power rises or stays about the same.
             tempers = tempers[max(0, best - 2) : best + 3]
+        return least
 
     def _tempers(self, known: Tensor, heard: Tensor) -> list[float]:
         """Powers worth trying, in order: up to 1, and, without noise, until the nearest image counts alone."""
