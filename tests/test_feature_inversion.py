@@ -348,7 +348,8 @@ def test_a_sign_of_nothing_stops_the_published_one_too() -> None:
 
 
 def test_every_attack_has_its_name_on_the_command_line() -> None:
-    assert set(ATTACKS) == set(choices()["attack"]) == {"decoder", "inversion", "sign", "nearest"}
+    keys = {"decoder", "inversion", "sign", "nearest", "mixture"}
+    assert set(ATTACKS) == set(choices()["attack"]) == keys
 
 
 def test_an_unknown_box_is_refused() -> None:
