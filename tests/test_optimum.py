@@ -143,7 +143,7 @@ NOISES = [GaussianNoise(0.9), GaussianNoise(0.3), LaplaceNoise(0.6), LaplaceNois
 
 @pytest.mark.parametrize("noise", NOISES, ids=str)
 def test_attackers_who_are_as_good_as_can_be_gain_nothing(noise: DefenceModule) -> None:
-    """Over many repetitions the capital is 1 on average or less: of the mode, of one too sure and of one too careful."""
+    """The capital is 1 on average or less: against the mode, one who is too sure, and one too careful."""
     torch.manual_seed(0)
     images = torch.rand(20, 4)
     found: list[list[float]] = []

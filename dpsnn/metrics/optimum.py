@@ -6,8 +6,7 @@ all functions of what was heard, and its mode names the right image most often: 
 it has learnt, asked or guessed, and even for one who is handed the N images and the client.
 
 Both speak of the expectation over the noise and over which of these N it is. The fewer and the further apart they are,
-the easier they are told apart: of few images, of little noise or of a client that hides nothing the bound is near 0, true
-and of no use.
+the easier they are told apart: of few images, or little noise, the bound is near 0, which is true and of no use.
 """
 
 import math
@@ -25,7 +24,7 @@ BEYOND_DOUBT = math.log(1e6)
 """`evidence` that an honest attacker reaches at most once in a million times."""
 
 TILTS = tuple(4.0**power for power in range(-3, 8))
-"""How strongly the bet of `evidence` leans, in units of 1/variance of the images; it is shared out evenly among them."""
+"""λ of the bets of `evidence`, in units of 1/variance of the images; the stake is shared out evenly among them."""
 
 
 def posterior(misfits: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
@@ -39,8 +38,8 @@ def posterior(misfits: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
 
 
 def posterior_mean(
-    weights: Float[Tensor, "n m"], images: Float[Tensor, "m *input"]
-) -> Float[Tensor, "n *input"]:
+    weights: Float[Tensor, "n m"], images: Float[Tensor, " m *input"]
+) -> Float[Tensor, " n *input"]:
     """The mean of the images under `posterior`: no guess has a smaller expected squared error."""
     return (weights @ images.flatten(1).to(weights.dtype)).view(-1, *images.shape[1:])
 
@@ -60,21 +59,21 @@ def evidence(
     guesses: Inputs,
     best: Inputs,
     weights: Float[Tensor, "n m"],
-    images: Float[Tensor, "m *input"],
+    images: Float[Tensor, " m *input"],
     start: int = 0,
 ) -> Float[Tensor, " tilts"]:
-    r"""How strongly guesses speak against the account of what was heard: gains of a bet, in nats, one for each tilt.
+    """How strongly guesses speak against the account of what was heard: gains of bets, in nats, one for each tilt.
 
-    Somebody bets that the images lie further towards the attacker's guess than the posterior says: for each heard image he
-    spreads his stake as $\tilde w_j \propto w_j \exp(2\lambda\langle g - m, x_j\rangle)$, with the guess g, the posterior's mean m
-    and a fixed λ, and is paid $\tilde w_i / w_i$ for the true image i. If the account is right, he wins nothing on average: given
-    what was heard the mean of $\tilde w_i / w_i$ is $\sum_j w_j \tilde w_j / w_j = 1$. That each of the N images is sent
-    exactly once, instead of N random ones, only makes his gain smaller (the geometric mean over images of their mean
-    gains is at most the arithmetic one, which is 1). Hence his capital is beyond 10⁶ at most once in a million times
-    (Markov), for any number of images and with no assumption about errors.
+    Somebody bets that the images lie further towards the attacker's guess than the posterior w says: for each heard one
+    he spreads his stake over all images as v_j ∝ w_j exp(2λ⟨g - m, x_j⟩), with the guess g, the posterior's mean m and
+    a fixed λ, and is paid v_i / w_i for the true image i. If the account is right, he wins nothing on average: given what
+    was heard the mean of v_i / w_i is Σ w_j v_j / w_j = 1. That each of the N images is sent exactly once, instead of N
+    random ones, only makes his gain smaller (the product over images of their mean gains is at most the N-th power of
+    their average, which is 1). Hence his capital passes 10⁶ at most once in a million times (Markov), for any number of
+    images and whatever the errors are distributed like.
 
-    ⟨g - m, x - m⟩ is what a guess is better by than the optimum: |x - m|² - |x - g|² = 2⟨g - m, x - m⟩ - |g - m|². So an
-    attacker whose error is below the optimum's wins, and so does one whose error is not, but who knows what nobody can.
+    What a guess is better by than the optimum is |x - m|² - |x - g|² = 2⟨g - m, x - m⟩ - |g - m|². So an attacker whose
+    error is below the optimum's wins, and so does one whose error is not, but who knows what nobody can.
 
     Args:
         guesses: The attacker's, of n images.
@@ -97,5 +96,5 @@ def evidence(
 
 
 def capital(gains: Float[Tensor, " tilts"]) -> float:
-    """ln of what has become of 1, shared out among the tilts of `evidence`; above `BEYOND_DOUBT` the account is wrong."""
+    """ln of what became of 1, shared out among the tilts of `evidence`; above `BEYOND_DOUBT` the account is wrong."""
     return float(gains.logsumexp(0)) - math.log(len(TILTS))
