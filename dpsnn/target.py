@@ -4,6 +4,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeVar
 
 import torch
@@ -14,7 +15,10 @@ from dpsnn.attacks.base import BLOCK, Insider, Knowledge, Need, WhiteBox, averag
 from dpsnn.classifier import SplitClassifier
 from dpsnn.defences import DefenceList, DefenceModule
 from dpsnn.defences.densities import Guarantee
+from dpsnn.defences.mechanism import guarantee, information, naming
+from dpsnn.defences.values import Map, Values
 from dpsnn.errors import UsageError
+from dpsnn.metrics.dfil import squared_jacobians, unbiased_bound
 from dpsnn.tensors import Activation, Inputs, Logits, Smashed
 from dpsnn.training import device
 
@@ -39,10 +43,10 @@ class Target:
     """Of one image, `(C, H, W)`."""
     cut_shape: tuple[int, ...]
     """Of its activation."""
+    values: Values
+    """Where activations lie, as far as that is known."""
     server: Server | None = None
     num_classes: int | None = None
-    bound: float | None = None
-    """Largest absolute value of an activation, where there is one."""
     name: str = ""
     cut: str = ""
 
@@ -56,9 +60,9 @@ class Target:
             classifier.defences,
             tuple(network.image_shape),
             tuple(network.cut_shape),
+            Values.behind(network.client, network.cut_shape, network.bound),
             lambda smashed: network.server(smashed).float(),
             network.num_classes,
-            network.bound,
             name,
             network.cut,
         )
@@ -84,7 +88,7 @@ class Target:
             mechanism: What is done to the activation before it is sent: a defence, or anything, of which nothing is
                 promised then; None is nothing.
             server: What becomes of it, in scores of classes.
-            bound: Largest absolute value that the client can give.
+            bound: Largest absolute value that the client can give, where its last layer does not tell.
             name: What it is called.
             cut: Name of the layer behind which `client` is to be cut: what it gives is what crosses the wire. Of an
                 `nn.Sequential` the other layers are the server.
@@ -107,7 +111,9 @@ class Target:
                 ) from error
         classes = None if answer is None else answer.shape[1]
         shape = tuple(activation.shape[1:])
-        return cls(client, wire, tuple(image_shape), shape, server, classes, bound, name, cut)
+        last = client if isinstance(client, nn.Module) else nn.Identity()
+        values = Values.behind(last, shape, bound)
+        return cls(client, wire, tuple(image_shape), shape, values, server, classes, name, cut)
 
     # ------------------------------------------------------------ what its users do
 
@@ -137,7 +143,33 @@ class Target:
 
     def guarantee(self, queries: int = 1) -> Guarantee:
         """ε and δ that the mechanism promises for so many transmissions of an image."""
-        return self.mechanism.guarantee(self.cut_shape, self.bound, queries)
+        return guarantee(self.mechanism.mechanism(), self.values, queries)
+
+    def naming(self, candidates: int, queries: int = 1, among: Activation | None = None) -> float:
+        """The share of N equally likely inputs that anybody can name, at most, heard so often.
+
+        Args:
+            candidates: N.
+            queries: How often each is sent.
+            among: Their activations; the bound is then smaller and holds for these alone. By default for any inputs.
+        """
+        values = self.values if among is None else Values.around(among)
+        return naming(self.mechanism.mechanism(), values, candidates, queries)
+
+    def unbiased_bound(self, images: Inputs, queries: int = 1) -> Float[Tensor, " n"]:
+        """1/dFIL at each image: what the error of no *unbiased* attacker is below; see `metrics.dfil`.
+
+        Raises:
+            NoLikelihood: If the Fisher information is not known.
+        """
+        steps = self.mechanism.mechanism()
+        known, maps = information(steps), [step for step in steps if isinstance(step, Map)]
+
+        def until_noise(given: Tensor) -> Tensor:
+            return reduce(lambda value, step: step.smooth(value), maps, self.client(given))
+
+        squares = squared_jacobians(until_noise, images.to(device()))
+        return unbiased_bound(squares, known, images[0].numel(), queries)
 
     # ------------------------------------------------------------ what its attackers are given
 

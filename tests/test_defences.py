@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from dpsnn.defences import DEFENCES, CutInfo, DefenceList, DefenceModule
+from dpsnn.defences.clamp import ClampLaplace
 from dpsnn.defences.clip import ClipGaussian
 from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
 from dpsnn.defences.nopeek import NoPeek
@@ -30,7 +31,9 @@ def test_strength_zero_is_exactly_the_identity(name: str, activation: torch.Tens
     assert defence.penalty(torch.rand(20, 1, 8, 8), activation).item() == 0
 
 
-@pytest.mark.parametrize("part", [ClipGaussian, GaussianNoise, LaplaceNoise, NoPeek, Quantise])
+@pytest.mark.parametrize(
+    "part", [ClampLaplace, ClipGaussian, GaussianNoise, LaplaceNoise, NoPeek, Quantise]
+)
 @pytest.mark.parametrize("strength", [-0.1, math.nan, math.inf])
 def test_impossible_strengths_are_refused(
     part: Callable[[float], DefenceModule], strength: float

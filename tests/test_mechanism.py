@@ -16,12 +16,14 @@ from torch import Tensor
 
 from dpsnn.cli import main
 from dpsnn.defences import DEFENCES, CutInfo, DefenceList, DefenceModule
+from dpsnn.defences.clamp import ClampLaplace
 from dpsnn.defences.clip import ClipGaussian
 from dpsnn.defences.densities import Gaussian, Laplace, Noise, NormalLaplace, TwoLaplaces
+from dpsnn.defences.mechanism import naming
 from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
 from dpsnn.defences.nopeek import NoPeek
 from dpsnn.defences.quantise import Quantise
-from dpsnn.defences.values import Clip, Map, Rounding, Values
+from dpsnn.defences.values import Clamp, Clip, Map, Rounding, Values
 from dpsnn.errors import NoLikelihood, UsageError
 from dpsnn.evaluation.attackers import attacker_row, load_attacked
 from dpsnn.evaluation.classifiers import classifier_row
@@ -32,10 +34,12 @@ PARTS: dict[str, DefenceModule] = {
     "laplace": LaplaceNoise(0.5),
     "gaussian": GaussianNoise(0.4),
     "clip": ClipGaussian(0.3, radius=0.6),
+    "clamp": ClampLaplace(0.4, radius=0.6),
     "quantise": Quantise(2),
     "nopeek": NoPeek(0.3),
 }
-NOISY = ("laplace", "gaussian", "clip")
+CLIPS = ("clip", "clamp")
+NOISY = ("laplace", "gaussian", *CLIPS)
 CUT = CutInfo((500,), (1, 8, 8), 10, bound=1.0)
 PAIRS = list(itertools.product(PARTS, repeat=2))
 DELTA = 1e-5
@@ -98,8 +102,8 @@ def agreement(defences: DefenceList, draws: NDArray[np.float64]) -> float:
 def test_the_misfit_of_a_pair_is_the_histogram_of_its_draws(first: str, second: str) -> None:
     defences = both(first, second)
     draws = drawn(defences)
-    if first in NOISY and second == "clip":
-        with pytest.raises(NoLikelihood, match=r"what Clip\(radius=0.6\) after .* is not known"):
+    if first in NOISY and second in CLIPS:
+        with pytest.raises(NoLikelihood, match=r"what Cl.*\(radius=0.6\) after .* is not known"):
             defences.misfit(ACTIVATION, torch.zeros(1, 1, 2))
     elif first not in NOISY and second not in NOISY:
         assert not any(step.random for step in defences.mechanism())
@@ -310,6 +314,7 @@ TRANSITIONS: dict[str, NDArray[np.float64]] = {
     "laplace": kernel(stats.laplace(scale=0.5)),
     "gaussian": kernel(stats.norm(scale=0.4)),
     "clip": moved(GRID.clip(-0.6, 0.6)) @ kernel(stats.norm(scale=0.3)),
+    "clamp": moved(GRID.clip(-0.6, 0.6)) @ kernel(stats.laplace(scale=0.4)),
     "quantise": moved((GRID.clip(-1, 1) * 1.5 + 1.5).round() / 1.5 - 1),
     "nopeek": np.eye(len(GRID)),
 }
@@ -338,6 +343,19 @@ def test_the_guarantee_of_a_pair_holds(first: str, second: str) -> None:
     assert worst(transitions, epsilon) <= 1.000001 * (delta or 0) + 1e-13
     if first not in NOISY:  # and no less would do
         assert worst(transitions, 0.98 * epsilon) > (delta or 1e-9)
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_nobody_names_more_inputs_than_a_pair_allows(first: str, second: str) -> None:
+    """Whoever hears a value names the input that makes it most likely."""
+    transitions, defences = TRANSITIONS[first] @ TRANSITIONS[second], both(first, second)
+    for inputs in ([-1, 1], [-1, -0.34, 0.3, 1]):
+        rows = transitions[np.abs(GRID[:, None] - inputs).argmin(0)]
+        named, count = float(rows.max(0).sum()) / len(inputs), len(inputs)
+        bound = naming(defences.mechanism(), Values(1, -1, 1), count)
+        assert named <= bound + 1e-9 <= 1 + 1e-9
+        if count == 2 and first not in NOISY:  # and no less would do
+            assert named > 0.98 * bound
 
 
 @pytest.mark.parametrize("scale", [0.01, 100.0])
@@ -468,7 +486,9 @@ def test_a_smaller_ball_promises_more_whatever_the_number_of_values() -> None:
 # ---------------------------------------------------------------- sets
 
 
-@pytest.mark.parametrize("step", [Clip(0.8), Clip(3.0), Rounding(-1, 1, 4), Rounding(0, 3, 2)])
+@pytest.mark.parametrize(
+    "step", [Clip(0.8), Clip(3.0), Clamp(0.8), Clamp(0.1), Rounding(-1, 1, 4), Rounding(0, 3, 2)]
+)
 @pytest.mark.parametrize("box", [(-1.0, 1.0), (0.5, 2.0), (-3.0, -1.0), (-0.2, 4.0)])
 def test_a_map_keeps_points_within_its_image(step: Map, box: tuple[float, float]) -> None:
     torch.manual_seed(0)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dpsnn.defences.values import Values
 from dpsnn.errors import NoLikelihood
+from dpsnn.metrics.naming import gaussian_power, laplace_power, pairwise_naming
 from dpsnn.metrics.privacy import TRANSMISSION_DELTA, gaussian_epsilon, laplace_epsilon
 from dpsnn.tensors import Number
 
@@ -81,6 +82,15 @@ class Noise(ABC):
         """What it promises for `queries` transmissions of an activation out of `values`; nothing unless it says so."""
         return math.inf, None
 
+    def naming(self, values: Values, candidates: int, queries: int = 1) -> float:
+        """How many of N equally likely inputs with activations in `values` anybody names, at most: what ε leaves."""
+        epsilon, delta = self.guarantee(values, queries)
+        return pairwise_naming(candidates, epsilon, delta or 0.0)
+
+    def information(self) -> float:
+        """Fisher information of a value for its shift; infinite unless it says so."""
+        return math.inf
+
     def log_mass(self, lower: Tensor, upper: Tensor) -> Tensor:
         """ln P(lower < noise ≤ upper), accurate far out as well; one of the two may be infinite."""
         lower = torch.where(lower.isinf(), upper - FAR * self.spread, lower)
@@ -126,6 +136,17 @@ class Laplace(Noise):
         """k·ε without any δ: basic composition, which is attained."""
         return queries * laplace_epsilon(self.scale, values.apart_l1()), None
 
+    def naming(self, values: Values, candidates: int, queries: int = 1) -> float:
+        """By the worst shifts: in a box that of all values to its bounds, in an L1 ball that of one value alone."""
+        box, ball = values.radius() / self.scale, values.apart_l1() / 2 / self.scale
+        return min(
+            laplace_power(1 / candidates, box, values.dimension * queries),
+            laplace_power(1 / candidates, ball, queries),
+        )
+
+    def information(self) -> float:
+        return float(self.scale) ** -2
+
 
 @dataclass(frozen=True)
 class Gaussian(Noise):
@@ -159,6 +180,13 @@ class Gaussian(Noise):
     ) -> Guarantee:
         """The exact curve at `delta`: averaging k transmissions divides the standard deviation by √k."""
         return gaussian_epsilon(self.std, values.apart_l2(queries), delta), float(delta)
+
+    def naming(self, values: Values, candidates: int, queries: int = 1) -> float:
+        """Φ(Φ⁻¹(1/N) + √k·C/σ): k transmissions are one with √k times the shift."""
+        return gaussian_power(1 / candidates, values.apart_l2(queries) / 2 / self.std)
+
+    def information(self) -> float:
+        return float(self.std) ** -2
 
 
 @dataclass(frozen=True)

@@ -134,18 +134,50 @@ def guarantee(
     before it only moves the set that it hides, whatever was drawn. A map after noise meets a moved set, hence all that
     is known is what the map makes of any.
     """
-    found: list[Guarantee] = []
+    hidden, told = _hidden(steps, values)
+    found = [noise.guarantee(values, queries, delta) for noise, values in hidden]
+    # Without noise either nothing can differ or all is told.
+    found.append((0.0 if told.apart_l1() == 0 else math.inf, None))
+    return min(found, key=lambda each: (each[0], each[1] or 0.0))
+
+
+def naming(steps: Iterable[Step], values: Values, candidates: int, queries: int = 1) -> float:
+    """The share of N equally likely inputs with activations in `values` that anybody can name, at most: 1/N to 1.
+
+    Each noise alone suffices here too. See docs/guarantees.md.
+    """
+    hidden, told = _hidden(steps, values)
+    found = [noise.naming(values, candidates, queries) for noise, values in hidden]
+    return max(1 / candidates, min(found, default=1.0) if told.apart_l1() else 0.0)
+
+
+def information(steps: Sequence[Step]) -> float:
+    """Fisher information, at most, of one value that is sent once for that value before the noise.
+
+    Of two noises 1/(1/I + 1/J) (Stam 1959); rounding afterwards only takes some of it.
+
+    Raises:
+        NoLikelihood: If the steps are in no such order, or a map before the noise has no gradient of its own.
+    """
+    before, noises, _ = _in_order(steps)
+    for step in before:
+        if type(step).smooth is not Map.smooth:
+            raise NoLikelihood(f"what {step} gives has no derivative")
+    return 1 / sum(1 / noise.information() for noise in noises) if noises else math.inf
+
+
+def _hidden(steps: Iterable[Step], values: Values) -> tuple[list[tuple[Noise, Values]], Values]:
+    """Each noise with the set that it hides; and the set of what is sent, as far as it is known."""
+    found: list[tuple[Noise, Values]] = []
     moved = False
     for noisy, group in groupby(steps, lambda step: isinstance(step, Noise)):
         if noisy:
             noises = merged(step for step in group if isinstance(step, Noise))
-            found += [noise.guarantee(values, queries, delta) for noise in noises]
+            found += [(noise, values) for noise in noises]
             moved = True
             continue
         for step in group:
             assert not isinstance(step, Noise)
             values = step.image(Values(values.dimension) if moved else values)
             moved = False
-    # Without noise either nothing can differ or all is told.
-    found.append((0.0 if values.apart_l1() == 0 else math.inf, None))
-    return min(found, key=lambda each: (each[0], each[1] or 0.0))
+    return found, values

@@ -4,18 +4,31 @@ Noise is worth what it is in proportion to the distance of the furthest two inpu
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpsnn.tensors import Activation, Number
+
+RANGES = {
+    nn.Tanh: (-1.0, 1.0),
+    nn.Softsign: (-1.0, 1.0),
+    nn.Sigmoid: (0.0, 1.0),
+    nn.Hardsigmoid: (0.0, 1.0),
+    nn.Softmax: (0.0, 1.0),
+}
+"""Between what the outputs of a layer lie, whatever its input."""
+
+KEEPING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout)
+"""Layers behind which, in evaluation, values are what they were."""
 
 
 @dataclass(frozen=True)
 class Values:
-    """Where the values of one activation lie: in a box, and no further apart than so much in L1 and in L2."""
+    """Where the values of one activation lie: in a box and in balls in L1 and in L2, each with a centre of its own."""
 
     dimension: int
     """Number of values."""
@@ -24,7 +37,55 @@ class Values:
     """Each value lies in [low, high]."""
     l1: Number = math.inf
     l2: Number = math.inf
-    """Largest distance of two activations: twice the radius of a ball."""
+    """Twice the radius of a ball that holds them: two of them are at most so far apart."""
+
+    @classmethod
+    def behind(
+        cls, layer: nn.Module, shape: Sequence[int], bound: Number | None = None
+    ) -> "Values":
+        """Where a client's output lies: within ±bound, and where its last layer puts it, if its kind tells that.
+
+        Args:
+            layer: The client, or its last layer.
+            shape: Of one activation.
+            bound: Largest absolute value, where something else limits it.
+        """
+        dimension, limit = math.prod(shape), math.inf if bound is None else bound
+        while isinstance(layer, nn.Sequential) and len(layer):
+            layer = next(
+                (each for each in reversed(layer) if not isinstance(each, KEEPING)), nn.Identity()
+            )
+        if isinstance(layer, nn.Hardtanh):  # as ReLU6 is
+            low, high = layer.min_val, layer.max_val
+        else:
+            low, high = RANGES.get(type(layer), (-limit, limit))
+        l1 = math.inf
+        if isinstance(layer, nn.Softmax) and layer.dim:
+            # Along one axis they add up to 1, at every place of the others.
+            l1 = 2.0 * dimension / (1, *shape)[layer.dim]
+        return cls(dimension, max(low, -limit), min(high, limit), l1=l1)
+
+    @classmethod
+    def around(cls, activations: Activation) -> "Values":
+        """A box and small balls around these very activations: what rests on them holds for no others."""
+        rows = activations.flatten(1).double()
+        centre = rows.mean(0)
+        for turn in range(
+            1, 101
+        ):  # Bădoiu & Clarkson 2003: the centre goes to the furthest point, ever less
+            furthest = (rows - centre).pow(2).sum(1).argmax()
+            centre = centre + (rows[furthest] - centre) / (turn + 1)
+        return cls(
+            rows.shape[1],
+            float(rows.min()),
+            float(rows.max()),
+            l1=2 * float((rows - rows.median(0).values).abs().sum(1).max()),
+            l2=2 * float((rows - centre).norm(dim=1).max()),
+        )
+
+    def radius(self) -> float:
+        """Half the width of the box."""
+        return float(self.high - self.low) / 2
 
     def apart_l1(self) -> float:
         """The largest L1 distance of two activations: 1000 for 500 tanh outputs."""
@@ -77,6 +138,21 @@ class Clip(Map):
             return Values(values.dimension, -self.radius, self.radius, l2=l2)
         low, high = max(values.low, -self.radius), min(values.high, self.radius)
         return Values(values.dimension, low, high, l2=l2)
+
+
+@dataclass(frozen=True)
+class Clamp(Map):
+    """Move every value outside [-radius, radius] to its nearer end: a clip to an L∞ ball."""
+
+    radius: Number
+
+    def apply(self, activation: Activation) -> Activation:
+        return activation.clamp(-self.radius, self.radius)
+
+    def image(self, values: Values) -> Values:
+        # No two values come further apart.
+        low, high = (min(max(end, -self.radius), self.radius) for end in (values.low, values.high))
+        return replace(values, low=low, high=high)
 
 
 @dataclass(frozen=True)

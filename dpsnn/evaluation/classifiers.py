@@ -22,6 +22,7 @@ from dpsnn.evaluation.measure import (
 )
 from dpsnn.metrics import correct, majority_share
 from dpsnn.specs import ClassifierSpec
+from dpsnn.target import Target
 from dpsnn.training import seeded
 
 
@@ -86,7 +87,7 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
     (train, train_dcorr, train_floor), (val, val_dcorr, val_floor), (test, _, _) = results.values()
     network = classifier.network
     labels = data.tensors("validation")[1]
-    epsilon, delta = classifier.defences.guarantee(network.cut_shape, network.bound)
+    epsilon, delta = Target.of(classifier).guarantee()
     return {
         "Model": stored.stem,
         "MeanTrainAcc": mean(train),

@@ -64,13 +64,13 @@ def evidence(
 ) -> Float[Tensor, " tilts"]:
     """How strongly guesses speak against the account of what was heard: gains of bets, in nats, one for each tilt.
 
-    Somebody bets that the images lie further towards the attacker's guess than the posterior w says: for each heard one
-    he spreads his stake over all images as v_j ∝ w_j exp(2λ⟨g - m, x_j⟩), with the guess g, the posterior's mean m and
-    a fixed λ, and is paid v_i / w_i for the true image i. If the account is right, he wins nothing on average: given what
-    was heard the mean of v_i / w_i is Σ w_j v_j / w_j = 1. That each of the N images is sent exactly once, instead of N
-    random ones, only makes his gain smaller (the product over images of their mean gains is at most the N-th power of
-    their average, which is 1). Hence his capital passes 10⁶ at most once in a million times (Markov), for any number of
-    images and whatever the errors are distributed like.
+    Somebody bets that the images lie further towards the attacker's guess than the posterior w says: for each heard
+    one he spreads his stake over all images as v_j ∝ w_j exp(2λ⟨g - m, x_j⟩), with the guess g, the posterior's mean m
+    and a fixed λ, and is paid v_i / w_i for the true image i. If the account is right he wins nothing on average:
+    given what was heard the mean of v_i / w_i is Σ w_j v_j / w_j = 1. That each of the N images is sent exactly once,
+    instead of N random ones, only makes his gain smaller (the product over images of their mean gains is at most the
+    N-th power of their average, which is 1). Hence his capital passes 10⁶ at most once in a million times (Markov),
+    for any number of images and whatever the errors are distributed like.
 
     What a guess is better by than the optimum is |x - m|² - |x - g|² = 2⟨g - m, x - m⟩ - |g - m|². So an attacker whose
     error is below the optimum's wins, and so does one whose error is not, but who knows what nobody can.
