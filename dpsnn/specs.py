@@ -302,6 +302,10 @@ class AttackerSpec:
         if not 1 <= self.data_pct <= 100 or not isinstance(self.data_pct, int):
             raise UsageError(f"data_pct is {self.data_pct}; it must be {WHOLE_PERCENT}")
 
+    def own_images(self, there: int) -> int:
+        """How many images, the first, of those `there` are the attacker owns."""
+        return max(2, round(there * self.data_pct / 100))
+
     @property
     def method(self) -> Any:
         """The settings of the attack; its file is imported for them."""

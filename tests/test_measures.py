@@ -24,6 +24,7 @@ from dpsnn import parts, registry
 from dpsnn.evaluation.attackers import score
 from dpsnn.metrics import Metric, Scored, mean_image
 from dpsnn.metrics.base import known, marks
+from dpsnn.metrics.floors import class_means
 from dpsnn.metrics.gaussian_ssim import gaussian_ssim
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
@@ -222,9 +223,23 @@ def test_a_score_has_the_columns_of_all_metrics_each_once() -> None:
     columns = [name for each in known() for name in each.columns().values() if name]
     assert sorted(row) == sorted([*columns, "Images", "DCorrN"])
     assert [*row][:5] == ["MeanValDCorr", "SEValDCorr", "ValAccuracy", "SEValAccuracy", "MSE"]
-    assert [*row][-3:] == ["SEMSSSIM", "SSIMGaussianFloor", "MSSSIMFloor"]
+    assert [*row][-4:-2] == ["SSIMGaussianFloor", "SSIMGaussianClassFloor"]
+    assert row["MSEClassFloor"] is None  # of no classes
 
 
 def test_a_later_version_of_a_metric_has_another_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts.find("metric", "mse"), "version", 2)
     assert marks([metric("mse"), metric("ssim")]) == "mse:2 ssim"
+
+
+def test_the_class_alone_gives_its_mean() -> None:
+    """Against a loop by hand; it stands below the mean image, and nobody's class is made up."""
+    draws = torch.Generator().manual_seed(5)
+    own, labels = (torch.randint(3, (n,), generator=draws) for n in (60, 9))
+    pixels = torch.randint(256, (60, 1, 4, 4), generator=draws, dtype=torch.uint8)
+    found = class_means(pixels, own, labels)
+    assert found is not None
+    for label, image in zip(labels.tolist(), found):
+        members = [pixels[i].double() / 255 for i in range(60) if own[i] == label]
+        torch.testing.assert_close(image.double(), sum(members) / len(members))
+    assert class_means(pixels, own, torch.tensor([0, 7])) is None

@@ -607,7 +607,7 @@ def test_both_new_defences_go_through_the_command_line(
     row = classifier_row(target, "data")
     assert (row["Epsilon"], row["EpsilonDelta"]) == (gaussian_epsilon(0.5, 4.0), DELTA)
     assert (row["ClipStd"], row["ClipRadius"], row["QuantiseBits"]) == (0.5, 2.0, 3)
-    row = attacker_row(attacker, "models", "data", None)
+    row, _ = attacker_row(attacker, "models", "data", None)
     assert row["Epsilon"] == gaussian_epsilon(0.5, 4.0 * math.sqrt(3))
     attack = load_attacked(attacker, "models").attack
     attack.reconstruct(torch.zeros(1, 84))

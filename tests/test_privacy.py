@@ -90,12 +90,12 @@ def test_rows_of_gaussian_noise_name_their_delta(
         gaussian_epsilon(2.0, 2 * math.sqrt(500)),
         1e-5,
     )
-    row = attacker_row(attacker_file(models, target, queries=9), models, "data", None)
+    row, _ = attacker_row(attacker_file(models, target, queries=9), models, "data", None)
     assert row["EpsilonDelta"] == 1e-5
     assert row["Epsilon"] == pytest.approx(gaussian_epsilon(2.0 / 3, 2 * math.sqrt(500)))
     target = classifier_file(models, noise_scale=2.0)
     assert classifier_row(target, "data")["EpsilonDelta"] is None
-    row = attacker_row(attacker_file(models, target, queries=9), models, "data", None)
+    row, _ = attacker_row(attacker_file(models, target, queries=9), models, "data", None)
     assert (row["Epsilon"], row["EpsilonDelta"]) == (4500, None)
 
 

@@ -23,13 +23,15 @@ from dpsnn.checkpoints import (
     read,
 )
 from dpsnn.classifier import SplitClassifier
-from dpsnn.data import DATASETS
+from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError
 from dpsnn.evaluation.columns import attack_columns, defence_columns, trained_columns
 from dpsnn.evaluation.identity import identity, versions
 from dpsnn.evaluation.measure import device, mean, require_finite
+from dpsnn.evaluation.victims import Scores
 from dpsnn.metrics import correct
 from dpsnn.metrics.base import Cells, Metric, Scored, known, marks
+from dpsnn.metrics.floors import class_means
 from dpsnn.specs import AttackerSpec, ClassifierSpec, afterwards, replace
 from dpsnn.target import Target
 from dpsnn.tensors import Activation, Images, Labels, Logits
@@ -232,10 +234,8 @@ def score(
         few or tiny images some measures are undefined, and None or NaN here: distance correlation of fewer than 4,
         shuffled pairs and standard errors of one, SSIM of sides below 6 pixels.
     """
-    return _in_order(
-        _measured(known(), reconstructions, images, labels, validator)
-        | _references(known(), images, labels, mean_guess, validator)
-    )
+    cells, _ = _measured(known(), reconstructions, images, labels, validator)
+    return _in_order(cells | _references(known(), images, labels, mean_guess, None, validator))
 
 
 def _in_order(cells: Cells) -> Cells:
@@ -248,13 +248,17 @@ def _measured(
     images: Images,
     labels: Labels,
     validator: SplitClassifier | None,
-) -> Cells:
-    """The part of a score that depends on the reconstructions."""
+) -> tuple[Cells, Scores]:
+    """The part of a score that depends on the reconstructions, and what each image adds to it."""
     seen = Scored(reconstructions, images, labels, answers(validator, reconstructions))
     cells: Cells = {"Images": len(images)}
+    scores: Scores = {}
     for metric in metrics:
-        cells |= metric.measured(seen)
-    return cells
+        values = metric.defined(seen)
+        cells |= metric.cells(seen, values)
+        if values is not None and len(values) == len(images):
+            scores[metric.key] = values
+    return cells, scores
 
 
 def _references(
@@ -262,15 +266,19 @@ def _references(
     images: Images,
     labels: Labels,
     mean_guess: Images,
+    class_guess: Images | None,
     validator: SplitClassifier | None,
 ) -> Cells:
-    """The part of a score that is the same for every attacker with this mean image: floors and ceilings."""
-    nothing, perfect = (
-        Scored(guess, images, labels, answers(validator, guess)) for guess in (mean_guess, images)
-    )
+    """The part of a score that is the same for every attacker with the same own images: floors and ceilings."""
+
+    def scored(guess: Images) -> Scored:
+        return Scored(guess, images, labels, answers(validator, guess))
+
+    nothing, perfect = scored(mean_guess), scored(images)
+    classes = None if class_guess is None else scored(class_guess)
     cells: Cells = {}
     for metric in metrics:
-        cells |= metric.references(nothing, perfect)
+        cells |= metric.references(nothing, perfect, classes)
     return cells
 
 
@@ -288,7 +296,7 @@ def attacker_row(
     data_dir: str | Path,
     validator_path: Path | None,
     limit: int | None = None,
-) -> Cells:
+) -> tuple[Cells, Scores]:
     """Score an attacker on the images set aside for it, through the wire as it is.
 
     Args:
@@ -297,6 +305,9 @@ def attacker_row(
         data_dir: Where data sets lie.
         validator_path: The judge's checkpoint; None where there can be none, and its columns stay empty.
         limit: Score only so many images, the first; by default as many as the attack is scored on.
+
+    Returns:
+        Its row, and what each image adds to the metrics in it.
 
     Raises:
         UsageError: If a checkpoint is damaged, the validator judges another data set, data cannot be reached, or a
@@ -318,14 +329,16 @@ def attacker_row(
     shared = (dataset, str(data_dir), mean_digest, judge_digest, count, marks(metrics))
     if shared not in _KNOWN_REFERENCES:
         guess = own.expand(len(images), -1, -1, -1)
-        _KNOWN_REFERENCES[shared] = _references(metrics, images, labels, guess, validator)
+        classes = _class_guess(attacked, data, labels)
+        _KNOWN_REFERENCES[shared] = _references(metrics, images, labels, guess, classes, validator)
     wire, target = attacked.target, str(attacked.stored.arguments["target"])
     client = (target, wire.cut, dataset, str(data_dir), count)
     if client not in _KNOWN_ACTIVATIONS:
         _KNOWN_ACTIVATIONS.clear()
         _KNOWN_ACTIVATIONS[client] = wire.encode(images)
     guesses, classes = overheard(attacked, _KNOWN_ACTIVATIONS[client])
-    cells = _measured(metrics, guesses, images, labels, validator) | _KNOWN_REFERENCES[shared]
+    cells, scores = _measured(metrics, guesses, images, labels, validator)
+    cells |= _KNOWN_REFERENCES[shared]
     right = 100.0 * (classes == labels) if data.judged and classes is not None else None
     others = {
         # Of the classifier on the very tensors that were attacked: what its users got for this leakage.
@@ -343,7 +356,16 @@ def attacker_row(
         raise UsageError(
             f"a metric has the column {taken[0]}, which says something else; give it another"
         )
-    return {**named, **_in_order(cells), **others}
+    return {**named, **_in_order(cells), **others}, scores
+
+
+def _class_guess(attacked: Attacked, data: ImageDataModule, labels: Labels) -> Images | None:
+    """For each victim the mean of the own images of its class, where these are of the same classes."""
+    spec = attacked.spec
+    if spec.surrogate != attacked.target_spec.dataset:
+        return None
+    pixels, own = (part[: spec.own_images(len(part))] for part in data.tensors("surrogate"))
+    return class_means(pixels, own, labels)
 
 
 def _settings(attacked: Attacked) -> Cells:
@@ -370,4 +392,8 @@ def _settings(attacked: Attacked) -> Cells:
         "Epoch": record["epoch"],
         "MaxEpochs": spec.max_epochs,
         "Precision": record["precision"],
+        # On images of the attacker's own: what it could know of itself.
+        "OwnMSE": record.get("best"),
+        "OwnMSEFloor": record.get("own_floor"),
+        "Doubling": record.get("doubling"),
     }

@@ -151,12 +151,13 @@ def leakage(columns: Collection[str] | None = None) -> list[Measure]:
 NO_SETTINGS = frozenset(
     ("Model", "Attacker", "Judge", "Validator", "Seed", "Epoch", "DataSource")
     + ("Images", "DCorrN", "People", "Measures", "Versions", "Identity")
+    + ("OwnMSE", "OwnMSEFloor", "Doubling")
 )
 """Names, which say the versions of parts, seeds, the epoch that was best, where the data came from, how many samples
-were measured, and with what."""
+were measured, and with what; and what an attacker could know of itself."""
 
 PARTS = re.compile(
-    r"(?P<of>.+?)(CI|Floor|Ceiling|Shuffled|Low|High|Raw|Min|Median|Max|(Mean|Random|True)Face)"
+    r"(?P<of>.+?)(CI|(Class)?Floor|Ceiling|Shuffled|Low|High|Raw|Min|Median|Max|(Mean|Random|True)Face)"
 )
 """What stands beside a measure, in the name of its column."""
 

@@ -25,6 +25,7 @@ from dpsnn.evaluation.columns import (
 )
 from dpsnn.evaluation.identity import version_of
 from dpsnn.evaluation.pictures import attack_figure
+from dpsnn.evaluation.strongest import strongest_table
 from dpsnn.folders import Folders
 from dpsnn.names import longest, names_of, seedless
 from dpsnn.parts import Part
@@ -176,6 +177,23 @@ class Results:
                 )
             }
             yield attacks[attacks.Attacker.map(seedless).isin(names)]
+
+    def strongest(self, models: pd.DataFrame) -> pd.DataFrame:
+        """The strongest attackers of these classifiers as they were trained, each image heard once.
+
+        Those on most victims, and only where several attackers were tried.
+        """
+        names, found = {*models.Model}, []
+        for row in tables.read(strongest_table(self.folders.results_dir), tables.CLASSIFIER_KEY):
+            changed = any(
+                (tables.number(row, now) or 0) != (tables.number(row, then) or 0)
+                for now, then in changed_columns().items()
+                if now in row and then in row
+            )
+            if row["Model"] in names and row["Queries"] == "1" and not changed:
+                found.append({c: float(text) for c, text in row.items() if _is_number(text)})
+        rows = pd.DataFrame([row for row in found if row["Tried"] > 1])
+        return rows if rows.empty else rows[rows.Images == rows.Images.max()]
 
     def alike(self, models: pd.DataFrame) -> pd.DataFrame:
         """All classifiers made in the ways of these, whatever their defences."""

@@ -9,6 +9,8 @@ from scipy.stats import t
 
 from dpsnn.evaluation import measures, tables
 from dpsnn.evaluation.columns import is_outcome
+from dpsnn.evaluation.flags import write_flags
+from dpsnn.evaluation.strongest import write_strongest
 from dpsnn.names import seedless
 
 LEVEL = 0.95
@@ -83,4 +85,4 @@ def write_summaries(results_dir: str | Path) -> list[Path]:
             values = [measure.column for measure in measured]
             tables.write(path, over_seeds(rows, settings, values, names, outcomes))
             written.append(path)
-    return written
+    return [*written, *filter(None, (write_strongest(results_dir), write_flags(results_dir)))]

@@ -55,6 +55,7 @@ class Metric:
         error: Column of its standard error; of this and those below `{}` is the column, and empty is none.
         floor: Column of what no information gives.
         floor_label: What that is.
+        class_floor: Column of what the class alone gives: the mean of own images of the victim's class.
         ceiling: Column of what the true image gives.
         shuffled: Column of what the same reconstructions give beside other images.
         label: On an axis.
@@ -75,6 +76,7 @@ class Metric:
     error: ClassVar[str] = "SE{}"
     floor: ClassVar[str] = "{}Floor"
     floor_label: ClassVar[str] = "floor: mean image"
+    class_floor: ClassVar[str] = ""
     ceiling: ClassVar[str] = ""
     shuffled: ClassVar[str] = ""
     label: ClassVar[str]
@@ -89,8 +91,8 @@ class Metric:
 
     @classmethod
     def columns(cls) -> dict[str, str]:
-        """What stands in the table, `column`, `error`, `floor`, `ceiling`, `shuffled` → the column; empty is none."""
-        names = ("column", "error", "floor", "ceiling", "shuffled")
+        """What stands in the table, `column`, `error`, `floor` and so on → the column; empty is none."""
+        names = ("column", "error", "floor", "class_floor", "ceiling", "shuffled")
         return {name: getattr(cls, name).format(cls.column) for name in names}
 
     def values(self, seen: Scored) -> Values:
@@ -107,7 +109,11 @@ class Metric:
 
     def measured(self, seen: Scored) -> Cells:
         """What of a row depends on the reconstructions."""
-        names, values = self.columns(), self._defined(seen)
+        return self.cells(seen, self.defined(seen))
+
+    def cells(self, seen: Scored, values: Values) -> Cells:
+        """`measured`, of reconstructions with these values."""
+        names = self.columns()
         cells: Cells = {names["column"]: None if values is None else mean(values)}
         if names["error"]:
             cells[names["error"]] = None if values is None else standard_error(values)
@@ -116,24 +122,28 @@ class Metric:
             cells[names["shuffled"]] = self._mean(seen.beside_others()) if several else None
         return cells
 
-    def references(self, nothing: Scored, perfect: Scored) -> Cells:
+    def references(self, nothing: Scored, perfect: Scored, classes: Scored | None = None) -> Cells:
         """What is the same for every attacker with the same own images.
 
         Args:
             nothing: Their mean in the place of each reconstruction.
             perfect: The true images in their place.
+            classes: The mean of those of the victim's class in its place; None where they have not its classes.
         """
         names = self.columns()
         cells: Cells = {names["floor"]: self.least(nothing)} if names["floor"] else {}
+        if names["class_floor"]:
+            cells[names["class_floor"]] = self._mean(classes) if classes else None
         return cells | ({names["ceiling"]: self._mean(perfect)} if names["ceiling"] else {})
 
-    def _defined(self, seen: Scored) -> Values:
+    def defined(self, seen: Scored) -> Values:
+        """`values`; not a number for each image that is too small."""
         if min(seen.images.shape[-2:]) < self.smallest:
             return seen.images.new_full((len(seen.images),), torch.nan)
         return self.values(seen)
 
     def _mean(self, seen: Scored) -> float | None:
-        values = self._defined(seen)
+        values = self.defined(seen)
         return None if values is None else mean(values)
 
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpsnn.metrics.base import Cells, Metric, Scored, mean, standard_error
+from dpsnn.metrics.base import Cells, Metric, Scored, Values, mean, standard_error
 from dpsnn.metrics.distance_correlation import bias_corrected_distance_correlation, signed_root
 from dpsnn.metrics.floors import shuffled
 
@@ -48,16 +48,20 @@ class DCorr(Metric):
     label = "distance correlation of images and reconstructions"
     order = 50
 
-    def measured(self, seen: Scored) -> Cells:
+    def values(self, seen: Scored) -> Values:
+        """It belongs to many images together, and to none alone."""
+        return None
+
+    def cells(self, seen: Scored, values: Values) -> Cells:
         """Shuffled pairs come in the same blocks, hence the floor depends on the reconstructions."""
         size = block_size(len(seen.images))
-        values, floors = dcorr_blocks(seen.images, seen.reconstructions, size)
+        blocks, floors = dcorr_blocks(seen.images, seen.reconstructions, size)
         return {
-            self.column: mean(values),
-            self.error: standard_error(values),
+            self.column: mean(blocks),
+            self.error: standard_error(blocks),
             self.floor: mean(floors),
-            "DCorrN": size if len(values) else None,
+            "DCorrN": size if len(blocks) else None,
         }
 
-    def references(self, nothing: Scored, perfect: Scored) -> Cells:
+    def references(self, nothing: Scored, perfect: Scored, classes: Scored | None = None) -> Cells:
         return {}

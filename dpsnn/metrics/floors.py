@@ -1,7 +1,7 @@
 """What a metric gives for no information at all: a number means little without it."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dpsnn.batches import to_unit
@@ -12,6 +12,25 @@ def mean_image(surrogate: Pixels, count: int) -> Float[Tensor, "{count} c h w"]:
     """The mean of the attacker's own images, `count` times: the best constant guess."""
     mean = to_unit(surrogate).mean(0, keepdim=True)
     return mean.expand(count, -1, -1, -1)
+
+
+def class_means(
+    surrogate: Pixels, own: Labels, labels: Int[Tensor, " victims"]
+) -> Float[Tensor, "victims c h w"] | None:
+    """For each label the mean of the own images of that class: the best guess of who knows the class and no more.
+
+    Args:
+        surrogate: The attacker's own images.
+        own: Their classes.
+        labels: Those of the victims.
+
+    Returns:
+        One image per victim; None where some victim's class is not among the own ones.
+    """
+    if not bool(torch.isin(labels, own).all()):
+        return None
+    means = {int(label): to_unit(surrogate[own == label]).mean(0) for label in labels.unique()}
+    return torch.stack([means[int(label)] for label in labels])
 
 
 def majority_share(labels: Labels) -> float:

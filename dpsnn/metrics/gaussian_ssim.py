@@ -48,6 +48,7 @@ class GaussianSSIM(Metric):
 
     key = "ssim_gaussian"
     column = "SSIMGaussian"
+    class_floor = "{}ClassFloor"
     label = "SSIM, borders left out (higher: leaks more)"
     short = "SSIM, no borders"
     perfect = "1"

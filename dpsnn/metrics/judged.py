@@ -10,6 +10,7 @@ class Recognised(Metric):
 
     key = "recognised"
     column = "ValAccuracy"
+    class_floor = "{}ClassFloor"
     floor_label = "floor: most frequent class"
     ceiling = "{}Ceiling"
     shuffled = "{}Shuffled"

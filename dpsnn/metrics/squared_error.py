@@ -22,6 +22,7 @@ class MSE(Metric):
 
     key = "mse"
     column = "MSE"
+    class_floor = "{}ClassFloor"
     label = "MSE (lower: leaks more)"
     short = "MSE"
     perfect = "0"

@@ -44,6 +44,7 @@ class SSIM(Metric):
 
     key = "ssim"
     column = "SSIM"
+    class_floor = "{}ClassFloor"
     shuffled = "{}Shuffled"
     label = "SSIM (higher: leaks more)"
     short = "SSIM"

@@ -10,7 +10,7 @@ from dpsnn.checkpoints import ATTACKER, CLASSIFIER
 from dpsnn.claims import finished
 from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError, choose
-from dpsnn.evaluation import tables
+from dpsnn.evaluation import tables, victims
 from dpsnn.evaluation.attackers import attacker_row, load_attacked, load_judge
 from dpsnn.evaluation.classifiers import classifier_row
 from dpsnn.evaluation.identity import identity, stands
@@ -152,7 +152,8 @@ def evaluate_attackers(
     _prepare(table, [dataset for _, dataset in due.values()], folders)
     for path, (judge, _) in due.items():
         note(f"evaluating {path.name.removesuffix('.ckpt')}")
-        row = attacker_row(path, folders.models_dir, folders.data_dir, judge)
+        row, scores = attacker_row(path, folders.models_dir, folders.data_dir, judge)
+        victims.save(folders.results_dir, path.stem, victims.mark(row), scores)
         tables.upsert(table, [row], tables.ATTACKER_KEY)
         _retire_attacker(path, row, table)
     return table

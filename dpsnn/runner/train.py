@@ -94,7 +94,7 @@ def _surrogate(
     own = DATASETS[dataset]
     check_surrogate(data, spec.surrogate, own(data_dir), dataset)
     pixels = data.tensors("surrogate")[0] if spec.surrogate == dataset else data.foreign_surrogate()
-    return pixels[: max(2, round(len(pixels) * spec.data_pct / 100))], data
+    return pixels[: spec.own_images(len(pixels))], data
 
 
 def complete(spec: AttackerSpec, folders: Folders) -> AttackerSpec:
@@ -239,6 +239,7 @@ def train_attacker(spec: AttackerSpec, folders: Folders, group: str = "") -> Pat
             surrogate_images=len(surrogate),
             **attack.chosen(),
             mean_image=to_unit(surrogate).mean(0),
+            own_floor=to_unit(surrogate).var(0, correction=0).mean().item(),
         )
         path = mine.save(record, attack.cpu().state_dict())
     pictures = {}

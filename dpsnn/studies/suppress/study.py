@@ -150,7 +150,7 @@ def suppress_row(
     # Rows of an earlier version do not say how many images they are of.
     if not 0 < (tables.number(known, "Images") or 0) <= INVERTED:
         validator = folders.classifiers / f"{known['Validator']}.ckpt"
-        row = attacker_row(path, folders.models_dir, folders.data_dir, validator, INVERTED)
+        row, _ = attacker_row(path, folders.models_dir, folders.data_dir, validator, INVERTED)
     model = models[str(row["Model"])]
     shown = {
         name: row[name] for name in ("Model", "Attacker", "Attack", "Cut", "Steps", "Restarts")

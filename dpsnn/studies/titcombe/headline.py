@@ -53,6 +53,7 @@ def markdown(experiments: Sequence[Experiment], results: Results) -> str:
                     shown_epsilon(float(rows.Epsilon.iloc[0])),
                 ]
             )
+        lines += _strongest(spec, models, results, measures)
     if not attacks:
         raise Missing("the tables have no rows of these experiments")
     alike, shown = results.alike(pd.concat(classifiers)), pd.concat(attacks)
@@ -64,6 +65,26 @@ def markdown(experiments: Sequence[Experiment], results: Results) -> str:
     lines.append(["*floor*", "mean image", "", *floors, "0"])
     lines.append(["*ceiling*", "true image", "", "", "", *ceilings, ""])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _strongest(
+    spec: ClassifierSpec, models: pd.DataFrame, results: Results, measures: Sequence[Measure]
+) -> list[list[str]]:
+    """The line of the strongest attacker by each measure, chosen on other victims than it is scored on."""
+    rows = results.strongest(models)
+    if rows.empty:
+        return []
+    tried = f"{rows.Tried.min():.0f}"
+    return [
+        [
+            legend(spec.active),
+            f"strongest of {tried}",
+            str(len(rows)),
+            *(plus_minus(models, m) for m in (ACCURACY, WIRE)),
+            *(plus_minus(rows, m) if m.column in rows else "" for m in measures),
+            shown_epsilon(float(rows.Epsilon.iloc[0])),
+        ]
+    ]
 
 
 def _seedless(

@@ -1,0 +1,260 @@
+"""What should make a reader doubt a number: each flag says what raised it, why that matters and what to do.
+
+A flag is no error. It stands beside results that may be right, and that nobody should quote before having looked.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+import torch
+
+from dpsnn.attacks import ATTACKS
+from dpsnn.attacks.base import BLOCK, Need
+from dpsnn.errors import UsageError
+from dpsnn.evaluation import tables
+from dpsnn.evaluation.columns import attack_columns
+from dpsnn.evaluation.strongest import target_of
+from dpsnn.evaluation.tables import number
+from dpsnn.specs import AttackerSpec
+from dpsnn.target import Target
+from dpsnn.tensors import Images
+from dpsnn.training import device
+
+FEW = 500
+"""Victims below which an interval is too wide to tell defences apart."""
+
+UNTRAINED = 0.03
+"""Share of the own-validation error that twice the budget may still take off."""
+
+FLAT = 0.01
+"""Share of images at which the client may have no gradient at all."""
+
+ERRORS = 2.0
+"""Standard errors of a difference that are taken for chance."""
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One reason to doubt."""
+
+    of: str
+    """The attacker or the model concerned."""
+    raised: str
+    """What was seen, with its numbers."""
+    why: str
+    """What it may mean."""
+    do: str
+    """The way out."""
+
+    def __str__(self) -> str:
+        return f"{self.of}: {self.raised}; {self.why}; {self.do}"
+
+
+# ---------------------------------------------------------------- of a target
+
+
+@torch.no_grad()
+def restless(target: Target, images: Images) -> Flag | None:
+    """Whether the client answers differently when it is asked twice: noise that nobody has declared."""
+    given = images[:BLOCK].to(device())
+    first, second = target.client(given), target.client(given)
+    apart = (first - second).abs().max().item()
+    if apart == 0:
+        return None
+    return Flag(
+        target.name,
+        f"the client's answers to the same images differ by up to {apart:.3g}",
+        "undeclared noise has no likelihood and no guarantee, and attackers that take the client at its word are weaker"
+        " than they need be",
+        "put the client into evaluation mode, or declare its noise as a defence on the wire",
+    )
+
+
+def flat(target: Target, images: Images) -> Flag | None:
+    """Whether the client hides its gradients: attacks that follow them then find nothing, others may."""
+    silent = 0
+    for block in images.split(BLOCK):
+        given = block.to(device()).requires_grad_()
+        with torch.enable_grad():
+            # By squares, as sums of a softmax have no gradient.
+            value = target.client(given).double().square().sum()
+            (slope,) = torch.autograd.grad(value + 0 * given.sum(), given)
+        silent += int((slope == 0).flatten(1).all(1).sum())
+    share = silent / len(images)
+    if share <= FLAT:
+        return None
+    return Flag(
+        target.name,
+        f"the client has no gradient at {100 * share:.1f} % of the images",
+        "an attack that follows gradients fails there whatever leaks: masked gradients are no privacy",
+        "believe attacks that need no gradient, such as decoder and mixture, or smooth the client for the attack",
+    )
+
+
+# ---------------------------------------------------------------- of rows
+
+
+def of_rows(rows: Sequence[Row]) -> list[Flag]:
+    """All flags of a table of attackers.
+
+    Args:
+        rows: As read; columns that older rows lack raise nothing.
+    """
+    found = [flag for row in rows for look in ALONE if (flag := look(row))]
+    targets: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        targets.setdefault((*target_of(row), row.get("Surrogate", "")), []).append(row)
+    for members in targets.values():
+        found += [f for look in TOGETHER for f in look(members)]
+    return found
+
+
+def write_flags(results_dir: str | Path) -> Path | None:
+    """Write the flags of the table of attackers beside it; where there is none, a table of earlier ones goes.
+
+    Returns:
+        Their table; None where there is none.
+    """
+    table = tables.attackers_table(results_dir)
+    path, found = table.with_name("flags.csv"), of_rows(tables.read(table))
+    if not found:
+        path.unlink(missing_ok=True)
+        return None
+    tables.write(path, [{"Of": f.of, "Raised": f.raised, "Why": f.why, "Do": f.do} for f in found])
+    return path
+
+
+def few_victims(row: Row) -> Flag | None:
+    count = number(row, "Images")
+    if count is None or count >= FEW:
+        return None
+    return Flag(
+        row.get("Attacker", ""),
+        f"it was scored on {count:.0f} victims",
+        f"with fewer than {FEW} the intervals are too wide to tell defences apart",
+        "score it on more images",
+    )
+
+
+def learnt_nothing(row: Row) -> Flag | None:
+    own, mean = number(row, "OwnMSE"), number(row, "OwnMSEFloor")
+    if own is None or mean is None or own < mean:
+        return None
+    return Flag(
+        row.get("Attacker", ""),
+        f"on own images its error is {own:.4g}, that of their mean image {mean:.4g}",
+        "an attacker that did not learn says nothing about what leaks",
+        "give it another step size, more epochs or more images before calling the target private",
+    )
+
+
+def untrained(row: Row) -> Flag | None:
+    gain = number(row, "Doubling")
+    if gain is None or gain <= UNTRAINED:
+        return None
+    return Flag(
+        row.get("Attacker", ""),
+        f"twice the epochs take {100 * gain:.1f} % off its own-validation error",
+        "it was stopped while it still learnt, so more leaks than its row shows",
+        "train it with a larger --max_epochs",
+    )
+
+
+def beyond_bound(row: Row) -> Flag | None:
+    error, bound, spread = (number(row, c) for c in ("MSE", "MSEBound", "SEMSE"))
+    if error is None or bound is None or error >= bound - ERRORS * (spread or 0):
+        return None
+    return Flag(
+        row.get("Attacker", ""),
+        f"its error, {error:.4g}, is below the bound of every attacker, {bound:.4g}",
+        "it heard more than the accounting says, or the bound is wrong",
+        "do not use the row; report how it came about",
+    )
+
+
+def less_knows_more(rows: Sequence[Row]) -> Iterator[Flag]:
+    """Attackers that were beaten by one that knows less of the same target."""
+    known = [(row, needs) for row in rows if (needs := _needs(row)) is not None]
+    for (weak, few), (strong, many) in permutations(known, 2):
+        if few < many and _beats(weak, strong):
+            yield Flag(
+                strong.get("Attacker", ""),
+                f"its error is {number(strong, 'MSE'):.4g}, and {number(weak, 'MSE'):.4g} that of {weak['Attacker']},"
+                " which knows less",
+                "who knows more could always do the same: it does not use what it knows",
+                "tune it, or take the other for the strongest",
+            )
+
+
+def naive_beats_adaptive(rows: Sequence[Row]) -> Iterator[Flag]:
+    """Adaptive attackers that were beaten by their naive twins."""
+    for naive, aware in permutations(rows, 2):
+        if (naive.get("Adaptive"), aware.get("Adaptive")) != ("False", "True"):
+            continue
+        if _but(naive, "Adaptive") == _but(aware, "Adaptive") and _beats(naive, aware):
+            yield Flag(
+                aware.get("Attacker", ""),
+                f"its error is {number(aware, 'MSE'):.4g}, and {number(naive, 'MSE'):.4g} that of its naive twin",
+                "who knows the mechanism could always ignore it: its training failed",
+                "give it another step size or more epochs",
+            )
+
+
+def starved(rows: Sequence[Row]) -> Iterator[Flag]:
+    """Attackers to which half of the own images made a difference: more images would make another."""
+    for half, whole in permutations(rows, 2):
+        shares = number(half, "DataPct"), number(whole, "DataPct")
+        if shares == (50, 100) and _but(half, "DataPct") == _but(whole, "DataPct"):
+            if _beats(whole, half):
+                yield Flag(
+                    whole.get("Attacker", ""),
+                    f"its error fell from {number(half, 'MSE'):.4g} to {number(whole, 'MSE'):.4g} from half to all of"
+                    " its own images",
+                    "an attacker with more images would get more",
+                    "read its row as that of an attacker with so many images, and no more",
+                )
+
+
+ALONE: tuple[Callable[[Row], Flag | None], ...] = (
+    few_victims,
+    learnt_nothing,
+    untrained,
+    beyond_bound,
+)
+TOGETHER: tuple[Callable[[Sequence[Row]], Iterable[Flag]], ...] = (
+    less_knows_more,
+    naive_beats_adaptive,
+    starved,
+)
+
+
+def _needs(row: Row) -> frozenset[Need] | None:
+    """What an attack of equal training is handed; None of one that is not known here, or that was held back."""
+    if row.get("Adaptive") == "False" or number(row, "DataPct") not in (None, 100):
+        return None
+    try:
+        needs = frozenset(ATTACKS[row.get("Attack") or AttackerSpec().attack].needs)
+    except (KeyError, UsageError):
+        return None
+    # Who has the weights needs to ask nobody.
+    return needs | {Need.QUERIES} if Need.WEIGHTS in needs else needs
+
+
+def _but(row: Row, column: str) -> tuple[str, ...]:
+    """How an attacker was made, but for one column."""
+    kept = ("Attack", "Adaptive", "DataPct", "Seed", "MaxEpochs", *attack_columns(AttackerSpec()))
+    return tuple(row.get(each, "") for each in kept if each != column)
+
+
+def _beats(one: Row, other: Row) -> bool:
+    """Whether an error is lower by more than chance makes it."""
+    errors = [number(row, "MSE") for row in (one, other)]
+    spreads = [number(row, "SEMSE") or 0.0 for row in (one, other)]
+    if errors[0] is None or errors[1] is None:
+        return False
+    return errors[1] - errors[0] > ERRORS * math.hypot(*spreads)

@@ -1,0 +1,182 @@
+"""The strongest of the attackers tried, chosen without looking at what it is then scored on.
+
+The best of N scores is a choice made on the scores themselves: noise alone makes the best of many look better than any
+of them is. So the attacker is chosen on one half of the victims and scored on the other, and the halves then change
+places. What comes out is a lower bound on leakage: of the attackers that were tried, no more.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dpsnn.evaluation import measures, tables, victims
+from dpsnn.evaluation.columns import changed_columns, is_outcome
+from dpsnn.evaluation.measures import Measure
+
+RESAMPLES = 2000
+"""Bootstrap samples of the victims, each with a choice of its own."""
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Strongest:
+    """The strongest attacker by one measure."""
+
+    names: tuple[str, str]
+    """Chosen on the second half of the victims, and on the first; nearly always the same."""
+    value: float
+    """Mean over all victims, each scored under the attacker that was chosen without it."""
+    error: float
+    low: float
+    high: float
+    """Standard error and 95 % interval over victims of the whole procedure, choice included: simultaneous over
+    attackers."""
+    oracle: float
+    """Mean of the best attacker of each victim, which nobody could have chosen: not to be compared with a bound."""
+    tried: int
+    """Number of attackers."""
+
+
+def strongest(
+    scores: Mapping[str, Float[Tensor, " n"]], lower_leaks: bool = True, seed: int = 0
+) -> Strongest:
+    """Choose among attackers by two-fold cross-fitting over victims.
+
+    Args:
+        scores: Of each attacker, one value per victim, the same victims in the same order.
+        lower_leaks: Whether a lower value leaks more, as an error does.
+        seed: Of the halves and of the bootstrap.
+
+    Raises:
+        ValueError: If there is no attacker, or fewer than two victims, or values are missing.
+    """
+    if not scores:
+        raise ValueError("there is no attacker to choose from")
+    names = list(scores)
+    table = torch.stack([scores[name].double() for name in names]).numpy()
+    count = table.shape[1]
+    if count < 2:
+        raise ValueError(f"{count} victims cannot be halved; score 2 or more")
+    if not np.isfinite(table).all():
+        raise ValueError("scores are missing or not finite; leave the measure out")
+    errors = table if lower_leaks else -table
+    draws = np.random.default_rng(seed)
+    order = draws.permutation(count)
+    halves = order[: count // 2], order[count // 2 :]
+    chosen, value = _crossed([errors[:, half].mean(1)[None] for half in halves], halves)
+    resampled = [_resampled(errors[:, half], draws) for half in halves]
+    _, values = _crossed(resampled, halves)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    best, sign = errors.min(0).mean(), 1 if lower_leaks else -1
+    low, high = sorted((sign * low, sign * high))
+    first, second = (names[int(row[0])] for row in chosen)
+    return Strongest(
+        (first, second),
+        float(sign * value[0]),
+        float(values.std(ddof=1)),
+        float(low),
+        float(high),
+        float(sign * best),
+        len(names),
+    )
+
+
+Numbers = NDArray[np.float64]
+
+
+def _crossed(
+    means: list[Numbers], halves: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> tuple[list[NDArray[np.int64]], Numbers]:
+    """Choose on each half, score on the other; a row of `means` per sample, a column per attacker."""
+    chosen = [means[1].argmin(1), means[0].argmin(1)]
+    scored = [np.take_along_axis(m, c[:, None], 1)[:, 0] for m, c in zip(means, chosen)]
+    sizes = [len(half) for half in halves]
+    return chosen, (scored[0] * sizes[0] + scored[1] * sizes[1]) / sum(sizes)
+
+
+def _resampled(errors: Numbers, draws: np.random.Generator) -> Numbers:
+    """Means of bootstrap samples of the victims, `(RESAMPLES, attackers)`."""
+    count = errors.shape[1]
+    weights = draws.multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    return weights @ errors.T / count
+
+
+# ---------------------------------------------------------------- the table
+
+
+def strongest_table(results_dir: str | Path) -> Path:
+    return tables.attackers_table(results_dir).with_name("strongest.csv")
+
+
+def write_strongest(results_dir: str | Path) -> Path | None:
+    """Write the table of the strongest attacker on each target beside that of all attackers.
+
+    Returns:
+        The table; None where there is none to write, as nobody was scored victim by victim.
+    """
+    rows = tables.read(tables.attackers_table(results_dir))
+    targets: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        targets.setdefault(target_of(row), []).append(row)
+    found = [line for members in targets.values() if (line := _line(members, results_dir))]
+    if not found:
+        return None
+    path = strongest_table(results_dir)
+    tables.write(path, found)
+    return path
+
+
+def target_of(row: Mapping[str, str]) -> tuple[str, ...]:
+    """Which target was attacked, as it stood, how often it was heard, and on how many victims."""
+    columns = ("Model", "Cut", "Queries", "Images", *changed_columns())
+    return tuple(row.get(column, "") for column in columns)
+
+
+def _line(rows: Sequence[Mapping[str, str]], results_dir: str | Path) -> dict[str, object] | None:
+    """One target: what its attackers have in common, and by each measure the strongest of them."""
+    scored = {
+        name: scores
+        for row in rows
+        if (name := row.get("Attacker"))
+        and (scores := victims.load(results_dir, name, victims.mark(row)))
+    }
+    if not scored:
+        return None
+    known = measures.reconstructions()
+    told = measures.settings([*rows[0]], known)
+    alike = {
+        c: rows[0][c] for c in told if not is_outcome(c) and len({r.get(c) for r in rows}) == 1
+    }
+    line: dict[str, object] = {"Model": rows[0]["Model"], **alike, "Images": rows[0]["Images"]}
+    for measure in known:
+        values = {name: each[measure.name] for name, each in scored.items() if measure.name in each}
+        values = {name: each for name, each in values.items() if bool(each.isfinite().all())}
+        if measure.shown and len(values) > 0 and len(next(iter(values.values()))) > 1:
+            line |= _cells(measure, strongest(values, measure.sign < 0), rows)
+    return line if "Tried" in line else None
+
+
+def _cells(
+    measure: Measure, found: Strongest, rows: Sequence[Mapping[str, str]]
+) -> dict[str, object]:
+    column = measure.column
+    best = next(row for row in rows if row["Attacker"] == found.names[0])
+    beside = {c: best.get(c) for c in (measure.floor, measure.ceiling) if c}
+    return {
+        column: found.value,
+        **({measure.error: found.error} if measure.error else {}),
+        f"{column}Low": found.low,
+        f"{column}High": found.high,
+        f"{column}By": " / ".join(dict.fromkeys(found.names)),
+        f"{column}BestOfEach": found.oracle,
+        **beside,
+        "Tried": found.tried,
+    }

@@ -1,0 +1,118 @@
+"""The choice among attackers: against a slow loop, and against the flattery that it avoids."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dpsnn.evaluation import tables, victims
+from dpsnn.evaluation.strongest import strongest, write_strongest
+
+
+def test_the_better_attacker_is_chosen_and_scored_on_all_victims() -> None:
+    draws = torch.Generator().manual_seed(0)
+    errors = torch.rand(200, generator=draws)
+    found = strongest({"weak": errors + 1, "strong": errors})
+    assert found.names == ("strong", "strong") and found.tried == 2
+    assert found.value == pytest.approx(errors.double().mean().item())
+    assert found.low < found.value < found.high
+    # The interval of a mean, as no sample chooses the weak one.
+    half = 1.96 * errors.double().std().item() / np.sqrt(200)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.1)
+    assert found.error == pytest.approx(half / 1.96, rel=0.1)
+
+
+def test_where_higher_leaks_the_signs_turn() -> None:
+    errors = torch.rand(100, generator=torch.Generator().manual_seed(1))
+    low, high = strongest({"a": errors, "b": errors / 2}), strongest(
+        {"a": -errors, "b": -errors / 2}, lower_leaks=False
+    )
+    assert high.names == low.names
+    assert (high.value, high.oracle) == (-low.value, -low.oracle)
+    assert (high.low, high.high) == (-low.high, -low.low)
+
+
+def test_many_equal_attackers_do_not_flatter_one_another() -> None:
+    """The best of fifty that only differ by noise is no better than one of them; the best per victim looks so."""
+    draws = torch.Generator().manual_seed(2)
+    values, bests = [], []
+    for repetition in range(20):
+        errors = {str(a): torch.rand(60, generator=draws) for a in range(50)}
+        values.append(strongest(errors, seed=repetition).value)
+        bests.append(min(e.mean().item() for e in errors.values()))
+    assert np.mean(values) == pytest.approx(0.5, abs=0.03)
+    assert np.mean(bests) < 0.44
+
+
+def test_the_best_of_each_victim_is_kept_apart() -> None:
+    first = torch.tensor([0.0, 1.0] * 10)
+    found = strongest({"odd": first, "even": 1 - first})
+    assert found.oracle == 0 and found.value > 0.3
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    draws = torch.Generator().manual_seed(3)
+    held = 0
+    for repetition in range(100):
+        errors = {
+            name: torch.rand(80, generator=draws) + more
+            for name, more in (("a", 0.0), ("b", 0.3), ("c", 0.5))
+        }
+        found = strongest(errors, seed=repetition)
+        held += found.low <= 0.5 <= found.high
+    assert 88 <= held <= 100
+
+
+@pytest.mark.parametrize(
+    "scores, said",
+    [
+        ({}, "no attacker"),
+        ({"a": torch.ones(1)}, "1 victims"),
+        ({"a": torch.tensor([1.0, torch.nan])}, "not finite"),
+    ],
+)
+def test_what_cannot_be_chosen_from_is_refused(scores: dict[str, torch.Tensor], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        strongest(scores)
+
+
+# ---------------------------------------------------------------- the table
+
+
+def _row(attacker: str, **more: object) -> dict[str, object]:
+    usual: dict[str, object] = {"Model": "m", "Attacker": attacker, "Dataset": "digits"}
+    usual |= {"Attack": attacker, "Queries": 1, "Images": 100, "NoiseScale": 0, "Digest": attacker}
+    return usual | {"MSEFloor": 0.07} | more
+
+
+def test_the_table_has_a_line_for_each_target(tmp_path: Path) -> None:
+    draws = torch.Generator().manual_seed(4)
+    rows = [_row("weak"), _row("strong"), _row("weak", Queries=4, Digest="w4", Attacker="weak4")]
+    for row, more in zip(rows, (1.0, 0.0, 2.0)):
+        errors = torch.rand(100, generator=draws) + more
+        scores = {"mse": errors, "ssim": 1 - errors, "recognised": (errors < 0.5).float() * 100}
+        victims.save(tmp_path, str(row["Attacker"]), victims.mark(row), scores)
+        row["MSE"] = errors.mean().item()
+    tables.upsert(tables.attackers_table(tmp_path), rows, tables.ATTACKER_KEY)
+    path = write_strongest(tmp_path)
+    assert path is not None
+    once, often = tables.read(path)
+    assert (once["MSEBy"], once["Tried"], once["SSIMBy"]) == ("strong", "2", "strong")
+    assert float(once["MSE"]) == pytest.approx(float(str(rows[1]["MSE"])), rel=1e-4)
+    assert float(once["MSELow"]) < float(once["MSE"]) < float(once["MSEHigh"])
+    assert float(once["MSEBestOfEach"]) <= float(once["MSE"])
+    assert float(once["SSIMBestOfEach"]) >= float(once["SSIM"])
+    assert (once["Dataset"], once["MSEFloor"], once["Queries"]) == ("digits", "0.07", "1")
+    assert "Attack" not in once or not once["Attack"]
+    assert (often["MSEBy"], often["Tried"], often["Queries"]) == ("weak4", "1", "4")
+
+
+def test_scores_of_another_attacker_are_not_taken(tmp_path: Path) -> None:
+    row = _row("a")
+    victims.save(tmp_path, "a", victims.mark(row), {"mse": torch.rand(100)})
+    tables.upsert(tables.attackers_table(tmp_path), [row | {"Digest": "b"}], tables.ATTACKER_KEY)
+    assert write_strongest(tmp_path) is None
+    (tmp_path / "victims" / "a.npz").write_bytes(b"damaged")
+    tables.upsert(tables.attackers_table(tmp_path), [row], tables.ATTACKER_KEY)
+    assert write_strongest(tmp_path) is None
