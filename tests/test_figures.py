@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import plots, tables
 from dpsnn.evaluation.measures import named
+from dpsnn.evaluation.pareto import front
 from dpsnn.evaluation.results import Missing, Results
 from dpsnn.evaluation.summary import interval
 from dpsnn.networks.lenet5 import CUTS
@@ -166,10 +167,10 @@ def test_the_front_is_what_nothing_beats() -> None:
         for i, (x, y) in enumerate(cloud)
         if any(a >= x and b >= y and (a, b) != (x, y) for a, b in cloud)
     }
-    kept = plots.front(cloud)
+    kept = front(cloud)
     assert set(kept) == set(range(60)) - beaten
     assert [cloud[i][0] for i in kept] == sorted(cloud[i][0] for i in kept)
-    assert plots.front([(1, 1), (1, 2), (0, 2)]) == [1]
+    assert front([(1, 1), (1, 2), (0, 2)]) == [1]
 
 
 def test_the_pareto_plot_takes_the_strongest_attacker_of_each_defence(tmp_path: Path) -> None:
@@ -186,16 +187,17 @@ def test_the_pareto_plot_takes_the_strongest_attacker_of_each_defence(tmp_path: 
     # The classifiers that no other beats are named, and only they.
     mse = results.attacks().groupby("Model").MSE.min()
     kept = [
-        f"{row.NoiseScale:g}/{row.NopeekWeight:g}"
+        (row.NoiseScale, row.NopeekWeight)
         for row in results.models.itertuples()
         if not any(
             other.TestAcc > row.TestAcc and mse[other.Model] > mse[row.Model]
             for other in results.models.itertuples()
         )
     ]
-    named = [text.get_text() for text in figure.axes[0].texts]
-    whole = [name.removeprefix("0/").removesuffix("/0").replace("0/0", "") for name in kept]
-    assert sorted(named) == sorted("" if name == "0" else name for name in whole)
+    # What has a colon is a floor or a ceiling.
+    named = [text.get_text() for text in figure.axes[0].texts if ":" not in text.get_text()]
+    whole = [(f"noise {b:g}" if b else "", f"NoPeek {w:g}" if w else "") for b, w in kept]
+    assert sorted(named) == sorted(" + ".join(filter(None, both)) or "none" for both in whole)
 
 
 @pytest.fixture(scope="module")

@@ -233,11 +233,15 @@ def test_every_defence_has_its_point(tmp_path: Path) -> None:
     folders = write_tables(tmp_path, 0, group="noise")
     write_tables(tmp_path, 0, group=both(gaussian_std=0.5))
     write_tables(tmp_path, 0, group=both(network="mobile"))
-    figure = figures.pareto(Results(folders, "digits"))
+    results = Results(folders, "digits")
+    figure = figures.pareto(results)
     shown = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"noise", "noise and Gaussian noise"} <= shown and "no defence" not in shown
     assert [len(c.lines[0].get_xdata()) for c in figure.axes[0].containers] == [1] * 7
-    assert "(on the front: noise scale / Gaussian noise std)" in str(figure.get_suptitle())
+    named = {text.get_text() for axis in figure.axes for text in axis.texts}
+    legends = {group.legend for group in results.every.defended()}
+    assert "noise 0.5 + Gaussian noise 0.5" in legends
+    assert named and {name for name in named if ":" not in name} <= legends
     plt.close(figure)
 
 

@@ -116,15 +116,3 @@ def strength(part: Part) -> Any:
     """A part's first setting; True where it has none."""
     own = part.own_fields()
     return getattr(part, own[0].name) if own else True
-
-
-def shown_strength(part: Part) -> str:
-    """The same as text."""
-    value = strength(part)
-    return "on" if value is True else value if isinstance(value, str) else f"{value:g}"
-
-
-def strength_name(part: Part) -> str:
-    """What it is called: `noise scale`."""
-    own = part.own_fields()
-    return " ".join((part.label or part.key, *(each.name.replace("_", " ") for each in own[:1])))

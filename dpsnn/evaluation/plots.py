@@ -1,19 +1,20 @@
 """Plots of numbers, in one style: labelled, colour-blind safe, and told apart by marker and line in black and white."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from dpsnn.evaluation.apart import label_points, settle, thin_ticks
-from dpsnn.evaluation.measures import ACCURACY, WIRE, Measure, leakage, named
+from dpsnn.evaluation.apart import name_lines, settle, thin_ticks
+from dpsnn.evaluation.measures import ACCURACY, WIRE, Measure, leakage
 from dpsnn.evaluation.report import plt
 from dpsnn.evaluation.summary import interval
-from dpsnn.tensors import Number
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe & Ito's palette, safe for the colour-blind."""
@@ -32,14 +33,42 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 8,
     "lines.markersize": 5,
     "lines.linewidth": 1.4,
+    "axes.ymargin": 0.13,  # room for the names of floors and ceilings
+    "hatch.linewidth": 0.8,
     "figure.constrained_layout.use": True,
 }
 
+Label = str | tuple[str, str]
+"""Of a series: its name, or what it is of and how that was varied."""
 
-def _look(number: int) -> dict[str, Any]:
+Series = Mapping[str, pd.DataFrame] | Mapping[tuple[str, str], pd.DataFrame]
+"""Label → rows of a table."""
+
+
+def look(number: int) -> dict[str, Any]:
     """Colour and marker of a series; no two of the first 36 share both."""
     count = len(COLOURS)
     return {"color": COLOURS[number % count], "marker": MARKERS[(number + number // count) % count]}
+
+
+def looks(labels: Sequence[Label], first: int = 0) -> list[dict[str, Any]]:
+    """Colour, marker and line of each series.
+
+    Pairs have the colour of what they are of, and the line of how that was varied, with hollow markers after the first.
+
+    Args:
+        labels: Of the series.
+        first: How many looks other panels of the figure already use.
+    """
+    pairs = [(label, None) if isinstance(label, str) else label for label in labels]
+    kinds, ways = (list(dict.fromkeys(each)) for each in zip(*pairs))
+    found = []
+    for kind, way in pairs:
+        number, turn = first + kinds.index(kind), ways.index(way)
+        line = LINES[(number if way is None else turn) % len(LINES)]
+        hollow = {"markerfacecolor": "white"} if turn else {}
+        found.append({**look(number), "linestyle": line, **hollow})
+    return found
 
 
 def estimate(rows: pd.DataFrame, measure: Measure) -> tuple[float, float]:
@@ -52,7 +81,7 @@ def estimate(rows: pd.DataFrame, measure: Measure) -> tuple[float, float]:
 
 def curves(
     axis: Axes,
-    series: dict[str, pd.DataFrame],
+    series: Series,
     x: str,
     measure: Measure,
     xlabel: str,
@@ -68,89 +97,137 @@ def curves(
         xlabel: What stands below.
         first: How many colours and markers other panels of the figure already use.
     """
-    for number, (label, rows) in enumerate(series.items(), first):
+    for (label, rows), own in zip(series.items(), looks([*series], first)):
         points = []
         for _, repeated in rows.groupby(x):
             points.append(estimate(repeated, measure))
         middle, half = np.array(points).reshape(-1, 2).T
-        axis.errorbar(
-            sorted(set(rows[x])),
-            middle,
-            yerr=half,
-            label=label,
-            **_look(number),
-            linestyle=LINES[number % len(LINES)],
-            capsize=2,
-        )
-    _reference_lines(axis, pd.concat(series.values()), measure)
+        text = label if isinstance(label, str) else ", ".join(label)
+        axis.errorbar(sorted(set(rows[x])), middle, yerr=half, label=text, **own, capsize=2)
+    for name, height in references(pd.concat(series.values()), measure).items():
+        axis.axhline(height, label=name, **REFERENCE)
+    axis.autoscale_view(scalex=False)
     axis.set_xlabel(xlabel)
     axis.set_ylabel(measure.label)
 
 
-def _reference_lines(
-    axis: Axes, rows: pd.DataFrame, measure: Measure, upright: bool = False
+# ---------------------------------------------------------------- floors and ceilings
+
+REFERENCE: dict[str, Any] = {"color": "black", "linewidth": 1.1, "gid": "reference"}
+"""Of a line for a floor or a ceiling; `finish` gives each its own dashes and writes beside it what it is."""
+
+DASHES: dict[str, Any] = {
+    "floor: mean image": (0, (1, 1.5)),
+    "floor: most frequent class": (0, (5, 1.5, 1, 1.5)),
+    "floor: shuffled pairs": (0, (5, 1.5, 1, 1.5, 1, 1.5)),
+    "floor: class mean": (0, (3, 1.5)),
+    "ceiling: true image": (0, (9, 3)),
+}
+"""The same in all figures."""
+
+SPARE: tuple[Any, ...] = ((0, (1, 4)), (0, (9, 2, 3, 2)), (0, (3, 1, 3, 1, 1, 1)), (0, (6, 6)))
+"""Of others, in the order in which a figure has them."""
+
+
+def references(rows: pd.DataFrame, measure: Measure) -> dict[str, float]:
+    """What no information and what the true image give, as far as rows say it: name → value."""
+    columns = {measure.floor_label: measure.floor, "ceiling: true image": measure.ceiling}
+    there = {name: rows[column].mean() for name, column in columns.items() if column in rows}
+    return {name: float(value) for name, value in there.items() if not np.isnan(value)}
+
+
+def _draw_apart(lines: Iterable[Line2D]) -> None:
+    """Give floors and ceilings of different names different dashes."""
+    spare: dict[str, Any] = {}
+    for line in lines:
+        name = str(line.get_label())
+        if name not in DASHES:
+            spare.setdefault(name, SPARE[len(spare) % len(SPARE)])
+        line.set_linestyle((DASHES | spare)[name])
+
+
+def finish(
+    figure: Figure,
+    title: str,
+    turn: bool = False,
+    rows: int = 0,
+    below: str = "",
+    handles: Mapping[str, Artist] | None = None,
 ) -> None:
-    line = axis.axvline if upright else axis.axhline
-    for column, label, style in (
-        (measure.floor, measure.floor_label, (0, (1, 2))),
-        (measure.ceiling, "ceiling: true image", (0, (6, 3))),
-    ):
-        if column in rows:
-            line(
-                float(rows[column].mean()), color="black", linewidth=1, linestyle=style, label=label
-            )
+    """Title, ticks apart, names of floors and ceilings in their panels, one legend below, each entry once.
 
-
-def _finish(figure: Figure, title: str, turn: bool = False) -> None:
-    """Title, ticks apart, and one legend below all panels, each entry once."""
+    Args:
+        figure: With all that is drawn.
+        title: Above.
+        turn: Whether ticks are names, which turn where they would touch.
+        rows: Of the legend; 0: as few as four columns need.
+        below: A remark between the panels and the legend.
+        handles: Entries of the legend that look other than what is drawn.
+    """
+    drawn = {
+        axis: [line for line in axis.lines if line.get_gid() == REFERENCE["gid"]]
+        for axis in figure.axes
+    }
+    _draw_apart(line for lines in drawn.values() for line in lines)
     entries = {
         label: handle
         for axis in figure.axes
         for handle, label in zip(*axis.get_legend_handles_labels())
     }
     # What was measured first, then floors and ceilings.
-    entries = dict(sorted(entries.items(), key=lambda entry: ":" in entry[0]))
+    entries = dict(sorted(entries.items(), key=lambda entry: ":" in entry[0])) | dict(handles or {})
     figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=min(4, len(entries))
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        ncols=-(-len(entries) // rows) if rows else min(4, len(entries)),
+        handlelength=2.8,
+        columnspacing=1.4,
+        title=below or None,
+        title_fontsize=8,
     )
     figure.suptitle(title)
     settle(figure.axes[0])
-    for axis in figure.axes:
+    for axis, lines in drawn.items():
         thin_ticks(axis, turn)
+        name_lines(axis, [*{line.get_label(): line for line in reversed(lines)}.values()])
 
 
-def _leakage(series: Mapping[str, pd.DataFrame]) -> list[Measure]:
-    """The measures of leakage that any of these rows have."""
-    return leakage({str(column) for rows in series.values() for column in rows})
+def shared_leakage(tables: Iterable[pd.DataFrame]) -> list[Measure]:
+    """The measures of leakage that any of these tables have."""
+    return leakage({str(column) for rows in tables for column in rows.columns[rows.notna().any()]})
 
 
-def _panels(count: int, height: float, width: float = 9.5 / 3, **more: Any) -> tuple[Figure, Any]:
+def _panels(count: int, height: float) -> tuple[Figure, Any]:
     """Side by side."""
-    figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False, **more)
+    figure, axes = plt.subplots(1, count, figsize=(9.5 / 3 * count, height), squeeze=False)
     return figure, axes[0]
 
 
 def leakage_curves(
-    series: dict[str, pd.DataFrame],
+    series: Series,
     x: str,
     xlabel: str,
     title: str,
     scale: str = "linear",
     measures: Sequence[Measure] = (),
+    below: str = "",
 ) -> Figure:
     """Measures of leakage against one setting, a panel each.
 
     Args:
-        series: Label → rows of the table of attackers.
+        series: Label → rows of the table of attackers; pairs stand below one another in the legend.
         x: Column of the setting, of numbers.
         xlabel: Name of the setting, with its unit.
         title: Above the figure.
         scale: `linear`, `log`, or `symlog` for settings that include 0.
         measures: What the panels show; all of leakage where empty.
+        below: A remark under the panels.
     """
-    measures = measures or _leakage(series)
+    measures = measures or shared_leakage(series.values())
+    ways = {label[1] for label in series if not isinstance(label, str)}
     with plt.rc_context(STYLE):
-        figure, axes = _panels(len(measures), 3.3)
+        figure, axes = _panels(len(measures), 3.7 if below else 3.3)
         ticks = sorted({float(value) for rows in series.values() for value in rows[x]})
         for axis, measure in zip(axes, measures):
             curves(axis, series, x, measure, xlabel)
@@ -166,7 +243,7 @@ def leakage_curves(
                     ticks, _apart(ticks) if scale == "log" else map("{:g}".format, ticks)
                 )
                 axis.minorticks_off()
-        _finish(figure, title)
+        finish(figure, title, rows=len(ways), below=below)
     return figure
 
 
@@ -181,36 +258,36 @@ def _apart(ticks: Sequence[float]) -> list[str]:
     return labels[::-1]
 
 
-def leakage_bars(groups: dict[str, pd.DataFrame], title: str) -> Figure:
-    """The measures of leakage for settings that are no numbers, one bar each with its interval."""
-    measures = _leakage(groups)
+def leakage_bars(groups: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """The measures of leakage for settings that are no numbers, one bar each with its interval and its own floor."""
+    measures = shared_leakage(groups.values())
     with plt.rc_context(STYLE):
         figure, axes = _panels(len(measures), 3.0)
         for axis, measure in zip(axes, measures):
-            for number, (label, rows) in enumerate(groups.items()):
+            for number, rows in enumerate(groups.values()):
                 value, half = estimate(rows, measure)
                 axis.bar(
-                    label,
+                    number,
                     value,
                     yerr=None if np.isnan(half) else half,
                     color=COLOURS[number % len(COLOURS)],
                     hatch=("", "//", "..", "xx")[number % 4],
-                    edgecolor="black",
+                    edgecolor="white",
                     capsize=3,
                 )
-                if measure.floor in rows:
-                    # Each has a floor of its own: the mean of other images.
-                    axis.hlines(
-                        float(rows[measure.floor].mean()),
-                        number - 0.45,
-                        number + 0.45,
-                        color="black",
-                        linestyle=(0, (1, 2)),
-                        label=measure.floor_label,
+                # Each has a floor of its own: the mean of other images. White shows it upon the bar.
+                ends = number - 0.45, number + 0.45
+                for name, height in references(rows, replace(measure, ceiling="")).items():
+                    axis.plot(ends, [height] * 2, color="white", linewidth=4, zorder=3)
+                    axis.plot(
+                        ends, [height] * 2, label=name, **{**REFERENCE, "linewidth": 2}, zorder=4
                     )
-            _reference_lines(axis, pd.concat(groups.values()), replace(measure, floor=""))
+            every = pd.concat(groups.values())
+            for name, height in references(every, replace(measure, floor="")).items():
+                axis.axhline(height, label=name, zorder=4, **REFERENCE)
+            axis.set_xticks(range(len(groups)), [*groups])
             axis.set_ylabel(measure.label)
-        _finish(figure, title, turn=True)
+        finish(figure, title, turn=True)
     return figure
 
 
@@ -221,7 +298,7 @@ def wire_curves(series: dict[str, pd.DataFrame], x: str, xlabel: str, title: str
         for axis, measure in zip(axes, (WIRE, replace(ACCURACY, floor=""))):
             curves(axis, series, x, measure, xlabel)
         axes[0].set_ylim(bottom=min(0, axes[0].get_ylim()[0]))
-        _finish(figure, title)
+        finish(figure, title)
     return figure
 
 
@@ -245,120 +322,14 @@ def privacy_curves(
     """
     floored = replace(ACCURACY, label="accuracy %")
     members = models.assign(TestAcc=models.MeanTrainAcc, SETestAcc=models.SETrainAcc)
+    leaked = shared_leakage(series.values())
     accuracies = {"accuracy on training images": members, "accuracy on test images": models}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.5))
+        figure, axes = _panels(1 + len(leaked), 3.5)
         curves(axes[0], accuracies, x, floored, xlabel)
-        for axis, measure in zip(axes[1:], map(named, ("mse", "ssim"))):
+        for axis, measure in zip(axes[1:], leaked):
             curves(axis, series, x, measure, xlabel, len(accuracies))
         for axis in axes:
             axis.set_xticks(list(ticks), list(ticks.values()))
-            axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
-        _finish(figure, title)
+        finish(figure, title)
     return figure
-
-
-def front(points: Sequence[tuple[Number, Number]]) -> list[int]:
-    """Indices of the points that no other one beats, by rising first coordinate; more is better in both."""
-    order = sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1]))
-    kept: list[int] = []
-    for index in order:
-        if not kept or points[index][1] > points[kept[-1]][1]:
-            kept.append(index)
-    return kept[::-1]
-
-
-Families = Mapping[str, Sequence[tuple[str, pd.DataFrame, pd.DataFrame]]]
-"""Family of defences → its members: label, rows of the classifier, rows of its attackers."""
-
-
-def pareto(families: Families, title: str) -> Figure:
-    """Accuracy against what the strongest attacker gets, a point per defence, a panel per measure, the front drawn."""
-    measures = _leakage({"": pd.concat(a for members in families.values() for *_, a in members)})
-    with plt.rc_context(STYLE):
-        figure, axes = _panels(len(measures), 4.4, 4.0, sharey=True)
-        fronts = [_pareto_panel(axis, families, measure) for axis, measure in zip(axes, measures)]
-        _scale_by_errors(axes[0], "y")
-        axes[0].set_ylabel(ACCURACY.label)
-        _finish(figure, title)
-        for axis, best in zip(axes, fronts):
-            label_points(axis, [point for point, _ in best], [label for _, label in best])
-    return figure
-
-
-def _pareto_panel(
-    axis: Axes, families: Families, measure: Measure
-) -> list[tuple[tuple[float, float], str]]:
-    """One measure; returns the points of the front with their labels."""
-    points, labels, worst, better = [], [], [], -measure.sign
-    for number, (family, members) in enumerate(families.items()):
-        for position, (label, classifier, attackers) in enumerate(members):
-            worst.append(attackers[attackers.Kind == _strongest(attackers, measure)])
-            x, x_half = estimate(worst[-1], measure)
-            y, y_half = estimate(classifier, ACCURACY)
-            points.append((better * x, y))
-            axis.errorbar(
-                x,
-                y,
-                xerr=x_half,
-                yerr=y_half,
-                **_look(number),
-                linestyle="",
-                elinewidth=0.7,
-                label=None if position else family,
-            )
-            labels.append(label)
-    best = front(points)
-    on_front = [(better * points[i][0], points[i][1]) for i in best]
-    axis.plot(
-        [x for x, _ in on_front],
-        [y for _, y in on_front],
-        color="black",
-        linewidth=1,
-        zorder=0,
-        label="best at this leakage",
-    )
-    _reference_lines(axis, pd.concat(worst), measure, upright=True)
-    axis.set_xlabel(measure.label)
-    if measure.percent:
-        _scale_by_errors(axis, "x")
-    if better < 0:
-        # More private to the right, in every panel.
-        axis.invert_xaxis()
-    return list(zip(on_front, (labels[i] for i in best)))
-
-
-def _strongest(attacks: pd.DataFrame, measure: Measure) -> str:
-    """The kind of attacker that gets most, by its mean over seeds."""
-    means = attacks.groupby("Kind")[measure.column].mean()
-    return str((measure.sign * means).idxmax())
-
-
-TICKS = (10, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.8)
-
-
-def _scale_by_errors(axis: Axes, which: str) -> None:
-    """Percentages of right answers, spaced by the logarithm of the wrong: 98 and 99 are as far apart as 80 and 90."""
-
-    def forward(right: Any) -> Any:
-        return -np.log10(np.maximum(100 - np.asarray(right), 0.05))
-
-    def backward(height: Any) -> Any:
-        return 100 - 10 ** -np.asarray(height)
-
-    box = axis.dataLim
-    least, most = (box.x0, box.x1) if which == "x" else (box.y0, box.y1)
-    # As much room beyond the best and the worst, seen in errors.
-    limits = max(0.0, 100 - 1.4 * (100 - least)), 100 - (100 - most) / 1.6
-    ticks = [t for t in TICKS if limits[0] < t < limits[1]]
-    scale = {"functions": (forward, backward)}
-    labels = [f"{tick:g}" for tick in ticks]
-    if which == "x":
-        axis.set_xscale("function", **scale)
-        axis.set_xticks(ticks, labels)
-        axis.set_xlim(*limits)
-    else:
-        axis.set_yscale("function", **scale)
-        axis.set_yticks(ticks, labels)
-        axis.set_ylim(*limits)
-    axis.minorticks_off()

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import matplotlib
@@ -68,6 +69,7 @@ def reconstruction_figure(
     rows: Sequence[tuple[str, Images]],
     title: str = "",
     first: str = "originals",
+    beside: Sequence[str] = (),
 ) -> Figure:
     """Originals in the first row, one attacker's reconstructions of the same pictures in each further row.
 
@@ -76,6 +78,7 @@ def reconstruction_figure(
         rows: Label and reconstructions; the label stands at the left and may have several lines.
         title: Above the figure.
         first: What stands at the left of the first row.
+        beside: What stands at the right of each row, that of the originals first.
     """
     lines = [(first, originals), *rows]
     columns = len(originals)
@@ -91,15 +94,17 @@ def reconstruction_figure(
             wspace=0.06, hspace=0.06, left=0, right=1, bottom=0, top=1 - head / size[1]
         ),
     )
-    for row, (label, images) in zip(axes, lines):
+    for row, (label, images), right in zip_longest(axes, lines, beside, fillvalue=""):
         for axis, image in zip(row, images):
             picture = image.clamp(0, 1).permute(1, 2, 0)
             shown = picture.squeeze(2) if channels == 1 else picture
             axis.imshow(shown.float().numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axis.set_axis_off()
-        row[0].text(
-            -0.25, 0.5, label, transform=row[0].transAxes, ha="right", va="center", fontsize=9
-        )
+        for axis, x, text, side in (
+            (row[0], -0.25, label, "right"),
+            (row[-1], 1.25, right, "left"),
+        ):
+            axis.text(x, 0.5, text, transform=axis.transAxes, ha=side, va="center", fontsize=9)
     if title:
         figure.suptitle(title, fontsize=10, y=1.0, va="top")
     return figure

@@ -5,13 +5,10 @@ without, and one person's face is shown. Fairly, step sizes are tuned alike for 
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
-from matplotlib.figure import Figure
 
 from dpsnn import checkpoints
 from dpsnn.attacks import MIFace
@@ -19,7 +16,7 @@ from dpsnn.checkpoints import CLASSIFIER
 from dpsnn.data import DATASETS, Faces
 from dpsnn.errors import UsageError, one_of
 from dpsnn.evaluation import tables
-from dpsnn.evaluation.report import reconstruction_figure, save_figure
+from dpsnn.evaluation.report import save_figure
 from dpsnn.options import choices
 from dpsnn.runner import beforehand, run
 from dpsnn.runner.beforehand import check_file
@@ -29,10 +26,10 @@ from dpsnn.runner.progress import GroupFailed, note
 from dpsnn.runner.train import Folders, train_classifier
 from dpsnn.runner.tuning import tuned
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace
+from dpsnn.studies.faces.figures import people
 from dpsnn.studies.faces.measures import (
     Judged,
     Target,
-    contrasted,
     inversion_row,
     invert,
     load_judged,
@@ -80,9 +77,6 @@ noise in the weights hardly survives while faces do."""
 
 STEPS = {"perceptron": 1000, "faces_cnn": 1000}
 """Steps at most against larger networks, three and ten times as slow."""
-
-SHOWN = 10
-"""People in the figure."""
 
 KEY = ("Model", "Attack", "Judge")
 PERSON_KEY = (*KEY, "Person")
@@ -225,7 +219,10 @@ def faces(
     attacks = limited(iterations)
     table = attack(specs, judged, attacks, folders)
     if shown := [spec for spec in specs if spec.dataset == dataset and spec.network == TARGETS[0]]:
-        save_figure(figure(shown, folders, attacks), figure_path(folders, dataset))
+        judge_name = judged[0].stored.stem
+        rows = [row for row in tables.read(table, KEY) if row["Judge"] == judge_name]
+        figure = people(_seeds(shown, folders), attacks, rows)
+        save_figure(figure, figure_path(folders, dataset))
     if failed:
         raise failed
     return table
@@ -294,28 +291,20 @@ def figure_path(folders: Folders, dataset: str) -> Path:
     return Path(folders.results_dir) / "figures" / f"people_by_epsilon_{dataset}.png"
 
 
-def figure(
-    specs: Sequence[ClassifierSpec], folders: Folders, attacks: Mapping[str, MIFace] = ATTACKS
-) -> Figure:
-    """Ten people: the mean of their training pictures, and what MI-FACE makes of each classifier, of the lowest seed.
-
-    Args:
-        specs: Finished classifiers of one data set and network, with the strongest guarantee anywhere.
-        folders: Where checkpoints and data are.
-        attacks: The first one is shown.
-    """
+def _seeds(
+    specs: Sequence[ClassifierSpec], folders: Folders
+) -> Iterator[tuple[Target, Collection[str]]]:
+    """Each classifier of the lowest seed, with the names of all that are protected alike, whatever their seed."""
     lowest = min(spec.seed for spec in specs)
-    rows = []
-    for target in _targets([spec for spec in specs if spec.seed == lowest], folders):
-        people = target.people[:SHOWN]
-        means = torch.stack([target.images[target.labels == p].mean(0) for p in people])
-        found = invert(target, next(iter(attacks.values())), people)
-        epsilon = target.stored.record.get("dp_epsilon", float("inf"))
-        label = "no DP-SGD" if epsilon == float("inf") else f"DP-SGD\nε {epsilon:.3g}"
-        rows.append((epsilon, label, contrasted(found.images)))
-    shown = [(label, images) for _, label, images in sorted(rows, key=lambda row: -row[0])]
-    title = f"{target.spec.dataset}: faces rebuilt from {target.spec.network}, contrast evened out"
-    return reconstruction_figure(means, shown, title, first="mean of the\nperson's images")
+    first = [spec for spec in specs if spec.seed == lowest]
+    names: dict[tuple[float, float], set[str]] = {}
+    for spec in specs:
+        if path := _finished(spec, folders):
+            names.setdefault((spec.dp_noise_multiplier, spec.dp_target_epsilon), set()).add(
+                path.stem
+            )
+    for spec, target in zip(first, _targets(first, folders)):
+        yield target, names[spec.dp_noise_multiplier, spec.dp_target_epsilon]
 
 
 def run_faces(options: argparse.Namespace) -> Path | None:

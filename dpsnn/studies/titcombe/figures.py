@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dpsnn import parts
 from dpsnn.evaluation import plots
-from dpsnn.evaluation.legends import family, legend, shown_strength, strength_name
+from dpsnn.evaluation.legends import family
+from dpsnn.evaluation.pareto import pareto as pareto_plot
 from dpsnn.evaluation.results import Missing, Results, by_kind
 from dpsnn.specs import ClassifierSpec
 
@@ -171,26 +171,21 @@ def pareto(results: Results) -> Figure:
     every = results.every
     attacks = every.attacks()
     families: dict[tuple[Any, ...], list[tuple[str, pd.DataFrame, pd.DataFrame]]] = {}
-    strengths: dict[str, str] = {}
     for text, used, unknown, models in every.defended():
         against = attacks[attacks.Model.isin(models.Model)]
         if against.empty:
             continue
-        label = "/".join(map(shown_strength, used))
-        label = label if text == legend(used) else text
         # The published first, and single ones before combinations.
         beyond = bool(unknown) or not all(part.always for part in used)
         kind = beyond, len(used), *((part.order, part.key) for part in used), family(used, unknown)
-        families.setdefault(kind, []).append((label, models, against))
-        strengths |= {part.key: strength_name(part) for part in used}
+        families.setdefault(kind, []).append((text, models, against))
     if not families:
         raise Missing("the table has no attackers for it")
-    title = f"{results.dataset}: accuracy against the strongest attacker"
-    if strengths:
-        order = [each.key for each in parts.declared("defence") if each.key in strengths]
-        gap = " " if len(order) < 3 else "\n"
-        title += f"{gap}(on the front: {' / '.join(strengths[key] for key in order)})"
-    return plots.pareto({kind[-1]: families[kind] for kind in sorted(families)}, title)
+    return pareto_plot(
+        {kind[-1]: families[kind] for kind in sorted(families)},
+        f"{results.dataset}: accuracy against the strongest attacker, with 95 % intervals"
+        "\nup: more accurate; right: leaks less",
+    )
 
 
 FIGURES: dict[str, Callable[[Results], Figure]] = {
