@@ -1,4 +1,4 @@
-"""Figures are read at once: nothing covers a text, floors have dashes and names of their own, colours mean something."""
+"""Figures are read at once: nothing covers a text, floors have dashes and names of their own, colours say something."""
 
 from collections.abc import Callable
 from dataclasses import replace
