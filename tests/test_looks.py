@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from invented import write_tables
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -16,12 +18,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from dpsnn.attacks.mi_face import Inversion
 from dpsnn.evaluation import plots
 from dpsnn.evaluation.measures import named
 from dpsnn.evaluation.pareto import pareto
 from dpsnn.evaluation.report import plt
 from dpsnn.evaluation.results import Results
 from dpsnn.folders import Folders
+from dpsnn.stored import Stored
+from dpsnn.studies.faces import figures as figures_faces
+from dpsnn.studies.faces.measures import Target
+from dpsnn.studies.faces.study import ATTACKS
 from dpsnn.studies.omniglot import figures as figures_omniglot
 from dpsnn.studies.omniglot.study import omniglot_experiments
 from dpsnn.studies.suppress import figures as figures_suppress
@@ -212,4 +219,50 @@ def test_points_of_the_front_are_filled_and_joined_by_steps() -> None:
     steps = [(0.01, 99), (0.02, 99), (0.02, 98), (0.03, 98), (0.03, 97)]
     assert front.get_xydata() == pytest.approx(np.array([(x, y) for x, y in steps]))
     assert [text.get_text() for text in axis.texts] == ["noise 0", "noise 1", "noise 2"]
+    plt.close(figure)
+
+
+# ---------------------------------------------------------------- people
+
+
+def test_people_are_shown_with_the_weakest_and_the_strongest_guarantee_and_both_attacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The share beside each row is the mean over seeds, of that attack alone."""
+    images = torch.rand(8, 1, 8, 8)
+
+    def target(epsilon: float | None) -> Target:
+        record = {} if epsilon is None else {"dp_epsilon": epsilon}
+        stored = Stored(Path(f"{epsilon}.ckpt"), {}, record, {})
+        spec = SimpleNamespace(dataset="faces", network="softmax_regression")
+        made: Any = Target._make((None, spec, stored, None, images, torch.arange(8) // 2))
+        return made  # type: ignore[no-any-return]
+
+    tried = []
+
+    def invert(target: Any, attack: Any, people: Any) -> Inversion:
+        tried.append((target.stored.path.stem, attack.smoothing))
+        none = torch.zeros(len(people))
+        return Inversion(torch.rand(len(people), 1, 8, 8), none, none, none.long())
+
+    monkeypatch.setattr(figures_faces, "invert", invert)
+    epsilons = (8.0, None, 1.0, 50.0)
+    rows = [
+        {"Model": f"{e}_{seed}", "Attack": name, "Top1": str(share + seed), "Top1MeanFace": "2.5"}
+        for e in epsilons
+        for name, share in (("paper", e or 90), ("smoothed", 15), ("documented", 99))
+        for seed in (0, 1)
+    ]
+    figure = figures_faces.people(
+        [(target(e), [f"{e}_0", f"{e}_1"]) for e in epsilons], ATTACKS, rows
+    )
+    assert tried == [(e, blur) for e in ("None", "50.0", "1.0") for blur in (0.0, 2.0)]
+    beside = [text.get_text() for axis in figure.axes for text in axis.texts]
+    assert beside[1::2] == [
+        "recognised,\nof 4 people", *("90.5 %", "15.5 %") , *("50.5 %", "15.5 %"), *("1.5 %", "15.5 %"), "2.5 %"
+    ]  # fmt: skip
+    assert beside[2:5:2] == [
+        f"no DP-SGD\nMI-FACE, {how}" for how in ("as published", "steps blurred")
+    ]
+    assert beside[6] == "DP-SGD, ε 50\nMI-FACE, as published"
     plt.close(figure)
