@@ -70,7 +70,7 @@ class _Panel:
         """Write a text in the middle of a place, tied to what it is of however the panel is stretched."""
         self.taken.append(Bbox([at - extent / 2, at + extent / 2]))
         text = self.axis.annotate(
-            label, self.axis.transAxes.inverted().transform(of), (at - of) / self.unit,
+            label, (*self.axis.transAxes.inverted().transform(of),), (*(at - of) / self.unit,),
             xycoords="axes fraction", textcoords="offset points", ha="center", va="center",
             path_effects=[withStroke(linewidth=2, foreground="white")], **style,
         )  # fmt: skip

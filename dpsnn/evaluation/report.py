@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 
 import matplotlib
@@ -94,7 +93,7 @@ def reconstruction_figure(
             wspace=0.06, hspace=0.06, left=0, right=1, bottom=0, top=1 - head / size[1]
         ),
     )
-    for row, (label, images), right in zip_longest(axes, lines, beside, fillvalue=""):
+    for row, (label, images), right in zip(axes, lines, beside or [""] * len(lines)):
         for axis, image in zip(row, images):
             picture = image.clamp(0, 1).permute(1, 2, 0)
             shown = picture.squeeze(2) if channels == 1 else picture

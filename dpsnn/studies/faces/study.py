@@ -220,8 +220,8 @@ def faces(
     table = attack(specs, judged, attacks, folders)
     if shown := [spec for spec in specs if spec.dataset == dataset and spec.network == TARGETS[0]]:
         judge_name = judged[0].stored.stem
-        rows = [row for row in tables.read(table, KEY) if row["Judge"] == judge_name]
-        figure = people(_seeds(shown, folders), attacks, rows)
+        by_judge = [row for row in tables.read(table, KEY) if row["Judge"] == judge_name]
+        figure = people(_seeds(shown, folders), attacks, by_judge)
         save_figure(figure, figure_path(folders, dataset))
     if failed:
         raise failed

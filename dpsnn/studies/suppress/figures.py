@@ -59,7 +59,7 @@ def _below_the_floor(rows: pd.DataFrame) -> str:
     seen = worse[worse[judged.column] > (worse[judged.floor] + worse[judged.ceiling]) / 2]
     if seen.empty:
         return ""
-    least = seen.loc[seen[similar.column].idxmin()]
+    least = seen.sort_values(similar.column).iloc[0]
     return (
         f"Below the floor in SSIM and yet recognised: {ATTACK_LABELS[least.Attack]} from {least.Cut} has an SSIM of"
         f" {least[similar.column]:.2f}, the mean image {least[similar.floor]:.2f}, and the judge recognises"

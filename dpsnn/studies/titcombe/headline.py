@@ -1,17 +1,16 @@
 """The table and the picture of the README, from the rows and checkpoints of the group `headline`."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from dpsnn.evaluation.legends import legend
-from dpsnn.evaluation.measures import ACCURACY, WIRE, Measure, leakage
+from dpsnn.evaluation.measures import ACCURACY, WIRE, leakage
 from dpsnn.evaluation.pictures import plot_attacks
-from dpsnn.evaluation.plots import estimate
 from dpsnn.evaluation.results import Missing, Results
 from dpsnn.evaluation.tables import shown_epsilon, write_text
+from dpsnn.evaluation.words import plus_minus, reference
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
@@ -96,19 +95,6 @@ def _seedless(
         own = found.setdefault(replace(experiment.classifier, seed=0), {})
         own |= dict.fromkeys(replace(attacker, seed=0) for attacker in experiment.attackers)
     return found
-
-
-def plus_minus(rows: pd.DataFrame, measure: Measure) -> str:
-    """Mean ± half its 95 % interval: over seeds where there are several, else over images; empty if there is none."""
-    value, half = estimate(rows, measure)
-    digits = measure.digits
-    return "" if math.isnan(value) else f"{value:.{digits}f} ± {half:.{digits}f}"
-
-
-def reference(rows: pd.DataFrame, measure: Measure, column: str) -> str:
-    """Mean of a measure's floor or ceiling; empty where there is none."""
-    value = rows[column].mean() if column in rows else math.nan
-    return "" if math.isnan(value) else f"{value:.{measure.digits}f}"
 
 
 def _is_noisy(spec: ClassifierSpec) -> bool:

@@ -9,8 +9,8 @@ from dpsnn.evaluation.measures import ACCURACY, WIRE, Measure, named
 from dpsnn.evaluation.results import Missing, Results
 from dpsnn.evaluation.tables import markdown as table
 from dpsnn.evaluation.tables import shown_epsilon
+from dpsnn.evaluation.words import plus_minus, reference
 from dpsnn.runner.train import Folders
-from dpsnn.studies.titcombe.headline import plus_minus, reference
 
 MSE, RECOGNISED, USEFUL = map(named, ("mse", "recognised", "useful"))
 

@@ -1,0 +1,54 @@
+"""Tables for readers say what the rows say, under words."""
+
+import pandas as pd
+import pytest
+from invented import write_tables
+
+from dpsnn.evaluation.results import Results
+from dpsnn.evaluation.summary import interval
+from dpsnn.evaluation.words import in_words
+
+BY = {"TrainNoiseScale": "noise", "Kind": "attacker"}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return Results(write_tables(tmp_path_factory.mktemp("words"), 0, 1, group="noise"), "digits")
+
+
+def test_repetitions_become_a_line_with_mean_and_interval(results: Results) -> None:
+    rows = results.attacks(NopeekWeight=0.0)
+    table = in_words(rows, BY)
+    assert table.index.names == ["noise", "attacker"]
+    for (noise, kind), own in rows.groupby([*BY]):
+        line = table.loc[(noise, kind)]
+        assert line.seeds == len(own) == 2
+        assert line["MSE"] == f"{own.MSE.mean():.4f} ± {interval([*own.MSE]):.4f}"
+        assert (
+            line["recognised %"]
+            == f"{own.ValAccuracy.mean():.1f} ± {interval([*own.ValAccuracy]):.1f}"
+        )
+    floor, ceiling = table.loc[("floor", "")], table.loc[("ceiling", "")]
+    assert (floor["MSE"], floor["SSIM"], floor["recognised %"]) == ("0.0700", "0.300", "10.0")
+    assert (ceiling["MSE"], ceiling["SSIM"], ceiling["recognised %"]) == ("0", "1", "98.0")
+    assert len(table) == rows.groupby([*BY]).ngroups + 2
+
+
+def test_a_floor_that_differs_stands_beside_its_measure(results: Results) -> None:
+    rows = results.attacks(NopeekWeight=0.0, Kind="adaptive")
+    own = rows.assign(MSEFloor=0.07 + 0.01 * rows.TrainNoiseScale)
+    table = in_words(own, {"TrainNoiseScale": "noise"}, ["mse", "ssim"])
+    assert [*table.columns] == ["seeds", "MSE", "MSE, floor", "SSIM"]
+    assert [*table["MSE, floor"]][:3] == ["0.0700", "0.0710", "0.0720"]
+    assert table.loc["floor", "MSE"] == table.loc["floor", "MSE, floor"] == ""
+    assert table.loc["floor", "SSIM"] == "0.300"
+
+
+def test_one_seed_has_the_interval_over_images_and_a_setting_may_be_empty(results: Results) -> None:
+    models = results.classifiers(NopeekWeight=0.0, Seed=0).assign(Budget=None)
+    table = in_words(models, {"NoiseScale": "noise", "Budget": "ε"}, ["accuracy", "wire"])
+    assert [*table.columns] == ["seeds", "test accuracy %", "DCorr on the wire"]
+    best: pd.DataFrame = models.sort_values("NoiseScale")
+    expected = [f"{value:.2f} ± {1.96 * 0.1:.2f}" for value in best.TestAcc]
+    assert [*table["test accuracy %"]][:-1] == expected
+    assert [*table.seeds][:-1] == [1] * len(models)
