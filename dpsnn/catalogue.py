@@ -55,6 +55,10 @@ def lines() -> list[str]:
                     said += textwrap.wrap(
                         text or "-", width, initial_indent=head, subsequent_indent=" " * indent
                     )
+    if refused := parts.refused():
+        said += ["", "left out:"]
+        for reason in refused.values():
+            said += textwrap.wrap(reason, width, initial_indent="  ", subsequent_indent="    ")
     return said
 
 

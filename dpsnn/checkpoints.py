@@ -19,7 +19,7 @@ from dpsnn import names, sealed
 from dpsnn.attacks import AttackModule
 from dpsnn.building import build_attack, build_classifier
 from dpsnn.classifier import SplitClassifier
-from dpsnn.errors import UsageError
+from dpsnn.errors import Lacking, UsageError
 from dpsnn.folders import Folders
 from dpsnn.names import (  # noqa: F401  what files are called belongs to this door as well
     Kind,
@@ -313,6 +313,8 @@ def _spec_from(stored: Stored, kind: Kind) -> Any:
     try:
         whole = {key: value for key, value in settled(kind, values).items() if key in known}
         return of_versions(kind(**whole), stored.versions)
+    except Lacking as error:
+        raise Lacking(f"{stored.path}: {error}", stored) from error
     except UsageError as error:
         raise UsageError(f"{stored.path}: {error}") from error
 

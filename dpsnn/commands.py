@@ -21,11 +21,13 @@ from dpsnn.runner.figures import figures as known
 from dpsnn.runner.figures import write_texts
 from dpsnn.runner.ledger import write_ledger
 from dpsnn.runner.tracking import summarise
-from dpsnn.specs import ACCOUNTANTS, AttackerSpec, ClassifierSpec
+from dpsnn.specs import ACCOUNTANTS, AttackerSpec, ClassifierSpec, refuse_idle
 
 
 def train_model(options: argparse.Namespace) -> Path:
-    return train.train_classifier(spec_from(ClassifierSpec, options), spec_from(Folders, options))
+    spec = spec_from(ClassifierSpec, options)
+    refuse_idle(spec)
+    return train.train_classifier(spec, spec_from(Folders, options))
 
 
 def train_attacker(options: argparse.Namespace) -> Path:

@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -18,6 +18,23 @@ class UsageError(ValueError):
 
 class WorkFailed(RuntimeError):
     """Part of what was rightly asked for did not come about, in one line; the command line exits with 1."""
+
+
+class NoSetting(UsageError, TypeError):
+    """There is no setting of that name, or the plug-in that brings it is not named."""
+
+
+class Lacking(UsageError):
+    """A checkpoint needs a part that is not here, or not as it was.
+
+    Args:
+        text: The line.
+        stored: What the file says.
+    """
+
+    def __init__(self, text: str, stored: Any = None) -> None:
+        super().__init__(text)
+        self.stored = stored
 
 
 class Diverged(UsageError):

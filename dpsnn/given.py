@@ -5,13 +5,14 @@ CHECKPOINT` as a model was made. What is typed as well counts more. No code runs
 checkpoint says which plug-in it needs, and never loads it.
 """
 
+import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dpsnn import parts
-from dpsnn.errors import UsageError, reading
+from dpsnn.errors import UsageError, one_line, reading
 from dpsnn.folders import Folders
 
 OPTIONS = {
@@ -43,8 +44,7 @@ def given(words: Sequence[str]) -> list[str]:
         if not equals and (not rest or rest[0].startswith("--")):
             raise UsageError(f"{name} names nothing; give it a file")
         asked[name[2:]].append(value if equals else rest.pop(0))
-    for path in asked["plugin"]:
-        parts.use(path)
+    _use(asked["plugin"], typed)
     filled: list[str] = []
     for model in asked["like"]:
         filled += _like(model, typed)
@@ -52,6 +52,18 @@ def given(words: Sequence[str]) -> list[str]:
         filled += _config(path)
     # Behind the command, before what was typed: the last of equal options counts.
     return [*typed[:1], *filled, *typed[1:]]
+
+
+def _use(plugins: Sequence[str], typed: Sequence[str]) -> None:
+    """Take plug-ins into use; who asks what there is gets an answer whatever one of them does wrong."""
+    asks = not {"--help", "-h", "--version"}.isdisjoint(typed)
+    lists = typed[:1] == ["parts"]
+    for path in plugins:
+        parts.use(path, tolerant=asks or lists)
+    if not asks and not lists:
+        parts.require()
+    for reason in parts.refused().values() if asks else ():
+        print(f"dpsnn: left out: {one_line(reason)}", file=sys.stderr)
 
 
 def _words(options: dict[str, Any]) -> list[str]:

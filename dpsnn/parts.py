@@ -5,14 +5,19 @@ decoder). `dpsnn.registry` finds them.
 """
 
 import dataclasses
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any, ClassVar, get_args
 
-from dpsnn.errors import UsageError
-from dpsnn.numbers import Number
+from dpsnn.errors import Lacking, UsageError
+from dpsnn.numbers import (  # noqa: F401
+    LARGEST,
+    Number,
+    check_count,
+    check_number,
+)
 from dpsnn.registry import (  # noqa: F401  who writes a part needs no other door
     Registry,
     declared,
@@ -20,12 +25,12 @@ from dpsnn.registry import (  # noqa: F401  who writes a part needs no other doo
     find,
     located,
     network,
+    plugin_words,
+    refused,
+    require,
     use,
 )
-from dpsnn.source import Declared, Option, camel  # noqa: F401
-
-LARGEST = 2**31 - 1
-"""Of whole numbers: beyond it some of torch's generators and loops overflow."""
+from dpsnn.source import KINDS, Declared, Option, camel  # noqa: F401
 
 # ---------------------------------------------------------------- fields
 
@@ -45,7 +50,7 @@ def option(
     """A dataclass field with what follows from it; in a part all arguments are literals, read from the source.
 
     Args:
-        default: Of the field, and of the option.
+        default: Of the field, and of the option; of a defence's first option off, of a bool False.
         text: A line for `--help`.
         wanted: What is said to who gives no number of the right kind.
         name: Of the option, where it is not the part's key with the field's name.
@@ -66,29 +71,6 @@ def option(
         whole=whole,
     )
     return field(default=default, metadata=about)
-
-
-def check_number(value: Number, name: str, check: str = "") -> None:
-    """Raise UsageError unless a number is finite and not negative, `positive`, or a `share` below 1."""
-    if check == "free":
-        return
-    if check == "share":
-        if not 0 <= value < 1:
-            percent = f": {value:g} % is {value / 100:g}" if 1 < value < 100 else ""
-            raise UsageError(f"{name} is {value}; it must be from 0 to below 1, a share{percent}")
-        return
-    positive = check == "positive"
-    if not math.isfinite(value) or value < 0 or (positive and value == 0):
-        bound = "greater than 0" if positive else "0 or greater"
-        raise UsageError(f"{name} is {value}; it must be a finite number, {bound}")
-
-
-def check_count(value: Any, name: str, least: int) -> None:
-    """Raise UsageError unless this is a whole number of at least `least` that generators and loops can take."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
-        raise UsageError(
-            f"{name} is {value!r}; it must be a whole number from {least} to {LARGEST}"
-        )
 
 
 def spell(number: Number) -> str:
@@ -136,7 +118,14 @@ class Part:
     def __post_init__(self) -> None:
         for each in self.own_fields():
             value, about, name = getattr(self, each.name), each.metadata, self.flat(each.name)
-            if value is None or isinstance(value, str | bool):
+            if value is None or isinstance(value, bool):
+                continue
+            if isinstance(value, str):
+                if not re.fullmatch(r"[\w.+-]*", value):
+                    raise UsageError(
+                        f"{name} is {value!r}; it must be of letters, digits and . + - _, as names of files are made"
+                        " of it"
+                    )
                 continue
             if float in types_of(each):
                 check_number(value, name, about["check"])
@@ -175,14 +164,14 @@ class Part:
         """The same settings as they were in an earlier version.
 
         Raises:
-            UsageError: If there was none, or what it did can no longer be done.
+            Lacking: If there was none, or what it did can no longer be done.
         """
         if version == self.version:
             return dataclasses.replace(self, was=0)
         if version not in self.earlier:
-            raise UsageError(
+            raise Lacking(
                 f"version {version} of the {self.kind} {self.key} is not known here, only"
-                f" {', '.join(map(str, (*self.earlier, self.version)))}; use the dpsnn that wrote it, or train again"
+                f" {', '.join(map(str, (*self.earlier, self.version)))}; use the one that wrote it, or train again"
             )
         return dataclasses.replace(self, was=version)
 
@@ -244,7 +233,8 @@ class Part:
         first = self.own_fields()[0] if self.own_fields() else None
         value = getattr(self, first.name) if first else True
         named = self.label or self.key
-        return "" if not self.on else named if value is True else f"{named} {value:g}"
+        shown = value if isinstance(value, str) else f"{value:g}"
+        return "" if not self.on else named if value is True else f"{named} {shown}"
 
     def __reduce__(self) -> Any:
         # By key: what a process started by this one must find anew is not the module of a plug-in.
@@ -257,5 +247,8 @@ def _remade(kind: str, key: str, values: dict[str, Any]) -> Part:
 
 
 def types_of(each: dataclasses.Field[Any]) -> tuple[Any, ...]:
-    """What a field may hold, by type."""
+    """What a field may hold, by type; what was written as text, as it is under postponed annotations, is read."""
+    if isinstance(each.type, str):
+        words = (word.strip() for word in each.type.split("|"))
+        return tuple(KINDS.get(word, type(None)) for word in words)
     return get_args(each.type) or (each.type,)

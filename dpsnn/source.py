@@ -5,10 +5,11 @@ Importing torch takes seconds, which nobody should wait for who mistyped an opti
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dpsnn.errors import UsageError
@@ -51,6 +52,8 @@ class Option(NamedTuple):
     column: str = ""
     after: str = ""
     whole: bool = False
+    check: str = ""
+    least: int = 0
 
 
 def camel(name: str) -> str:
@@ -89,53 +92,145 @@ class Declared(NamedTuple):
         return self.module.startswith("dpsnn.")
 
 
-_KINDS = {"float": float, "Number": float, "int": int, "bool": bool, "str": str}
+class Base(NamedTuple):
+    """What a part may derive from, and what it then inherits."""
+
+    kind: str
+    key: str = ""
+    options: tuple[Option, ...] = ()
+    said: Mapping[str, Any] = MappingProxyType({})
+    """Attribute → plain value."""
 
 
-def _option(node: ast.AnnAssign, key: str) -> Option | None:
-    call = node.value
-    if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") == "option"):
+KINDS = {"float": float, "Number": float, "int": int, "bool": bool, "str": str}
+"""Types of options, as sources spell them."""
+
+SAID: dict[str, type] = {
+    "text": str,
+    "wanted": str,
+    "name": str,
+    "column": str,
+    "check": str,
+    "least": int,
+    "after": str,
+    "whole": bool,
+}
+"""What `option(...)` takes besides the default, and its type."""
+
+
+def _called(node: ast.AST | None) -> str:
+    """The last word of a name, whatever module stands before it."""
+    return str(getattr(node, "id", "") or getattr(node, "attr", ""))
+
+
+def _aliases(tree: ast.Module) -> dict[str, str]:
+    """Name in this file → the name where it was imported from."""
+    imports = (node for node in tree.body if isinstance(node, ast.ImportFrom))
+    return {name.asname: name.name for node in imports for name in node.names if name.asname}
+
+
+def _flat(key: str, field: str) -> str:
+    return f"{key}_{field}" if key else field
+
+
+def _inherited(made: Option, old: str, new: str) -> Option:
+    """An option of a part `old` as one of a part `new` that derives from it."""
+    if made.name != _flat(old, made.field):
+        return made
+    name = _flat(new, made.field)
+    column = camel(name) if made.column == camel(made.name) else made.column
+    return made._replace(name=name, column=column)
+
+
+def _option(node: ast.stmt, key: str, aliases: Mapping[str, str]) -> Option | None:
+    """The option that a line of a class makes, if it makes one.
+
+    Raises:
+        UsageError: If what it is does not stand there plainly.
+    """
+    call = getattr(node, "value", None)
+    name = _called(call.func) if isinstance(call, ast.Call) else ""
+    if not isinstance(call, ast.Call) or aliases.get(name, name) != "option":
         return None
-    assert isinstance(node.target, ast.Name)
-    words = [part.strip() for part in ast.unparse(node.annotation).split("|")]
+    field = _target(node)
+    where = f"the option {field} of {key}"
+    if not isinstance(node, ast.AnnAssign):
+        raise UsageError(f"{where} has no type; write {field}: float = option(...)")
     try:
         values = [ast.literal_eval(argument) for argument in call.args]
-        named = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
-        kind = _KINDS[words[0]]
-    except (KeyError, ValueError) as error:
+        said = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+    except ValueError as error:
         raise UsageError(
-            f"the option {node.target.id} of {key} cannot be read from its source; give it a plain type and plain"
-            " values"
+            f"{where} cannot be read from its source; give it a plain type and plain values"
         ) from error
-    default, text, *wanted = values
-    name = named.get("name") or (f"{key}_{node.target.id}" if key else node.target.id)
-    return Option(
-        name,
-        node.target.id,
-        kind,
-        "None" in words,
-        default,
-        text,
-        wanted[0] if wanted else named.get("wanted", ""),
-        named.get("column") or camel(name),
-        named.get("after", ""),
-        named.get("whole", False),
-    )
+    said |= zip(("default", "text", "wanted"), values)
+    default = said.pop("default", ...)
+    if unknown := sorted(said.keys() - SAID.keys()):
+        raise UsageError(f"{where} says {unknown[0]}, which no option has; leave it out")
+    for name, value in said.items():
+        if type(value) is not SAID[name]:
+            raise UsageError(
+                f"{where} has {name}={value!r}; it must be of type {SAID[name].__name__}"
+            )
+    if len(values) > 3 or default is ... or not said.get("text"):
+        raise UsageError(
+            f"{where} needs a default and a line for --help: option(0.0, 'what it is')"
+        )
+    words = [word.strip("'\" ") for word in ast.unparse(node.annotation).split("|")]
+    kinds = {KINDS.get(word) for word in words if word != "None"}
+    kind = float if kinds == {float, int} else kinds.pop() if len(kinds) == 1 else None
+    if kind is None:
+        raise UsageError(
+            f"{where} is of type {ast.unparse(node.annotation)}; an option is a float, an int, a bool or a str, with"
+            " | None where it may be left open"
+        )
+    flat = said.pop("name", "") or _flat(key, field)
+    column = said.pop("column", "") or camel(flat)
+    text = said.pop("text")
+    return Option(flat, field, kind, "None" in words, default, text, column=column, **said)
+
+
+def _target(node: ast.stmt) -> str:
+    """The name that a line gives a value; empty where it gives none."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+        return ""
+    return _called(node.targets[0] if isinstance(node, ast.Assign) else node.target)
 
 
 def _literals(body: Sequence[ast.stmt]) -> dict[str, Any]:
-    """Names that a class body gives a plain value."""
-    found = {}
+    """Names that a class body gives a plain value; None where it is another."""
+    found: dict[str, Any] = {}
     for node in body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        value = getattr(node, "value", None)
-        if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
-            found[target.id] = value.value
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and (name := _target(node)):
+            try:
+                found[name] = ast.literal_eval(node.value)
+            except (ValueError, TypeError):
+                found[name] = None
     return found
 
 
+def _class(
+    node: ast.ClassDef, bases: Sequence[Base], kind: str, aliases: Mapping[str, str]
+) -> Base:
+    """A class with what it inherits from the first of its bases on."""
+    own = _literals(node.body)
+    key = own.get("key", "")
+    if not isinstance(key, str):
+        raise UsageError(f"the key of the class {node.name} is no plain text; write it out")
+    said: dict[str, Any] = {}
+    options: dict[str, Option] = {}
+    for base in reversed(bases):
+        said |= base.said
+        options |= {made.field: _inherited(made, base.key, key) for made in base.options}
+    made_here = (_option(line, key, aliases) for line in node.body)
+    options |= {made.field: made for made in made_here if made}
+    # Since when it is there is its own affair.
+    said = {name: value for name, value in said.items() if name not in ("key", "since")} | own
+    return Base(kind or bases[0].kind, key, tuple(options.values()), said)
+
+
 def declarations(
-    text: str, module: str, kind: str, kind_of: Callable[[Sequence[str]], str]
+    text: str, module: str, kind: str, base_of: Callable[[str], Base | None]
 ) -> Iterator[Declared]:
     """Parts in a source.
 
@@ -143,46 +238,53 @@ def declarations(
         text: The source.
         module: Where it is imported from; of a plug-in its file.
         kind: Of its package; empty in a plug-in.
-        kind_of: Names of the classes that one derives from → its kind; empty where it is no part.
+        base_of: Name of a class → what it is; None where it is none that parts derive from.
 
     Raises:
         SyntaxError: If it is no Python.
-        UsageError: If an option says what only running it would tell.
+        UsageError: If a part says what only running it would tell, or derives from what is not known.
     """
     tree = ast.parse(text)
+    aliases = _aliases(tree)
+    classes: dict[str, Base] = {}
     for node in tree.body:
+        made = Base("")
         documented: Any = node
-        said = _literals(node.body) if isinstance(node, ast.ClassDef) else {}
-        if isinstance(node, ast.ClassDef) and isinstance(said.get("key"), str):
-            bases = [getattr(base, "id", getattr(base, "attr", "")) for base in node.bases]
-            of = kind or kind_of(bases)
-            key, statements = said["key"], node.body
+        if isinstance(node, ast.ClassDef):
+            names = [aliases.get(name, name) for name in map(_called, node.bases)]
+            bases = [base for name in names if (base := classes.get(name) or base_of(name))]
+            has_key = "key" in _literals(node.body)
+            if has_key and not (kind or bases):
+                raise UsageError(
+                    f"the class {node.name} has a key but derives from {' and '.join(names) or 'nothing'}, which is no"
+                    " base or part of dpsnn, nor in this file; derive from one, or give the attribute another name"
+                )
+            if bases or has_key:
+                classes[node.name] = made = _class(node, bases, kind, aliases)
+            if not has_key:
+                continue
         elif isinstance(node, ast.FunctionDef):
-            marks = {getattr(mark, "id", "") for mark in node.decorator_list}
-            of, key = next(iter(marks & {"network", "decoder"}), ""), node.name
-            statements = []
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STUDY":
+            marks = {aliases.get(name, name) for name in map(_called, node.decorator_list)}
+            made = Base(next(iter(marks & {"network", "decoder"}), ""), node.name)
+        elif _target(node) == "STUDY":
             # Of a folder or a file, whose name it has.
-            of, key, documented = "study", re.split(r"[./]", module.removesuffix(".py"))[-1], tree
-            statements, order = [], re.search(r"\border=(\d+)", ast.unparse(node.value))
-            said = {"order": int(order[1])} if order else {}
-        else:
+            key, documented = re.split(r"[./]", module.removesuffix(".py"))[-1], tree
+            order = re.search(r"\border=(\d+)", ast.unparse(node))
+            made = Base("study", key, said={"order": int(order[1])} if order else {})
+        if not made.kind:
             continue
-        if not of:
-            continue
-        made = [_option(s, key) for s in statements if isinstance(s, ast.AnnAssign)]
         doc = ast.get_docstring(documented) or ""
         yield Declared(
-            of,
-            key,
+            made.kind,
+            made.key,
             getattr(node, "name", "STUDY"),
             " ".join(doc.split("\n\n")[0].split()),
             ", ".join(dict.fromkeys(re.findall(r"arXiv [\w./-]+\d", doc))),
-            tuple(each for each in made if each),
-            said.get("version", 1),
-            said.get("since", 3),
-            said.get("heading", "") or key,
-            said.get("order", 50),
-            said.get("always", False),
+            made.options,
+            made.said.get("version", 1),
+            made.said.get("since", 3),
+            made.said.get("heading") or made.key,
+            made.said.get("order", 50),
+            made.said.get("always", False),
             module,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from dpsnn import parts
-from dpsnn.errors import UsageError, one_of, passed_on
+from dpsnn.errors import NoSetting, UsageError, one_of, passed_on
 from dpsnn.numbers import Number
 from dpsnn.parts import Option, Part, check_count, check_number, option
 
@@ -32,6 +32,10 @@ def replace(spec: AnySpec, **changes: Any) -> AnySpec:
     return changed
 
 
+def _no_setting(name: str) -> NoSetting:
+    return NoSetting(f"there is no setting {name}; if a plug-in brings it, name that with --plugin")
+
+
 def _set_own(spec: Any, given: dict[str, Any]) -> None:
     """Take the options of a frozen dataclass out of what was given."""
     for each in fields(spec):
@@ -46,7 +50,7 @@ class ClassifierSpec:
     `ClassifierSpec(noise_scale=0.5)` is the spec with one defence, and its `noise_scale` is 0.5.
 
     Raises:
-        TypeError: If there is no such setting.
+        NoSetting: If there is no such setting.
         UsageError: If a value is out of range.
     """
 
@@ -132,6 +136,18 @@ class ClassifierSpec:
         return own[key] if key in own else parts.find("defence", key)()
 
 
+def refuse_idle(spec: ClassifierSpec) -> None:
+    """Raise UsageError if a setting is of a defence that is off: who typed it thinks that it does something."""
+    for part in spec.defences:
+        strength, *others = part.own_fields()
+        said = next((each for each in others if getattr(part, each.name) != each.default), None)
+        if said and not part.on:
+            raise UsageError(
+                f"{part.flat(said.name)} says nothing without --{part.flat(strength.name)}; give that too, or leave it"
+                " out"
+            )
+
+
 def parts_of(
     kind: str, given: Mapping[str, Any], known: Collection[str] = ()
 ) -> dict[str, dict[str, Any]]:
@@ -143,13 +159,13 @@ def parts_of(
         known: Parts of which defaults matter too; of others a value at its default is left out.
 
     Raises:
-        TypeError: If there is no such setting.
+        NoSetting: If there is no such setting.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, value in given.items():
         place = parts.located(kind, name)
         if place is None:
-            raise TypeError(f"there is no setting {name}")
+            raise _no_setting(name)
         declared, made = place
         # Also by type: True is 1 in Python.
         if declared.key in known or value != made.default or type(value) is not type(made.default):
@@ -229,7 +245,7 @@ class AttackerSpec:
     whose target uses another noise than in training.
 
     Raises:
-        TypeError: If there is no such setting.
+        NoSetting: If there is no such setting.
         UsageError: If a value is out of range.
     """
 
@@ -269,7 +285,7 @@ class AttackerSpec:
                 if value is not None:
                     changes[known[name].name] = value
             else:
-                raise TypeError(f"there is no setting {name}")
+                raise _no_setting(name)
         object.__setattr__(self, "own", tuple(sorted(own.items())))
         object.__setattr__(self, "changes", tuple(sorted(changes.items())))
         self.__post_init__()
@@ -325,11 +341,7 @@ def default_of(kind: type, name: str) -> Any:
 
 
 def of_attacks() -> dict[str, tuple[Option, list[str]]]:
-    """Option of attacks → what is known of it, and the attacks that have it.
-
-    Raises:
-        UsageError: If one name has two defaults.
-    """
+    """Option of attacks → what is known of it, and the attacks that have it."""
     found: dict[str, list[tuple[str, Option]]] = {}
     for each in parts.declared("attack"):
         for made in each.options:
@@ -337,11 +349,6 @@ def of_attacks() -> dict[str, tuple[Option, list[str]]]:
     merged = {}
     for name, said in found.items():
         first = said[0][1]
-        if any((made.default, made.kind) != (first.default, first.kind) for _, made in said):
-            keys = " and ".join(key for key, _ in said)
-            raise UsageError(
-                f"the option {name} has several defaults, of the attacks {keys}; give one of them another name"
-            )
         alike = len({made.text for _, made in said}) == 1
         text = first.text if alike else "; ".join(f"{key}: {made.text}" for key, made in said)
         merged[name] = first._replace(text=text), [key for key, _ in said]
@@ -360,7 +367,7 @@ def plain(spec: ClassifierSpec | AttackerSpec) -> dict[str, Any]:
         each.name: getattr(spec, each.name) for each in fields(spec) if "help" in each.metadata
     }
     if isinstance(spec, ClassifierSpec):
-        used = {part.key for part in spec.defences}
+        used = {part.key for part in spec.active}
         for each in parts.declared("defence"):
             if each.is_own or each.key in used:
                 values |= {made.name: getattr(spec, made.name) for made in each.options}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dpsnn import parts, sealed
-from dpsnn.errors import UsageError
+from dpsnn.errors import Lacking, UsageError, one_of
 from dpsnn.parts import LARGEST
 from dpsnn.specs import AttackerSpec, ClassifierSpec, settings
 
@@ -40,6 +40,9 @@ NEEDED: dict[str, tuple[set[str], dict[str, type]]] = {
 
 RECORDED_NUMBERS = ("best", "seconds", "dp_epsilon", "dp_noise_multiplier", "dp_steps")
 """Some records hold these as well."""
+
+NAMED = {"dataset": "dataset", "surrogate": "dataset", "network": "network", "decoder": "decoder"}
+"""Argument → the kind of part that it names."""
 
 FEDERATED: dict[str, Any] = {
     "federated_clients": int,
@@ -180,15 +183,22 @@ def _check_arguments(stored: Stored, kind: str, version: int) -> None:
             brought = "; install what brings it"
             if said["plugin"]:
                 brought = f" of the plug-in {said['plugin']}; name it with --plugin"
-            raise UsageError(f"{stored.path} needs the {what} {key[:40]!r}{brought}")
+            raise Lacking(f"{stored.path} needs the {what} {key[:40]!r}{brought}", stored)
     given = stored.arguments.keys()
     of_kind = AttackerSpec if kind == ATTACKER else ClassifierSpec
     expected = {made.name for made in settings(of_kind)}
     more = {"target"} if kind == ATTACKER else FEDERATED.keys()
     if unknown := sorted(given - expected - more):
+        has = f"has the argument {unknown[0][:40]!r}, which"
+        for key, said in stored.parts.items():
+            if said["plugin"]:
+                own = f"the {what} {key[:40]!r} of the plug-in {said['plugin']}"
+                raise Lacking(
+                    f"{stored.path} {has} {own} does not know now; name the version that wrote it",
+                    stored,
+                )
         raise UsageError(
-            f"{stored.path} has the argument {unknown[0][:40]!r}, which this version of dpsnn does not know and cannot"
-            " heed; use the version that wrote it"
+            f"{stored.path} {has} this version of dpsnn does not know and cannot heed; use the version that wrote it"
         )
     # Of a part that came later an older file says nothing, and means that it is off.
     young = {key for key, each in known.items() if each.since > 1 and key not in stored.parts}
@@ -202,3 +212,16 @@ def _check_arguments(stored: Stored, kind: str, version: int) -> None:
         missing += sorted(FEDERATED.keys() - given)
     if missing:
         raise UsageError(f"{stored.path} lacks the argument {missing[0]!r}; train it again")
+    for name, of in NAMED.items():
+        _require(stored, name, of)
+
+
+def _require(stored: Stored, name: str, kind: str) -> None:
+    """Raise Lacking if an argument names a part that is not here; who brought it, a file does not say."""
+    key = stored.arguments.get(name)
+    try:
+        if key and isinstance(key, str):
+            one_of(key, parts.Registry(kind), name)
+    except UsageError as error:
+        said = f"{stored.path}: {error}; if a plug-in brought it, name that with --plugin"
+        raise Lacking(said, stored) from error

@@ -17,8 +17,10 @@ from dpsnn.evaluation.identity import identity, stands
 from dpsnn.folders import Folders
 from dpsnn.metrics.base import known, marks
 from dpsnn.names import names_of
+from dpsnn.parts import plugin_words
 from dpsnn.runner import beforehand
 from dpsnn.runner.experiment import Experiment
+from dpsnn.runner.leaving import Leaving, LeftOut, arguments_of
 from dpsnn.runner.progress import GroupFailed, Progress, note
 from dpsnn.runner.train import complete, train_attacker, train_classifier
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace, settings
@@ -36,13 +38,18 @@ def evaluate_models(paths: Sequence[Path], folders: Folders, again: bool = False
 
     Returns:
         The table.
+
+    Raises:
+        LeftOut: At the end, if a file needs a part that is not here; Lacking if each does.
     """
     table = tables.models_table(folders.results_dir)
     rows = {row["Model"]: row for row in tables.read(table, tables.CLASSIFIER_KEY)}
     unmarked = _unmarked(rows.values())
-    due = {}
+    due, leaving = {}, Leaving()
     for path in paths:
-        _, spec, stored = checkpoints.load_classifier(path)
+        if not (loaded := leaving.loaded(path, lambda: checkpoints.load_classifier(path))):
+            continue
+        _, spec, stored = loaded
         if spec.validator:
             raise UsageError(
                 f"{path.name} is a validator: it judges and is not measured; name others"
@@ -51,6 +58,7 @@ def evaluate_models(paths: Sequence[Path], folders: Folders, again: bool = False
         own = {"Digest": stored.digest, "Identity": identity(ClassifierSpec, stored)}
         if not stands(rows.get(stored.stem), own, table) or again or old:
             due[path] = spec.dataset
+    leaving.check_any()
     if not due and not table.exists():
         raise UsageError(f"{folders.classifiers} holds no classifier to measure; train one first")
     _prepare(table, due.values(), folders)
@@ -58,6 +66,7 @@ def evaluate_models(paths: Sequence[Path], folders: Folders, again: bool = False
         note(f"evaluating {path.name.removesuffix('.ckpt')}")
         tables.upsert(table, [classifier_row(path, folders.data_dir)], tables.CLASSIFIER_KEY)
         _retire(path, folders)
+    leaving.close()
     return table
 
 
@@ -130,14 +139,17 @@ def evaluate_attackers(
 
     Raises:
         UsageError: If there is no validator.
+        LeftOut: As for classifiers.
     """
     table = tables.attackers_table(folders.results_dir)
     rows = {(row["Model"], row["Attacker"]): row for row in tables.read(table, tables.ATTACKER_KEY)}
     wanted = {*marks(known()).split()}
     unmarked = _unmarked(rows.values())
-    due = {}
+    due, leaving = {}, Leaving()
     for path in paths:
-        attacked = load_attacked(path, folders.models_dir)
+        attacked = leaving.loaded(path, lambda: load_attacked(path, folders.models_dir))
+        if not attacked:
+            continue
         dataset = attacked.target_spec.dataset
         judge, judge_digest = None, ""
         if DATASETS[dataset].judged:
@@ -149,6 +161,7 @@ def evaluate_attackers(
         lacks = wanted - {*(there.get("Measures", "").split() if there else ())}
         if again or old or lacks or not fits:
             due[path] = (judge, dataset)
+    leaving.check_any()
     _prepare(table, [dataset for _, dataset in due.values()], folders)
     for path, (judge, _) in due.items():
         note(f"evaluating {path.name.removesuffix('.ckpt')}")
@@ -156,6 +169,7 @@ def evaluate_attackers(
         victims.save(folders.results_dir, path.stem, victims.mark(row), scores)
         tables.upsert(table, [row], tables.ATTACKER_KEY)
         _retire_attacker(path, row, table)
+    leaving.close()
     return table
 
 
@@ -179,7 +193,9 @@ def _validator(folders: Folders, model: str, name: str) -> Path:
 
 def command(script: str, spec: ClassifierSpec | AttackerSpec, folders: Folders) -> str:
     """The command line that does what the call with these arguments does."""
-    words = ["python", f"scripts/{script}.py"]
+    words = ["python", f"scripts/{script}.py", *plugin_words()]
+    if isinstance(spec, ClassifierSpec):
+        spec = replace(spec, defences=spec.active)  # what is off says nothing
     for part in (spec, folders):
         for made in settings(type(part)):
             value = getattr(part, made.name)
@@ -211,7 +227,7 @@ def evaluation_commands(folders: Folders, dataset: str = "") -> list[str]:
     ]
     options += ["--dataset", dataset] if dataset else []
     return [
-        shlex.join(["python", f"scripts/{script}.py", *options])
+        shlex.join(["python", f"scripts/{script}.py", *plugin_words(), *options])
         for script in ("evaluate_models", "evaluate_attackers")
     ]
 
@@ -372,7 +388,12 @@ def performance(folders: Folders, dataset: str) -> tuple[Path, Path]:
     """
     models = select(folders, CLASSIFIER, dataset)
     attackers = select(folders, ATTACKER, dataset)
-    return evaluate_models(models, folders), evaluate_attackers(attackers, folders)
+    try:
+        table = evaluate_models(models, folders)
+    except LeftOut:
+        evaluate_attackers(attackers, folders)
+        raise
+    return table, evaluate_attackers(attackers, folders)
 
 
 def select(folders: Folders, kind: str, dataset: str = "") -> list[Path]:
@@ -381,14 +402,14 @@ def select(folders: Folders, kind: str, dataset: str = "") -> list[Path]:
     return [
         path
         for path in paths
-        if not checkpoints.read(path, kind).arguments.get("validator")
+        if not arguments_of(path, kind).get("validator")
         and (not dataset or dataset_of(path, kind, folders) == dataset)
     ]
 
 
 def dataset_of(path: Path, kind: str, folders: Folders) -> str:
     """The data set that a classifier, or an attacker's target, was trained on."""
-    arguments = checkpoints.read(path, kind).arguments
+    arguments = arguments_of(path, kind)
     if kind == CLASSIFIER:
         return str(arguments.get("dataset"))
     target = checkpoints.find(folders.classifiers, str(arguments.get("model")), CLASSIFIER)
