@@ -19,6 +19,7 @@ from dpsnn.runner import run, train
 from dpsnn.runner.figures import draw, figure_path
 from dpsnn.runner.figures import figures as known
 from dpsnn.runner.figures import write_texts
+from dpsnn.runner.leaving import LeftOut
 from dpsnn.runner.ledger import write_ledger
 from dpsnn.runner.tracking import summarise
 from dpsnn.specs import ACCOUNTANTS, AttackerSpec, ClassifierSpec, refuse_idle
@@ -147,7 +148,12 @@ def performance(options: argparse.Namespace) -> Path | None:
     if options.dry_run:
         print("\n".join(run.evaluation_commands(folders, options.dataset)))
         return None
-    written = [path for path in run.performance(folders, options.dataset) if path.exists()]
+    try:
+        made = run.performance(folders, options.dataset)
+    except LeftOut:
+        write_summaries(folders.results_dir)
+        raise
+    written = [path for path in made if path.exists()]
     print(*written[:-1], *write_summaries(folders.results_dir), sep="\n")
     return written[-1]
 

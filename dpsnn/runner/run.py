@@ -1,7 +1,7 @@
 """Run a group: train what is missing, evaluate what has no row yet, leave the rest alone."""
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from dpsnn.evaluation.classifiers import classifier_row
 from dpsnn.evaluation.identity import identity, stands
 from dpsnn.folders import Folders
 from dpsnn.metrics.base import known, marks
-from dpsnn.names import names_of
 from dpsnn.parts import plugin_words
 from dpsnn.runner import beforehand
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.leaving import Leaving, LeftOut, arguments_of
 from dpsnn.runner.progress import GroupFailed, Progress, note
+from dpsnn.runner.rows import retire, retire_attacker, unconditioned
 from dpsnn.runner.train import complete, train_attacker, train_classifier
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace, settings
 
@@ -44,7 +44,7 @@ def evaluate_models(paths: Sequence[Path], folders: Folders, again: bool = False
     """
     table = tables.models_table(folders.results_dir)
     rows = {row["Model"]: row for row in tables.read(table, tables.CLASSIFIER_KEY)}
-    unmarked = _unmarked(rows.values())
+    unmarked = unconditioned(rows.values())
     due, leaving = {}, Leaving()
     for path in paths:
         if not (loaded := leaving.loaded(path, lambda: checkpoints.load_classifier(path))):
@@ -65,55 +65,9 @@ def evaluate_models(paths: Sequence[Path], folders: Folders, again: bool = False
     for path in due:
         note(f"evaluating {path.name.removesuffix('.ckpt')}")
         tables.upsert(table, [classifier_row(path, folders.data_dir)], tables.CLASSIFIER_KEY)
-        _retire(path, folders)
+        retire(path, folders)
     leaving.close()
     return table
-
-
-def _unmarked(rows: Iterable[Mapping[str, str]]) -> set[str]:
-    """Models whose rows have an ε and do not say on what condition, as earlier versions left them."""
-    return {row["Model"] for row in rows if row.get("DPEpsilon") and not row.get("DPRepeatable")}
-
-
-def _retire(path: Path, folders: Folders) -> None:
-    """Drop the rows of earlier trainings of this classifier whose files are gone.
-
-    They ended in another epoch, or were made when names did not say epochs, step size and batch size.
-    """
-    stored = checkpoints.read(path, CLASSIFIER)
-    own = path.name.rsplit("_epoch=", 1)[0]
-    names = {own, *names_of(ClassifierSpec, stored.arguments)}
-    training = {
-        "MaxEpochs": stored.arguments["max_epochs"],
-        "BatchSize": stored.arguments["batch_size"],
-        "LearningRate": stored.arguments["learning_rate"],
-    }
-    cells = {column: tables.cell(value) for column, value in training.items()}
-    table = tables.models_table(folders.results_dir)
-    gone = {
-        row["Model"]
-        for row in tables.read(table)
-        if (name := row["Model"].rsplit("_epoch=", 1)[0]) in names
-        and (name == own or cells.items() <= row.items())
-        and not (path.parent / f"{row['Model']}.ckpt").exists()
-    }
-    for measured in (table, tables.attackers_table(folders.results_dir)):
-        tables.drop(measured, "Model", gone)
-
-
-def _retire_attacker(path: Path, row: tables.Row, table: Path) -> None:
-    """Drop the row that this attacker had when names did not say epochs, unless a file has that name still."""
-    names = names_of(AttackerSpec, checkpoints.read(path, ATTACKER).arguments)
-    same = {name: tables.cell(row[name]) for name in ("Model", "MaxEpochs")}
-    gone = {
-        old["Attacker"]
-        for old in tables.read(table)
-        if old["Attacker"] in names
-        and old["Attacker"] != row["Attacker"]
-        and same.items() <= old.items()
-        and not (path.parent / f"{old['Attacker']}.ckpt").exists()
-    }
-    tables.drop(table, "Attacker", gone)
 
 
 def _prepare(table: Path, datasets: Iterable[str], folders: Folders) -> None:
@@ -144,7 +98,7 @@ def evaluate_attackers(
     table = tables.attackers_table(folders.results_dir)
     rows = {(row["Model"], row["Attacker"]): row for row in tables.read(table, tables.ATTACKER_KEY)}
     wanted = {*marks(known()).split()}
-    unmarked = _unmarked(rows.values())
+    unmarked = unconditioned(rows.values())
     due, leaving = {}, Leaving()
     for path in paths:
         attacked = leaving.loaded(path, lambda: load_attacked(path, folders.models_dir))
@@ -168,7 +122,7 @@ def evaluate_attackers(
         row, scores = attacker_row(path, folders.models_dir, folders.data_dir, judge)
         victims.save(folders.results_dir, path.stem, victims.mark(row), scores)
         tables.upsert(table, [row], tables.ATTACKER_KEY)
-        _retire_attacker(path, row, table)
+        retire_attacker(path, row, table)
     leaving.close()
     return table
 
