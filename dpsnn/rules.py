@@ -150,10 +150,10 @@ def _names(each: Declared, others: Sequence[Declared]) -> Iterator[str]:
 
 def _columns(each: Declared, others: Sequence[Declared]) -> Iterator[str]:
     known = {
-        column: made for other in others for made in other.options for column in _columns_of(made)
+        column: made for other in others for made in other.options for column in columns_of(made)
     }
     for made in each.options:
-        for column in _columns_of(made):
+        for column in columns_of(made):
             theirs = known.get(column)
             if not COLUMN.fullmatch(column):
                 yield f"the column {column!r} of {made.name} must have letters, digits and _; rename it"
@@ -161,10 +161,10 @@ def _columns(each: Declared, others: Sequence[Declared]) -> Iterator[str]:
                 column in COLUMNS and made.name not in SHARED
             ):
                 yield f"the column {column} of {made.name} says something else; give it another"
-        known |= dict.fromkeys(_columns_of(made), made)
+        known |= dict.fromkeys(columns_of(made), made)
 
 
-def _columns_of(made: Option) -> list[str]:
+def columns_of(made: Option) -> list[str]:
     return [made.column, *([f"Train{made.column}"] if made.after else [])]
 
 
@@ -194,7 +194,7 @@ def mismatch(each: Declared, made: Any) -> str:
     if each.kind == "defence" and usual.on:
         return "it is on by default; let its strength be off"
     own = {option.column for option in each.options}
-    if taken := sorted(COLUMNS & usual.columns({}).keys() - own):
+    if not each.is_own and (taken := sorted(COLUMNS & usual.columns({}).keys() - own)):
         return f"its column {taken[0]} says something else; give it another"
     return ""
 
