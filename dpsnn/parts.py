@@ -53,9 +53,10 @@ def option(
         default: Of the field, and of the option; of a defence's first option off, of a bool False.
         text: A line for `--help`.
         wanted: What is said to who gives no number of the right kind.
-        name: Of the option, where it is not the part's key with the field's name.
-        column: Of tables, where it is not the option's name in CamelCase.
-        check: Of numbers: `positive`, `share` (from 0 to below 1) or `free`; the usual is finite and not negative.
+        name: Of the option, where it is not the part's key with the field's name; no other option has it.
+        column: Of tables, where it is not the option's name in CamelCase; nothing else has it.
+        check: Of floats: `positive`, `share` (from 0 to below 1) or `free`; the usual is finite and not
+            negative.
         least: Smallest whole number.
         after: Option of an attacker, `model_...`, by which the value may differ from that of training.
         whole: Whether it needs the whole training in one place, which clients who train together do not have.
@@ -87,14 +88,15 @@ class Part:
     """Settings of one part, plain values; what they mean for names, tables and texts follows from the fields.
 
     Attributes:
-        key: Unique among parts of the kind; options are `--key_field`.
+        key: Small letters, digits and _, unique among parts of the kind; options are `--key_field`.
         version: Raised when behaviour changes; stored in checkpoints and part of equality.
-        since: Format of checkpoints whose files always say its settings; of later ones only where it is on.
+        since: Format of checkpoints whose files always say its settings, for parts of this package; of later ones only
+            where it is on.
         earlier: Versions before it whose behaviour is still there.
         heading: Of its options in `--help`; the key where empty.
         label: In legends; the key where empty.
         order: Where it stands among others: in names, tables and, for defences, on the wire.
-        always: Whether names and tables say its first field also where that is 0, as published.
+        always: Whether names and tables say its first field also where that is 0, as those published do.
         tabled: Whether tables do.
 
     Raises:

@@ -159,7 +159,7 @@ def _option(node: ast.stmt, key: str, aliases: Mapping[str, str]) -> Option | No
     try:
         values = [ast.literal_eval(argument) for argument in call.args]
         said = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UsageError(
             f"{where} cannot be read from its source; give it a plain type and plain values"
         ) from error
@@ -212,7 +212,7 @@ def _literals(body: Sequence[ast.stmt]) -> dict[str, Any]:
 def _class(
     node: ast.ClassDef, bases: Sequence[Base], kind: str, aliases: Mapping[str, str]
 ) -> Base:
-    """A class with what it inherits from the first of its bases on."""
+    """A class with what it inherits, from its first base rather than from others."""
     own = _literals(node.body)
     key = own.get("key", "")
     if not isinstance(key, str):

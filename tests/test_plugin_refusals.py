@@ -3,13 +3,17 @@
 import argparse
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dpsnn import checkpoints, parts, registry, rules, source
+from dpsnn.attacks import Attack
 from dpsnn.cli import main, make_parser
+from dpsnn.defences import Defence
 from dpsnn.errors import Lacking, NoSetting, UsageError
 from dpsnn.evaluation.attackers import attacker_row
 from dpsnn.evaluation.classifiers import classifier_row
@@ -539,6 +543,36 @@ def test_a_network_of_a_plug_in_that_is_not_named_is_lacking(
     named()
     with pytest.raises(Lacking, match="unknown network 'small'.*name that with --plugin"):
         checkpoints.load_classifier(path)
+
+
+# ---------------------------------------------------------------- the documentation
+
+
+def said_by(documented: Any, heading: str) -> Iterator[tuple[str, str]]:
+    """Name → what a section of a docstring says of it."""
+    text = inspect.getdoc(documented) or ""
+    (section,) = re.findall(rf"\n{heading}:\n((?:    .*\n?)+)", text)
+    for name, about in re.findall(r"^    (\w+): ((?:.*)(?:\n        .*)*)", section, re.M):
+        yield name, " ".join(about.split())
+
+
+def test_the_table_of_what_a_part_may_say_is_what_the_source_says() -> None:
+    rows = [
+        f"| {where} | `{name}` | {about} |"
+        for where, documented, heading in (
+            ("`option(...)`", option, "Args"),
+            ("every part", parts.Part, "Attributes"),
+            ("a defence", Defence, "Attributes"),
+            ("an attack", Attack, "Attributes"),
+        )
+        for name, about in said_by(documented, heading)
+    ]
+    for each in (Attack.unaware.fget, Attack.aware):
+        rows.append(
+            f"| an attack | `{each.__name__}` | {(inspect.getdoc(each) or '').splitlines()[0]} |"
+        )
+    text = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+    assert "\n".join(rows) in text, "\n".join(rows)
 
 
 def test_an_option_says_what_the_source_may_say() -> None:
