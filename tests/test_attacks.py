@@ -56,7 +56,10 @@ def floor() -> float:
 
 # ---------------------------------------------------------------- what every attack owes
 
-QUICK: dict[str, dict[str, Any]] = {"decoder": {"max_epochs": 3, "learning_rate": 3e-3}}
+QUICK: dict[str, dict[str, Any]] = {
+    "decoder": {"max_epochs": 3, "learning_rate": 3e-3},
+    "refiner": {"refiner_first": "nearest", "refiner_epochs": 2},
+}
 """Settings with which a test need not wait; others are as they come."""
 
 

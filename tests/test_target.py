@@ -75,7 +75,7 @@ def test_an_attack_is_given_what_it_names_and_nothing_else(
 
 @pytest.mark.parametrize("key", ATTACKS)
 def test_gradients_reach_only_who_needs_the_weights(key: str) -> None:
-    needs = ATTACKS[key].needs
+    needs = ATTACKS[key]().needs
     known = Target.of_client(small(), SHAPE, cut="3").knowledge(own(), needs)
     images = torch.rand(2, *SHAPE, requires_grad=True)
     open_ = Need.WEIGHTS in needs
@@ -210,7 +210,8 @@ def test_every_attack_takes_grey_and_colour_of_any_size(key: str, shape: tuple[i
 @pytest.mark.parametrize("key", ATTACKS)
 def test_an_attack_states_its_needs(key: str) -> None:
     kind = ATTACKS[key]
-    assert issubclass(kind, Attack) and kind.needs <= set(Need) and kind.needs
+    needs = kind().needs
+    assert issubclass(kind, Attack) and needs <= set(Need) and needs
 
 
 def test_rows_that_are_no_pictures_need_no_new_house() -> None:

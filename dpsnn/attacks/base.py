@@ -210,13 +210,11 @@ class Attack(Part):
     Options that several attacks have under one name, such as `--steps`, have one default.
 
     Attributes:
-        needs: What it cannot do without; it is handed nothing else.
         scored: Images on which it is scored, the first; None is all, and a number is for who takes minutes for each.
         learns: Whether it is trained in epochs, in a precision that can be chosen.
     """
 
     kind = "attack"
-    needs: ClassVar[frozenset[Need]] = frozenset()
     scored: ClassVar[int | None] = None
     learns: ClassVar[bool] = False
 
@@ -233,6 +231,11 @@ class Attack(Part):
             seed: Of what it draws and is not drawn for it.
         """
         raise NotImplementedError
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it cannot do without; it is handed nothing else. Where no setting changes it, a plain attribute."""
+        return frozenset()
 
     @property
     def unaware(self) -> bool:

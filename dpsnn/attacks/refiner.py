@@ -1,0 +1,258 @@
+"""The refiner: a few learned steps from another attack's guess, each along the gradient of the misfit.
+
+After Adler & Öktem 2017 (learned gradient descent): a network sees the guess and the gradient of how badly it explains
+what was heard, through the client, and learns how far to follow it. The steps are trained one by one, each to come as
+near as it can, so that nothing is differentiated twice.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import replace as changed
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpsnn.attacks.base import (
+    BLOCK,
+    Attack,
+    AttackModule,
+    Knowledge,
+    Learn,
+    Need,
+    WhiteBox,
+    check_finite,
+)
+from dpsnn.batches import TensorBatches, derived_seed, to_unit
+from dpsnn.errors import UsageError
+from dpsnn.networks.refine import RefiningStep
+from dpsnn.parts import find, option
+from dpsnn.tensors import Inputs
+from dpsnn.training import Fitted, seeded
+
+OWN_VALIDATION = 0.1
+"""Share of the own images on which the best epoch is chosen, and which no first guess was learnt from."""
+
+BATCH = 64
+
+RATE = 2e-3
+"""Adam's largest step size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refiner(Attack):
+    """Better another attack's guess by learned steps along the gradient through the client; white-box."""
+
+    key = "refiner"
+    order = 25
+    learns = True
+
+    first: str = option("decoder", "attack that gives the first guess, with its usual settings")
+    steps: int = option(3, "learned steps", least=1)
+    epochs: int = option(10, "passes over the own images", least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.first == self.key:
+            raise UsageError(
+                "a refiner cannot refine itself; name another attack as --refiner_first"
+            )
+        self.method  # known
+
+    @property
+    def method(self) -> Attack:
+        """The settings of the attack that guesses first."""
+        made: Attack = find("attack", self.first)()
+        return made
+
+    @property
+    def needs(self) -> frozenset[Need]:  # type: ignore[override]
+        return frozenset({Need.WEIGHTS, Need.QUERIES, Need.TRANSMISSIONS}) | self.method.needs
+
+    def build(self, knowledge: Knowledge, queries: int, seed: int) -> AttackModule:
+        assert isinstance(knowledge, WhiteBox)
+        return LearnedSteps(
+            knowledge,
+            lambda known: self.method.build(known, queries, seed),
+            self.steps,
+            self.epochs,
+            queries,
+            seed,
+        )
+
+
+class LearnedSteps(AttackModule, pl.LightningModule):
+    """Train a few steps on own images, from guesses as good as those of images that nobody has seen.
+
+    Guesses of images that the first attack was trained on are better than those it will make. So the own images are
+    halved, a first attack learns from each, and its guesses of the other half are what the steps are trained on; in
+    the end a third one, of all, guesses.
+
+    Args:
+        knowledge: The client with gradients, the likelihood of the mechanism, own images.
+        make: The first attack, of some knowledge.
+        steps: Learned steps.
+        epochs: Passes over the own images.
+        queries: Transmissions of each image that will be heard.
+        seed: Of the split of the own images, their order, and noise.
+    """
+
+    at_once = BLOCK
+
+    usual: Tensor
+
+    def __init__(
+        self,
+        knowledge: WhiteBox,
+        make: Callable[[Knowledge], AttackModule],
+        steps: int = 3,
+        epochs: int = 10,
+        queries: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.knowledge, self.make = knowledge, make
+        self.epochs, self.queries, self.seed = epochs, queries, seed
+        self.first = make(knowledge)
+        channels = knowledge.image_shape[0]
+        self.steps = nn.ModuleList(RefiningStep(channels, 2, 1) for _ in range(steps))
+        self.register_buffer("usual", torch.ones(()))
+
+    # ------------------------------------------------------------ what it does
+
+    def infer(self, heard: Float[Tensor, "queries n *cut"]) -> Inputs:
+        """The guesses after the last step.
+
+        Raises:
+            NotFinite: If they are infinity or NaN.
+        """
+        with torch.no_grad():
+            guess = first = self.first.infer(heard)
+            for step in self.steps:
+                guess = self._stepped(step, guess, first, heard).clamp(0, 1)
+        check_finite(guess, what="refined guess")
+        return guess
+
+    def _stepped(self, step: nn.Module, guess: Tensor, first: Tensor, heard: Tensor) -> Tensor:
+        slope = self._slope(guess, heard)
+        length = slope.flatten(1).norm(dim=1)
+        tiny = torch.finfo(length.dtype).tiny
+        direction = slope / length.clamp(min=tiny).view(-1, 1, 1, 1)
+        side = slope[0].numel() ** 0.5  # so that its values are about 1
+        relative = (length.clamp(min=tiny) / self.usual).log().clamp(-10, 10)
+        out: Tensor = step(guess, [side * direction, first], relative[:, None])
+        return out
+
+    def _slope(self, guess: Tensor, heard: Tensor) -> Tensor:
+        """The gradient of the misfit with respect to the guess."""
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(guess.device.type, enabled=False),
+        ):
+            # Tensors of inference mode take no part in a backward pass.
+            images, heard = guess.detach().clone().requires_grad_(), heard.clone()
+            value = self.knowledge.misfit(self.knowledge.client(images), heard)
+            (slope,) = torch.autograd.grad(value.sum(), images)
+        return slope
+
+    # ------------------------------------------------------------ how it learns
+
+    def prepare(self, learn: Learn) -> Fitted:
+        """Train the first attacks, hear own images, and train the steps.
+
+        Raises:
+            NoLikelihood: If the mechanism has none.
+            UsageError: If there are too few own images.
+        """
+        start = time.monotonic()
+        own = self.knowledge.surrogate
+        if len(own) < 6:
+            raise UsageError(
+                f"a refiner with {len(own)} images of its own cannot learn; it needs 6 or more"
+            )
+        with seeded(self.seed, 8):
+            order = torch.randperm(len(own))
+        held_out = max(2, round(OWN_VALIDATION * len(own)))
+        self._out, rest = order[:held_out], order[held_out:]
+        self._halves = rest[: len(rest) // 2], rest[len(rest) // 2 :]
+        self._others = [self._guesser(half, learn) for half in self._halves]
+        self.first = self._guesser(rest, learn)
+        heard, guess = self._overheard(self.first, self._out, 9)
+        blocks = zip(guess.split(BLOCK), heard.split(BLOCK, 1))
+        lengths = torch.cat([self._slope(*both).flatten(1).norm(dim=1) for both in blocks])
+        if usual := lengths.median():
+            self.usual.copy_(usual)
+        self._val = to_unit(own[self._out]), guess, heard.transpose(0, 1)
+        self.first.train()  # as all else then; nobody asks it
+        fitted = learn(self, monitor="val/mse", mode="min", max_epochs=self.epochs)
+        del self._others
+        return fitted._replace(seconds=time.monotonic() - start)
+
+    def _guesser(self, rows: Tensor, learn: Learn) -> AttackModule:
+        """A first attack that knows these own images alone."""
+
+        def on_the_way(module: Any, **how: Any) -> Fitted:
+            trial = how.pop("trial", "") or f"  first guesses, learnt from {len(rows)} images"
+            return learn(module, **how, trial=trial)
+
+        known = changed(self.knowledge, surrogate=self.knowledge.surrogate[rows])
+        made = self.make(known).to(self.usual.device)
+        made.prepare(on_the_way)
+        return made.to(self.usual.device).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def _overheard(self, first: AttackModule, rows: Tensor, *stream: int) -> tuple[Tensor, Tensor]:
+        """Transmissions of own images, and what a first attack makes of them."""
+        heard, guesses = [], []
+        with seeded(self.seed, *stream):
+            for some in rows.split(first.at_once or len(rows)):
+                activation = self.knowledge.activations[some]
+                said = torch.stack([self.knowledge.defend(activation) for _ in range(self.queries)])
+                heard.append(said)
+                guesses.append(first.infer(said))
+        return torch.cat(heard, 1), torch.cat(guesses)
+
+    def train_dataloader(self) -> TensorBatches:
+        epoch = self.trainer.current_epoch
+        parts = []
+        for number, (half, other) in enumerate(zip(self._halves, reversed(self._others))):
+            heard, guess = self._overheard(other, half, 10, epoch, number)
+            parts.append((self.knowledge.surrogate[half], guess, heard.transpose(0, 1)))
+        seed = derived_seed(self.seed, 11, epoch)
+        tensors = [torch.cat(of_both) for of_both in zip(*parts)]
+        return TensorBatches(*tensors, batch_size=BATCH, shuffle_seed=seed)
+
+    def val_dataloader(self) -> TensorBatches:
+        return TensorBatches(*self._val, batch_size=256)
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, first, heard = batch
+        heard, guess = heard.transpose(0, 1), first
+        loss = images.new_zeros(())
+        for step in self.steps:
+            better = self._stepped(step, guess, first, heard)
+            loss = loss + F.mse_loss(better, images)
+            guess = better.detach().clamp(0, 1)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        images, first, heard = batch
+        guess = first
+        for step in self.steps:
+            guess = self._stepped(step, guess, first, heard.transpose(0, 1)).clamp(0, 1)
+        error = F.mse_loss(guess, images)
+        self.log("val/mse", error, on_step=False, on_epoch=True, batch_size=len(images))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.steps.parameters(), RATE, fused=True)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, RATE, total_steps=steps, pct_start=0.1, cycle_momentum=False
+        )
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]

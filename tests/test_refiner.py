@@ -1,0 +1,162 @@
+"""The refiner: steps along the gradient of the misfit, learnt from guesses of images nobody has seen."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpsnn.attacks import ATTACKS, Need
+from dpsnn.attacks.refiner import LearnedSteps, Refiner
+from dpsnn.building import build_attack
+from dpsnn.data import Digits
+from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
+from dpsnn.errors import NoLikelihood, UsageError
+from dpsnn.metrics import mse
+from dpsnn.networks.refine import RefiningStep
+from dpsnn.specs import AttackerSpec
+from dpsnn.target import Target
+from dpsnn.training import Fitted, fit
+
+
+def learn(module: Any, *, monitor: str, mode: str, max_epochs: int, trial: str = "") -> Fitted:
+    return fit(module, monitor=monitor, mode=mode, max_epochs=max_epochs, seed=0, precision="32")
+
+
+def refiner(target: Target, count: int = 100, **settings: Any) -> LearnedSteps:
+    """One that starts from the nearest image, which learns nothing."""
+    chosen = {"refiner_first": "nearest", "refiner_epochs": 2, **settings}
+    spec = AttackerSpec(attack="refiner", **chosen)
+    torch.manual_seed(0)
+    own = Digits().tensors("surrogate")[0][:count]
+    return build_attack(spec, target, own)  # type: ignore[return-value]
+
+
+def flat(images: Tensor) -> Tensor:
+    return images.flatten(1)
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 5), (3, 8, 6)])
+def test_a_step_that_has_learnt_nothing_changes_nothing(shape: tuple[int, ...]) -> None:
+    step = RefiningStep(shape[0], 2, 1)
+    guess = torch.rand(4, *shape)
+    out = step(guess, [torch.rand_like(guess), torch.rand_like(guess)], torch.rand(4, 1))
+    assert torch.equal(out, guess)
+
+
+def test_it_follows_the_gradient_of_the_mechanisms_misfit() -> None:
+    torch.manual_seed(0)
+    client = nn.Sequential(nn.Flatten(), nn.Linear(784, 6), nn.Tanh())
+    target = Target.of_client(client, (1, 28, 28), LaplaceNoise(0.7))
+    made = refiner(target)
+    guess, heard = torch.rand(3, 1, 28, 28), torch.randn(2, 3, 6)
+    with torch.inference_mode():
+        slope = made._slope(guess, heard)
+    # |h - f(x)| / b, the mean over six values of the sum over two transmissions.
+    weight, bias = client[1].weight.detach(), client[1].bias.detach()
+    value = (flat(guess) @ weight.T + bias).tanh()
+    outer = -(heard - value).sign().sum(0) / 0.7 / 6 * (1 - value**2)
+    torch.testing.assert_close(flat(slope), outer @ weight, rtol=1e-4, atol=1e-6)
+
+
+def test_it_comes_closer_than_its_first_guess_to_images_it_does_not_own() -> None:
+    target = Target.of_client(flat, (1, 28, 28), GaussianNoise(0.2))
+    made = refiner(target, 200, refiner_epochs=3)
+    fitted = made.prepare(learn)
+    truth = Digits().tensors("scoring")[0][:100] / 255
+    torch.manual_seed(1)
+    heard = target.transmit(flat(truth))
+    first, refined = (
+        mse(guess, truth).mean() for guess in (made.first.infer(heard), made.infer(heard))
+    )
+    assert refined < 0.5 * first
+    assert fitted.value == pytest.approx(refined.item(), rel=0.3)
+
+
+def test_its_guesses_are_of_images_that_the_first_attack_does_not_own() -> None:
+    target = Target.of_client(flat, (1, 28, 28))
+    made = refiner(target, 60)
+    guessed = []
+
+    def spy(first: Any, rows: Tensor, *stream: int) -> Any:
+        guessed.append((first, rows))
+        return overheard(first, rows, *stream)
+
+    overheard = made._overheard
+    made._overheard = spy  # type: ignore[method-assign]
+    made.prepare(learn)
+    own = made.knowledge.surrogate
+    for first, rows in guessed:
+        known = {tuple(image.flatten().tolist()) for image in first.own}
+        assert not known & {tuple(image.flatten().tolist()) for image in own[rows]}
+    trained = torch.cat([rows for _, rows in guessed[1:3]])
+    assert len(trained.unique()) == 54 and len(guessed[0][1]) == 6
+
+
+def test_it_needs_what_both_need() -> None:
+    assert Refiner(first="nearest").needs == {Need.WEIGHTS, Need.QUERIES, Need.TRANSMISSIONS}
+    assert Refiner(first="mixture").needs - Refiner(first="nearest").needs == {Need.DENSITY}
+    assert {"refiner"} < set(ATTACKS)
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [("refiner", "cannot refine itself; name another"), ("nobody", "unknown attack 'nobody'")],
+)
+def test_a_first_attack_that_is_none_is_refused(first: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        AttackerSpec(attack="refiner", refiner_first=first)
+
+
+def test_without_likelihood_there_is_nothing_to_follow() -> None:
+    made = refiner(Target.of_client(flat, (1, 28, 28), torch.round), 30)
+    with pytest.raises(NoLikelihood, match="is not known"):
+        made.prepare(learn)
+    with pytest.raises(UsageError, match="with 5 images of its own cannot learn; it needs 6"):
+        refiner(Target.of_client(flat, (1, 28, 28)), 5).prepare(learn)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    target = Target.of_client(flat, (1, 28, 28), GaussianNoise(0.3))
+    kept = tmp_path / "progress"
+
+    def resumable(
+        module: Any, *, monitor: str, mode: str, max_epochs: int, trial: str = ""
+    ) -> Fitted:
+        where = None if trial else kept
+        return fit(
+            module,
+            monitor=monitor,
+            mode=mode,
+            max_epochs=max_epochs,
+            seed=0,
+            precision="32",
+            progress_file=where,
+        )
+
+    whole = refiner(target, 60)
+    whole.prepare(learn)
+    broken = refiner(target, 60)
+    epochs = []
+
+    def stop(*arguments: Any) -> Any:
+        if epochs:
+            raise Interrupted
+        epochs.append(1)
+        return loader()
+
+    loader = broken.train_dataloader
+    broken.train_dataloader = stop  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        broken.prepare(resumable)
+    assert kept.exists()
+    again = refiner(target, 60)
+    torch.rand(7)  # whatever was drawn before
+    again.prepare(resumable)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
