@@ -368,7 +368,9 @@ def load_attacker(path: Path, target: Target) -> tuple[AttackModule, AttackerSpe
     """A prepared attacker in evaluation mode, for the target it was trained on, cut and noise as it met them."""
     stored = read(path, ATTACKER)
     spec = attacker_spec(stored)
-    own = stored.weights.get("own")
+    # Of an attack that is made of others, with what they have.
+    named = (weight for name, weight in stored.weights.items() if name.split(".")[-1] == "own")
+    own = next(named, None)
     fitting = own is not None and tuple(own.shape[1:]) == target.image_shape
     attack = build_attack(spec, target, own if fitting else None)
     load_weights(attack, stored)

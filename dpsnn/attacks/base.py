@@ -308,6 +308,11 @@ class AttackModule(nn.Module):
         """Guess the images, in [0, 1], from all transmissions of each."""
         raise NotImplementedError
 
+    def infer_in_parts(self, heard: Float[Tensor, "queries n *cut"]) -> Inputs:
+        """The same for any number of images, for who was not asked how many it takes at a time."""
+        parts = heard.split(self.at_once or max(1, heard.shape[1]), 1)
+        return torch.cat([self.infer(part) for part in parts])
+
     def reconstruct(self, smashed: Smashed) -> Inputs:
         """Guess the images from one transmission of each."""
         return self.infer(smashed.unsqueeze(0))

@@ -73,6 +73,11 @@ class Refiner(Attack):
     def needs(self) -> frozenset[Need]:  # type: ignore[override]
         return frozenset({Need.WEIGHTS, Need.QUERIES, Need.TRANSMISSIONS}) | self.method.needs
 
+    @property
+    def scored(self) -> int | None:  # type: ignore[override]
+        """As many images as the first attack is."""
+        return self.method.scored
+
     def build(self, knowledge: Knowledge, queries: int, seed: int) -> AttackModule:
         assert isinstance(knowledge, WhiteBox)
         return LearnedSteps(
@@ -101,8 +106,6 @@ class LearnedSteps(AttackModule, pl.LightningModule):
         seed: Of the split of the own images, their order, and noise.
     """
 
-    at_once = BLOCK
-
     usual: Tensor
 
     def __init__(
@@ -124,6 +127,11 @@ class LearnedSteps(AttackModule, pl.LightningModule):
 
     # ------------------------------------------------------------ what it does
 
+    @property
+    def at_once(self) -> int | None:  # type: ignore[override]
+        """As many as the first attack takes."""
+        return self.first.at_once
+
     def infer(self, heard: Float[Tensor, "queries n *cut"]) -> Inputs:
         """The guesses after the last step.
 
@@ -131,11 +139,15 @@ class LearnedSteps(AttackModule, pl.LightningModule):
             NotFinite: If they are infinity or NaN.
         """
         with torch.no_grad():
-            guess = first = self.first.infer(heard)
-            for step in self.steps:
-                guess = self._stepped(step, guess, first, heard).clamp(0, 1)
-        check_finite(guess, what="refined guess")
-        return guess
+            firsts, refined = self.first.infer(heard), []
+            for first, said in zip(firsts.split(BLOCK), heard.split(BLOCK, 1)):
+                guess = first
+                for step in self.steps:
+                    guess = self._stepped(step, guess, first, said).clamp(0, 1)
+                refined.append(guess)
+        guesses = torch.cat(refined)
+        check_finite(guesses, what="refined guess")
+        return guesses
 
     def _stepped(self, step: nn.Module, guess: Tensor, first: Tensor, heard: Tensor) -> Tensor:
         slope = self._slope(guess, heard)
