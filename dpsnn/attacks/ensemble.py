@@ -50,7 +50,7 @@ class Ensemble(Attack):
         return [find("attack", key)() for key in self.members.split(",")]
 
     @property
-    def needs(self) -> frozenset[Need]:  # type: ignore[override]
+    def needs(self) -> frozenset[Need]:
         return frozenset[Need]().union(*(method.needs for method in self.methods))
 
     @property

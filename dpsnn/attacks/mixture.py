@@ -88,22 +88,17 @@ def posterior_means(
         blocks: Some of the images x, and how badly each explains what was heard of each of n, in nats.
         tempers: The powers.
     """
-    highest = totals = sums = None
+    highest, totals, sums = torch.tensor(-torch.inf), torch.zeros(()), torch.zeros(())
     shape: Sequence[int] = ()
     for images, unexplained in blocks:
         shape = images.shape[1:]
-        power = unexplained.new_tensor(tempers).view(-1, 1, 1)
-        scores = -power * unexplained
-        top = scores.amax(2, keepdim=True)
-        if highest is not None:
-            top = torch.maximum(top, highest)
+        scores = -unexplained.new_tensor(tempers).view(-1, 1, 1) * unexplained
+        top = torch.maximum(scores.amax(2, keepdim=True), highest)
+        fade = (highest - top).exp()
         weights = scores.sub_(top).exp_()
-        total, mixed = weights.sum(2, keepdim=True), weights @ images.flatten(1)
-        if highest is not None:
-            fade = (highest - top).exp()
-            total, mixed = total + totals * fade, mixed + sums * fade
-        highest, totals, sums = top, total, mixed
-    assert sums is not None, "a mean is one of one image at least"
+        totals = totals * fade + weights.sum(2, keepdim=True)
+        sums = sums * fade + weights @ images.flatten(1)
+        highest = top
     return (sums / totals).unflatten(2, shape)
 
 

@@ -70,7 +70,7 @@ class Refiner(Attack):
         return made
 
     @property
-    def needs(self) -> frozenset[Need]:  # type: ignore[override]
+    def needs(self) -> frozenset[Need]:
         return frozenset({Need.WEIGHTS, Need.QUERIES, Need.TRANSMISSIONS}) | self.method.needs
 
     @property
