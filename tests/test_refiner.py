@@ -52,7 +52,7 @@ def test_it_follows_the_gradient_of_the_mechanisms_misfit() -> None:
     made = refiner(target)
     guess, heard = torch.rand(3, 1, 28, 28), torch.randn(2, 3, 6)
     with torch.inference_mode():
-        slope = made._slope(guess, heard)
+        slope, _ = made._hints(made.first, guess, heard)
     # |h - f(x)| / b, the mean over six values of the sum over two transmissions.
     weight, bias = client[1].weight.detach(), client[1].bias.detach()
     value = (flat(guess) @ weight.T + bias).tanh()

@@ -1,14 +1,16 @@
 """The refiner: a few learned steps from another attack's guess, each along the gradient of the misfit.
 
 After Adler & Öktem 2017 (learned gradient descent): a network sees the guess and the gradient of how badly it explains
-what was heard, through the client, and learns how far to follow it. The steps are trained one by one, each to come as
-near as it can, so that nothing is differentiated twice.
+what was heard, through the client, and learns how far to follow it. It also sees the echo: what the first attack makes
+of the guess itself, sent through the client, which tells how that attack errs just here. The steps are trained one by
+one, each to come as near as it can, so that nothing is differentiated twice.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from dataclasses import replace as changed
+from itertools import zip_longest
 from typing import Any
 
 import pytorch_lightning as pl
@@ -122,7 +124,7 @@ class LearnedSteps(AttackModule, pl.LightningModule):
         self.epochs, self.queries, self.seed = epochs, queries, seed
         self.first = make(knowledge)
         channels = knowledge.image_shape[0]
-        self.steps = nn.ModuleList(RefiningStep(channels, 2, 1) for _ in range(steps))
+        self.steps = nn.ModuleList(RefiningStep(channels, 3, 1) for _ in range(steps))
         self.register_buffer("usual", torch.ones(()))
 
     # ------------------------------------------------------------ what it does
@@ -139,38 +141,44 @@ class LearnedSteps(AttackModule, pl.LightningModule):
             NotFinite: If they are infinity or NaN.
         """
         with torch.no_grad():
-            firsts, refined = self.first.infer(heard), []
-            for first, said in zip(firsts.split(BLOCK), heard.split(BLOCK, 1)):
-                guess = first
-                for step in self.steps:
-                    guess = self._stepped(step, guess, first, said).clamp(0, 1)
-                refined.append(guess)
+            firsts = self.first.infer(heard)
+            parts = zip(firsts.split(BLOCK), heard.split(BLOCK, 1))
+            refined = [self._refined(self.first, *part)[-1].clamp(0, 1) for part in parts]
         guesses = torch.cat(refined)
         check_finite(guesses, what="refined guess")
         return guesses
 
-    def _stepped(self, step: nn.Module, guess: Tensor, first: Tensor, heard: Tensor) -> Tensor:
-        slope = self._slope(guess, heard)
-        length = slope.flatten(1).norm(dim=1)
-        tiny = torch.finfo(length.dtype).tiny
-        direction = slope / length.clamp(min=tiny).view(-1, 1, 1, 1)
-        side = slope[0].numel() ** 0.5  # so that its values are about 1
-        relative = (length.clamp(min=tiny) / self.usual).log().clamp(-10, 10)
-        out: Tensor = step(guess, [side * direction, first], relative[:, None])
-        return out
+    def _refined(self, first: AttackModule, start: Tensor, heard: Tensor) -> list[Tensor]:
+        """What each step gives, not kept in [0, 1], from the guesses of a first attack."""
+        found, guess = [], start
+        tiny = torch.finfo(start.dtype).tiny
+        for step in self.steps:
+            slope, echo = self._hints(first, guess, heard)
+            length = slope.flatten(1).norm(dim=1).clamp(min=tiny)
+            # Values of about 1, in any number.
+            direction = slope[0].numel() ** 0.5 * slope / length.view(-1, 1, 1, 1)
+            relative = (length / self.usual).log().clamp(-10, 10)
+            found.append(step(guess, [direction, start, echo - guess], relative[:, None]))
+            guess = found[-1].detach().clamp(0, 1)
+        return found
 
-    def _slope(self, guess: Tensor, heard: Tensor) -> Tensor:
-        """The gradient of the misfit with respect to the guess."""
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast(guess.device.type, enabled=False),
-        ):
+    def _hints(self, first: AttackModule, guess: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of the misfit with respect to the guess, and the guess's echo.
+
+        Whoever wants all images at once, as it asks much of itself each time, is asked for no echo.
+        """
+        device = guess.device.type
+        with torch.inference_mode(False), torch.autocast(device, enabled=False):
             # Tensors of inference mode take no part in a backward pass.
             images, heard = guess.detach().clone().requires_grad_(), heard.clone()
-            value = self.knowledge.misfit(self.knowledge.client(images), heard)
-            (slope,) = torch.autograd.grad(value.sum(), images)
-        return slope
+            with torch.enable_grad():
+                activation = self.knowledge.client(images)
+                value = self.knowledge.misfit(activation, heard)
+                (slope,) = torch.autograd.grad(value.sum(), images)
+            with torch.no_grad():
+                sent = activation.detach().expand_as(heard)
+                echo = guess if first.at_once is None else first.infer(sent)
+        return slope, echo
 
     # ------------------------------------------------------------ how it learns
 
@@ -196,11 +204,12 @@ class LearnedSteps(AttackModule, pl.LightningModule):
         self.first = self._guesser(rest, learn)
         heard, guess = self._overheard(self.first, self._out, 9)
         blocks = zip(guess.split(BLOCK), heard.split(BLOCK, 1))
-        lengths = torch.cat([self._slope(*both).flatten(1).norm(dim=1) for both in blocks])
+        slopes = [self._hints(self.first, *both)[0] for both in blocks]
+        lengths = torch.cat(slopes).flatten(1).norm(dim=1)
         if usual := lengths.median():
             self.usual.copy_(usual)
         self._val = to_unit(own[self._out]), guess, heard.transpose(0, 1)
-        self.first.train()  # as all else then; nobody asks it
+        self.train()  # the first attack is asked in validation alone
         fitted = learn(self, monitor="val/mse", mode="min", max_epochs=self.epochs)
         del self._others
         return fitted._replace(seconds=time.monotonic() - start)
@@ -229,35 +238,30 @@ class LearnedSteps(AttackModule, pl.LightningModule):
                 guesses.append(first.infer(said))
         return torch.cat(heard, 1), torch.cat(guesses)
 
-    def train_dataloader(self) -> TensorBatches:
+    def train_dataloader(self) -> "Turns":
         epoch = self.trainer.current_epoch
         parts = []
         for number, (half, other) in enumerate(zip(self._halves, reversed(self._others))):
             heard, guess = self._overheard(other, half, 10, epoch, number)
-            parts.append((self.knowledge.surrogate[half], guess, heard.transpose(0, 1)))
-        seed = derived_seed(self.seed, 11, epoch)
-        tensors = [torch.cat(of_both) for of_both in zip(*parts)]
-        return TensorBatches(*tensors, batch_size=BATCH, shuffle_seed=seed)
+            of_half = self.knowledge.surrogate[half], guess, heard.transpose(0, 1)
+            seed = derived_seed(self.seed, 11, epoch, number)
+            parts.append(TensorBatches(*of_half, batch_size=BATCH, shuffle_seed=seed))
+        return Turns(*parts)
 
     def val_dataloader(self) -> TensorBatches:
         return TensorBatches(*self._val, batch_size=256)
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, first, heard = batch
-        heard, guess = heard.transpose(0, 1), first
-        loss = images.new_zeros(())
-        for step in self.steps:
-            better = self._stepped(step, guess, first, heard)
-            loss = loss + F.mse_loss(better, images)
-            guess = better.detach().clamp(0, 1)
+    def training_step(self, batch: tuple[int, Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+        half, images, start, heard = batch
+        found = self._refined(self._others[1 - half], start, heard.transpose(0, 1))
+        losses = [F.mse_loss(better, images) for better in found]
+        loss = torch.stack(losses).sum()
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        images, first, heard = batch
-        guess = first
-        for step in self.steps:
-            guess = self._stepped(step, guess, first, heard.transpose(0, 1)).clamp(0, 1)
+        images, start, heard = batch
+        guess = self._refined(self.first, start, heard.transpose(0, 1))[-1].clamp(0, 1)
         error = F.mse_loss(guess, images)
         self.log("val/mse", error, on_step=False, on_epoch=True, batch_size=len(images))
 
@@ -268,3 +272,17 @@ class LearnedSteps(AttackModule, pl.LightningModule):
             optimizer, RATE, total_steps=steps, pct_start=0.1, cycle_momentum=False
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+class Turns:
+    """Batches of both halves in turn, each behind the number of its half."""
+
+    def __init__(self, *halves: TensorBatches) -> None:
+        self.halves = halves
+
+    def __len__(self) -> int:
+        return sum(len(half) for half in self.halves)
+
+    def __iter__(self) -> Iterator[tuple[int | Tensor, ...]]:
+        for both in zip_longest(*self.halves):
+            yield from ((number, *each) for number, each in enumerate(both) if each is not None)
