@@ -121,6 +121,18 @@ def test_pairs_are_the_misfits_of_each_in_nats(
         torch.testing.assert_close(wire.pairwise(known, heard), wanted, rtol=2e-5, atol=1e-4)
 
 
+def test_fine_rounding_takes_a_constant_from_each_row() -> None:
+    torch.manual_seed(0)
+    wire = DefenceList([LaplaceNoise(0.5), Quantise(9)])
+    known, clean = torch.rand(5, 40) - 0.5, torch.rand(7, 40) - 0.5
+    heard = wire(clean)[None].clamp(-0.99, 0.99)  # the outer levels take all beyond
+    exact = torch.stack([40 * wire.misfit(one.expand_as(clean), heard) for one in known], 1)
+    found = wire.pairwise(known, heard)
+    apart = found - exact
+    torch.testing.assert_close(apart, apart[:, :1].expand_as(apart), rtol=0, atol=0.05)
+    assert not torch.allclose(found, exact, atol=1)
+
+
 def test_small_gaussian_noise_leaves_no_cancellation() -> None:
     torch.manual_seed(0)
     known = 100 + torch.rand(4, 50)
