@@ -1,6 +1,6 @@
 """Batches from tensors that stay where they are: no workers, no copies, no per-image transforms."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -24,6 +24,15 @@ def derived_seed(seed: int, *streams: int) -> int:
 def to_unit(tensor: Tensor) -> Tensor:
     """Bytes become float32 in [0, 1]; anything else passes unchanged."""
     return tensor.float().div_(255) if tensor.dtype == torch.uint8 else tensor
+
+
+def average(heard: Iterable[Tensor]) -> Tensor:
+    """The mean of several transmissions, added up one after another as they come."""
+    total, count = None, 0
+    for smashed in heard:
+        total, count = smashed if total is None else total + smashed, count + 1
+    assert total is not None, "an image is sent once at least"
+    return total / count if count > 1 else total
 
 
 class TensorBatches:

@@ -90,7 +90,7 @@ def _trained(spec: ClassifierSpec | AttackerSpec) -> str:
 
 def _later(*used: Part) -> str:
     """A part of a later version is another part."""
-    return "".join(f"_{part.key}v{part.present}" for part in used if part.present > 1)
+    return "".join(f"_{part.key}v{part.present}" for part in used if part.present > part.unsaid)
 
 
 def classifier_name(spec: ClassifierSpec) -> str:

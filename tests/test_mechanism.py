@@ -24,6 +24,7 @@ from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
 from dpsnn.defences.nopeek import NoPeek
 from dpsnn.defences.quantise import Quantise
 from dpsnn.defences.values import Clamp, Clip, Map, Rounding, Values
+from dpsnn.defences.wire import ToFloat, Wire
 from dpsnn.errors import NoLikelihood, UsageError
 from dpsnn.evaluation.attackers import attacker_row, load_attacked
 from dpsnn.evaluation.classifiers import classifier_row
@@ -36,6 +37,7 @@ PARTS: dict[str, DefenceModule] = {
     "clip": ClipGaussian(0.3, radius=0.6),
     "clamp": ClampLaplace(0.4, radius=0.6),
     "quantise": Quantise(2),
+    "wire": Wire("float16"),
     "nopeek": NoPeek(0.3),
 }
 CLIPS = ("clip", "clamp")
@@ -118,6 +120,13 @@ def test_the_misfit_of_a_pair_is_the_histogram_of_its_draws(first: str, second: 
         places = ((draws + 1) * 1.5).round().astype(int)
         counts = np.bincount(places @ [4, 1], minlength=16)
         assert stats.chisquare(counts, DRAWS * mass / mass.sum()).pvalue > 0.001
+    elif second == "wire":
+        heard = torch.from_numpy(draws[:2000])
+        lower, upper = ToFloat("float16").cells(heard[None])
+        density = likelihood(DefenceList([PARTS[first]]), heard)
+        mass = density * np.asarray((upper - lower)[0].prod(1))
+        ratio = likelihood(defences, heard) / mass
+        np.testing.assert_allclose(ratio / np.median(ratio), 1, atol=0.01)
     else:
         assert agreement(defences, draws) > 0.001
 
@@ -316,6 +325,7 @@ TRANSITIONS: dict[str, NDArray[np.float64]] = {
     "clip": moved(GRID.clip(-0.6, 0.6)) @ kernel(stats.norm(scale=0.3)),
     "clamp": moved(GRID.clip(-0.6, 0.6)) @ kernel(stats.laplace(scale=0.4)),
     "quantise": moved((GRID.clip(-1, 1) * 1.5 + 1.5).round() / 1.5 - 1),
+    "wire": np.eye(len(GRID)),
     "nopeek": np.eye(len(GRID)),
 }
 

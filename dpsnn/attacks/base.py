@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -17,7 +17,11 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from dpsnn.batches import to_unit
+from dpsnn.batches import (  # noqa: F401  attacks average what they hear
+    average,
+    derived_seed,
+    to_unit,
+)
 from dpsnn.errors import UsageError
 from dpsnn.metrics import relative_misfit
 from dpsnn.names import TRAINING_TOKENS
@@ -25,6 +29,9 @@ from dpsnn.parts import Part
 from dpsnn.signals import check
 from dpsnn.tensors import Activation, Inputs, Logits, Smashed
 from dpsnn.training import FULL, Fitted
+
+OWN_VALIDATION = 0.1
+"""Share of the attacker's images on which it judges what it learnt."""
 
 BLOCK = 100
 """Images per query: larger blocks are slower, as their feature maps leave the processor's cache."""
@@ -147,6 +154,23 @@ def check_finite(
         raise NotFinite(f"the {what} of image {place[0]} is {found}{when}; {cause}")
 
 
+def held_out(count: int, seed: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:
+    """Rows of own images to learn from, and of those on which an attacker judges what it learnt.
+
+    Raises:
+        UsageError: If there is none left to judge by.
+    """
+    if count < 2:
+        raise UsageError(
+            f"an attacker with {count} images of its own cannot learn; it needs 2 or more, one of them to choose its"
+            " best epoch by"
+        )
+    generator = torch.Generator().manual_seed(derived_seed(seed, 0))
+    order = torch.randperm(count, generator=generator)
+    out = max(1, round(OWN_VALIDATION * count))
+    return order[out:], order[:out]
+
+
 @contextlib.contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
     """A bar on standard error, where that is a terminal; what it yields is called once a step."""
@@ -163,15 +187,6 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 # ---------------------------------------------------------------- what an attack is
-
-
-def average(heard: Iterable[Smashed]) -> Smashed:
-    """The mean of several transmissions, added up one after another as they come."""
-    total, count = None, 0
-    for smashed in heard:
-        total, count = smashed if total is None else total + smashed, count + 1
-    assert total is not None, "an image is sent once at least"
-    return total / count if count > 1 else total
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from dpsnn.attacks.base import OWN_VALIDATION  # noqa: F401  known here as well
 from dpsnn.attacks.base import (
     BLOCK,
     Attack,
@@ -21,16 +22,15 @@ from dpsnn.attacks.base import (
     Need,
     average,
     check_finite,
+    held_out,
 )
-from dpsnn.batches import TensorBatches, derived_seed
-from dpsnn.errors import Diverged, UsageError, one_of
+from dpsnn.batches import TensorBatches, derived_seed, to_unit
+from dpsnn.errors import Diverged, one_of
 from dpsnn.networks.decoder import DECODERS, Decoder
+from dpsnn.networks.front import Front
 from dpsnn.parts import option
 from dpsnn.tensors import Activation, Images, Number, Smashed
 from dpsnn.training import Fitted
-
-OWN_VALIDATION = 0.1
-"""Share of the attacker's images on which it chooses its best epoch."""
 
 LEAST_STEPS = 32
 """Steps per epoch: an attacker with few images goes through them several times, rather than train less."""
@@ -44,6 +44,8 @@ class LearnedDecoder(Attack):
     """Learn from own images to turn what crosses the wire back into pictures."""
 
     key = "decoder"
+    version = 2  # since the default decoder looks at the wire before it learns
+    earlier = (1,)
     order = 10
     since = 1
     needs = frozenset({Need.QUERIES, Need.TRANSMISSIONS})
@@ -78,8 +80,10 @@ class LearnedDecoder(Attack):
 
     def build(self, knowledge: Knowledge, queries: int, seed: int) -> AttackModule:
         channels, height, width = knowledge.image_shape
+        decoder = DECODERS[self.decoder](knowledge.cut_shape, (channels, height, width))
+        looks = decoder.looks and self.present > 1
         return DecoderAttack(
-            DECODERS[self.decoder](knowledge.cut_shape, (channels, height, width)),
+            decoder,
             knowledge,
             self.naive,
             queries,
@@ -87,6 +91,7 @@ class LearnedDecoder(Attack):
             self.batch_size,
             self.max_epochs,
             seed,
+            Front(knowledge.cut_shape) if looks else None,
         )
 
     @property
@@ -97,11 +102,18 @@ class LearnedDecoder(Attack):
         return replace(self, naive=False)
 
 
+def transmissions(
+    defend: Callable[[Activation], Smashed], activation: Activation, queries: int
+) -> Iterator[Smashed]:
+    """Several transmissions of the same images, each with noise of its own."""
+    return (defend(activation) for _ in range(queries))
+
+
 def averaged(
     defend: Callable[[Activation], Smashed], activation: Activation, queries: int
 ) -> Smashed:
-    """The mean of several transmissions of the same images, each with noise of its own."""
-    return average(defend(activation) for _ in range(queries))
+    """The mean of several transmissions of the same images."""
+    return average(transmissions(defend, activation, queries))
 
 
 class DecoderAttack(AttackModule, pl.LightningModule):
@@ -120,6 +132,7 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         batch_size: Images per step.
         max_epochs: Passes over the own images.
         seed: Seed of the split into training and own validation part and of the order of images.
+        front: What looks at the wire before the decoder does; None: it gets the mean of what is heard, as it is.
     """
 
     at_once = BLOCK
@@ -134,9 +147,11 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         batch_size: int = 64,
         max_epochs: int = 20,
         seed: int = 0,
+        front: Front | None = None,
     ) -> None:
         super().__init__()
         self.decoder = decoder
+        self.front = front
         self.knowledge = knowledge
         self.naive = naive
         self.queries = queries
@@ -153,9 +168,19 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         return {"learning_rate": self.learning_rate}
 
     def prepare(self, learn: Learn) -> Fitted:
-        """Find a step size where none is named, then train."""
+        """Look at the wire, find a step size where none is named, then train."""
+        self._look()
         self.learning_rate = self.learning_rate or self._best_rate(learn)
         return learn(self, monitor="val/mse", mode="min", max_epochs=self.max_epochs)
+
+    def _look(self) -> None:
+        """Let the front see own images that the decoder is not chosen by."""
+        assert self.knowledge is not None
+        if self.front:
+            rows, _ = held_out(len(self.knowledge.surrogate), self.seed)
+            own = self.knowledge.activations[rows], to_unit(self.knowledge.surrogate[rows])
+            hear = (lambda activation: activation) if self.naive else self.knowledge.defend
+            self.front.look(own[0], hear, 1 if self.naive else self.queries, own[1])
 
     def _best_rate(self, learn: Learn) -> float:
         """The step size that serves best in a twentieth of the training.
@@ -175,6 +200,7 @@ class DecoderAttack(AttackModule, pl.LightningModule):
                 self.batch_size,
                 epochs,
                 self.seed,
+                self.front,
             )
             with contextlib.suppress(Diverged):
                 fitted = learn(
@@ -192,8 +218,12 @@ class DecoderAttack(AttackModule, pl.LightningModule):
             )
         return min(results, key=lambda rate: results[rate])
 
-    def forward(self, smashed: Smashed) -> Images:
-        return self.decoder(smashed)
+    def forward(self, heard: Iterable[Smashed]) -> Images:
+        """Pictures from all transmissions of each image."""
+        return self.decoder(self._seen(heard))
+
+    def _seen(self, heard: Iterable[Smashed]) -> Smashed:
+        return self.front(heard) if self.front else average(heard)
 
     @torch.no_grad()
     def infer(self, heard: Float[Tensor, "queries n *cut"]) -> Images:
@@ -202,7 +232,7 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         Raises:
             NotFinite: If the decoder gives infinity or NaN, of which clipping would make white or nothing.
         """
-        pictures = self(average(heard))
+        pictures = self(heard)
         cause = "the smashed tensor may hold such values, else train the attacker again"
         check_finite(pictures, what="reconstruction", cause=cause)
         return pictures.clamp(0, 1)
@@ -212,17 +242,9 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         assert self.knowledge is not None, "an attack is trained on a Knowledge"
         device = self.trainer.strategy.root_device
         pixels = self.knowledge.surrogate.to(device)
-        if len(pixels) < 2:
-            raise UsageError(
-                f"an attacker with {len(pixels)} images of its own cannot learn; it needs 2 or more, one of them to"
-                " choose its best epoch by"
-            )
+        rows = [each.to(device) for each in held_out(len(pixels), self.seed)]
         activations = self.knowledge.activations.to(device)
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, 0))
-        order = torch.randperm(len(pixels), generator=generator)
-        held_out = max(1, round(OWN_VALIDATION * len(pixels)))
-        rows = (order[held_out:], order[:held_out])
-        self._train, self._val = ((activations[r.to(device)], pixels[r.to(device)]) for r in rows)
+        self._train, self._val = ((activations[each], pixels[each]) for each in rows)
 
     def train_dataloader(self) -> TensorBatches:
         seed = derived_seed(self.seed, 1, self.trainer.current_epoch)
@@ -234,22 +256,22 @@ class DecoderAttack(AttackModule, pl.LightningModule):
     def val_dataloader(self) -> TensorBatches:
         return TensorBatches(*self._val, batch_size=256)
 
-    def _seen(self, activation: Activation) -> Smashed:
+    def _sent(self, activation: Activation) -> Iterator[Smashed]:
         """What this attacker takes the wire to carry."""
         assert self.knowledge is not None
         if self.naive:
-            return activation
-        return averaged(self.knowledge.defend, activation, self.queries)
+            return iter([activation])
+        return transmissions(self.knowledge.defend, activation, self.queries)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         activation, images = batch
-        loss = self.decoder.loss(self._seen(activation), images)
+        loss = self.decoder.loss(self._seen(self._sent(activation)), images)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         activation, images = batch
-        error = F.mse_loss(self(self._seen(activation)), images)
+        error = F.mse_loss(self(self._sent(activation)), images)
         self.log("val/mse", error, on_step=False, on_epoch=True, batch_size=len(images))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpsnn.defences.densities import Gaussian, Guarantee, Noise, convolved, in_pairs, merged
-from dpsnn.defences.values import Map, Rounding, Values
+from dpsnn.defences.values import Cells, Map, Values
 from dpsnn.errors import NoLikelihood
 from dpsnn.metrics.misfit import relative_misfit
 from dpsnn.metrics.privacy import TRANSMISSION_DELTA
@@ -65,7 +65,7 @@ def misfit(
 
 
 def _unexplained(
-    mapped: Tensor, noises: Sequence[Noise], rounding: Rounding | None, heard: Tensor
+    mapped: Tensor, noises: Sequence[Noise], rounding: Cells | None, heard: Tensor
 ) -> Tensor:
     if not noises:
         return relative_misfit(mapped, heard)
@@ -109,22 +109,22 @@ FINE = 1 / 64
 """Of the noise's spread: a cell no wider has, in nats, a mass that differs from width times density by (1/64)²/24."""
 
 
-def _is_fine(rounding: Rounding, noise: Noise, heard: Tensor) -> bool:
+def _is_fine(rounding: Cells, noise: Noise, heard: Tensor) -> bool:
     """Whether rounding only takes a constant from each row, the width of its cells, as wires of 16 bits do."""
     lower, upper = rounding.cells(heard)
     return bool((upper - lower).amax() <= FINE * noise.spread)
 
 
-def _in_order(steps: Sequence[Step]) -> tuple[list[Map], list[Noise], Rounding | None]:
+def _in_order(steps: Sequence[Step]) -> tuple[list[Map], list[Noise], Cells | None]:
     before: list[Map] = []
     noises: list[Noise] = []
-    rounding: Rounding | None = None
+    rounding: Cells | None = None
     for step in steps:
         if isinstance(step, Noise) and rounding is None:
             noises.append(step)
         elif isinstance(step, Map) and not noises:
             before.append(step)
-        elif isinstance(step, Rounding) and rounding is None:
+        elif isinstance(step, Cells) and rounding is None:
             rounding = step
         else:
             after = "" if isinstance(step, Unknown) else f" after {rounding or noises[-1]}"

@@ -156,7 +156,18 @@ class Clamp(Map):
 
 
 @dataclass(frozen=True)
-class Rounding(Map):
+class Cells(Map):
+    """A rounding: of what comes out it is known between which values it lay, so that it may follow noise."""
+
+    def cells(
+        self, heard: Float[Tensor, "q n *cut"]
+    ) -> tuple[Float[Tensor, "q n *cut"], Float[Tensor, "q n *cut"]]:
+        """The ends of each, in double precision; they may be infinite."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Rounding(Cells):
     """Replace every value by the nearest of `levels` equally spaced ones from `low` to `high`."""
 
     low: Number

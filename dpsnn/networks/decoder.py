@@ -29,6 +29,7 @@ class Decoder(nn.Module):
         bounded: Whether the layers give logits, of which a sigmoid makes pixels in (0, 1).
         channels_last: Whether they are faster in this memory layout, in bf16 on a CPU.
         rates: Step sizes worth trying. Deep linear decoders have no normalisation and leave the rails at 1e-2.
+        looks: Whether what crosses the wire is straightened and standardised for them (`dpsnn.networks.front`).
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class Decoder(nn.Module):
         bounded: bool,
         channels_last: bool,
         rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3),
+        looks: bool = False,
     ) -> None:
         super().__init__()
         self.rates = rates
+        self.looks = looks
         self.bounded = bounded
         self.channels_last = channels_last
         self.layers = nn.Sequential(*layers)
@@ -89,6 +92,7 @@ def conv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> D
         bounded=True,
         channels_last=False,
         rates=(1e-3, 3e-3, 1e-2),
+        looks=True,
     )
 
 

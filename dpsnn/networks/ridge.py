@@ -1,0 +1,49 @@
+"""Ridge regression: the best linear map in closed form, for all penalties from one decomposition."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+PENALTIES = tuple(10.0**power for power in range(-9, 4))
+"""Penalties that are tried, in units of the largest eigenvalue of the inputs' second moments."""
+
+AT_ONCE = 2000
+"""Rows or columns that are added up at a time, in double precision."""
+
+
+class Ridge(NamedTuple):
+    """All ridge regressions of centred outputs on centred inputs: W(λ) = basis · diag(1 / (spectrum + λ)) · targets."""
+
+    basis: Float[Tensor, "d r"]
+    spectrum: Float[Tensor, " r"]
+    targets: Float[Tensor, "r p"]
+
+    def weights(self, penalty: float) -> Float[Tensor, "d p"]:
+        """The map that minimises ‖X W - Y‖² + λ ‖W‖², in double precision.
+
+        Args:
+            penalty: λ over the largest eigenvalue of XᵀX; 0 is least squares, of which the smallest is taken.
+        """
+        largest = float(self.spectrum.max().clamp(min=torch.finfo(torch.float64).tiny))
+        known = self.spectrum > 1e-14 * largest
+        shrunk = torch.where(known, self.spectrum + penalty * largest, torch.inf)
+        return self.basis @ (self.targets / shrunk.unsqueeze(1))
+
+
+def ridge(x: Float[Tensor, "n d"], y: Float[Tensor, "n p"]) -> Ridge:
+    """Decompose XᵀX, or XXᵀ where there are fewer rows than columns; both say the same.
+
+    Args:
+        x: Inputs, centred.
+        y: Outputs, centred.
+    """
+    rows, columns = x.shape
+    if columns <= rows:
+        pairs = [(a.double(), b.double()) for a, b in zip(x.split(AT_ONCE), y.split(AT_ONCE))]
+        spectrum, basis = torch.linalg.eigh(sum(a.T @ a for a, _ in pairs))
+        return Ridge(basis, spectrum, basis.T @ sum(a.T @ b for a, b in pairs))
+    blocks = [block.double() for block in x.split(AT_ONCE, 1)]
+    spectrum, basis = torch.linalg.eigh(sum(block @ block.T for block in blocks))
+    return Ridge(torch.cat([block.T @ basis for block in blocks]), spectrum, basis.T @ y.double())
