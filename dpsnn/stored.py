@@ -202,6 +202,8 @@ def _check_arguments(stored: Stored, kind: str, version: int) -> None:
         )
     # Of a part that came later an older file says nothing, and means that it is off.
     young = {key for key, each in known.items() if each.since > 1 and key not in stored.parts}
+    # An earlier version of a part had not all the options of the present one.
+    young |= {key for key, each in known.items() if stored.versions.get(key, 1) < each.version}
     later = {made.name for key in young for made in known[key].options}
     later -= {made.name for key in known.keys() - young for made in known[key].options}
     if kind == ATTACKER:

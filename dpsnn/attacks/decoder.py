@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,11 +26,28 @@ from dpsnn.attacks.base import (
 )
 from dpsnn.batches import TensorBatches, derived_seed, to_unit
 from dpsnn.errors import Diverged, one_of
+from dpsnn.networks.augment import AUGMENTATIONS, pictures
 from dpsnn.networks.decoder import DECODERS, Decoder
 from dpsnn.networks.front import Front
+from dpsnn.networks.ridge import linear_error
 from dpsnn.parts import option
-from dpsnn.tensors import Activation, Images, Number, Smashed
+from dpsnn.tensors import Activation, Images, Inputs, Number, Smashed
 from dpsnn.training import Fitted
+
+NO_MORE = 0.03
+"""Share of the own error by which twice the epochs must lower it, or training pays no more."""
+
+COPIES = 5
+"""Augmented copies of every own image; the client is asked for each once."""
+
+HELD = 2 * 10**8
+"""Values of activations that are kept in memory for them."""
+
+PAYS = 0.99
+"""Of the error without augmentation: what it must bring that below."""
+
+Pair = tuple[Activation, Inputs]
+"""Activations, and the images that they are of."""
 
 LEAST_STEPS = 32
 """Steps per epoch: an attacker with few images goes through them several times, rather than train less."""
@@ -60,6 +77,16 @@ class LearnedDecoder(Attack):
         name="decoder",
         column="Decoder",
     )
+    augment: str = option(
+        "auto",
+        "own images also warped a little, or mirrored too: warp, mirror, none, or auto: what serves a linear map best",
+        name="augment",
+    )
+    doublings: int = option(
+        0,
+        "how often at most to train anew for twice the epochs, until that lowers the own error by 3 percent or less",
+        name="doublings",
+    )
     max_epochs: int = option(
         20,
         "passes over the attacker's images; the best on its own part is kept",
@@ -77,6 +104,7 @@ class LearnedDecoder(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of(self.decoder, DECODERS, "decoder")
+        one_of(self.augment, ("auto", *AUGMENTATIONS), "augment")
 
     def build(self, knowledge: Knowledge, queries: int, seed: int) -> AttackModule:
         channels, height, width = knowledge.image_shape
@@ -92,7 +120,12 @@ class LearnedDecoder(Attack):
             self.max_epochs,
             seed,
             Front(knowledge.cut_shape) if looks else None,
+            self.augment if looks or self.augment != "auto" else "none",
+            self.doublings,
         )
+
+    def columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super().columns(record), "Augment": record.get("augment", "none")}
 
     @property
     def unaware(self) -> bool:
@@ -133,6 +166,8 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         max_epochs: Passes over the own images.
         seed: Seed of the split into training and own validation part and of the order of images.
         front: What looks at the wire before the decoder does; None: it gets the mean of what is heard, as it is.
+        augment: Of `AUGMENTATIONS`, or `auto`.
+        doublings: How often at most to train anew for twice the epochs.
     """
 
     at_once = BLOCK
@@ -148,10 +183,16 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         max_epochs: int = 20,
         seed: int = 0,
         front: Front | None = None,
+        augment: str = "none",
+        doublings: int = 0,
     ) -> None:
         super().__init__()
         self.decoder = decoder
         self.front = front
+        self.augment, self.doublings = augment, doublings
+        self.gains: list[float] = []
+        """By how much each doubling lowered the own error, as a share."""
+        self._copies: list[Pair] = []
         self.knowledge = knowledge
         self.naive = naive
         self.queries = queries
@@ -165,22 +206,93 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         return self.decoder.channels_last
 
     def chosen(self) -> dict[str, Any]:
-        return {"learning_rate": self.learning_rate}
+        found = {"learning_rate": self.learning_rate, "augment": self.augment}
+        doubled = {"doubling": self.gains[-1], "epochs": self.max_epochs} if self.gains else {}
+        return {**found, **doubled}
 
     def prepare(self, learn: Learn) -> Fitted:
-        """Look at the wire, find a step size where none is named, then train."""
-        self._look()
-        self.learning_rate = self.learning_rate or self._best_rate(learn)
-        return learn(self, monitor="val/mse", mode="min", max_epochs=self.max_epochs)
-
-    def _look(self) -> None:
-        """Let the front see own images that the decoder is not chosen by."""
+        """Look at the wire, augment, find a step size where none is named, then train."""
         assert self.knowledge is not None
+        rows, out = held_out(len(self.knowledge.surrogate), self.seed)
         if self.front:
-            rows, _ = held_out(len(self.knowledge.surrogate), self.seed)
             own = self.knowledge.activations[rows], to_unit(self.knowledge.surrogate[rows])
             hear = (lambda activation: activation) if self.naive else self.knowledge.defend
             self.front.look(own[0], hear, 1 if self.naive else self.queries, own[1])
+        self._augment(rows, out)
+        self.learning_rate = self.learning_rate or self._best_rate(learn)
+        untrained = copy.deepcopy(self.decoder.state_dict())
+        fitted = learn(self, monitor="val/mse", mode="min", max_epochs=self.max_epochs)
+        while len(self.gains) < self.doublings and (not self.gains or self.gains[-1] > NO_MORE):
+            fitted = self._doubled(learn, untrained, fitted)
+        return fitted
+
+    def _doubled(self, learn: Learn, untrained: dict[str, Tensor], once: Fitted) -> Fitted:
+        """Train anew for twice the epochs, with the schedule stretched, and keep what is better."""
+        trial = self._like(self.learning_rate, 2 * self.max_epochs)
+        trial.decoder.load_state_dict(untrained)
+        epochs = trial.max_epochs
+        twice = learn(
+            trial,
+            monitor="val/mse",
+            mode="min",
+            max_epochs=epochs,
+            trial=f"  trying {epochs} epochs",
+        )
+        self.gains.append(1 - twice.value / once.value)
+        seconds = once.seconds + twice.seconds
+        if twice.value >= once.value:
+            return once._replace(seconds=seconds)
+        self.decoder.load_state_dict(trial.decoder.state_dict())
+        self.max_epochs = epochs
+        return twice._replace(seconds=seconds)
+
+    def _like(self, rate: Number | None, epochs: int) -> "DecoderAttack":
+        """The same to train, with a decoder of its own, at another step size or for longer."""
+        made = DecoderAttack(
+            copy.deepcopy(self.decoder),
+            self.knowledge,
+            self.naive,
+            self.queries,
+            rate,
+            self.batch_size,
+            epochs,
+            self.seed,
+            self.front,
+        )
+        made._copies = self._copies
+        return made
+
+    @torch.no_grad()
+    def _augment(self, rows: Tensor, out: Tensor) -> None:
+        """Choose how to augment, if that is left open, and ask the client for the augmented images."""
+        assert self.knowledge is not None
+        own, client = self.knowledge.surrogate, self.knowledge.client
+        known = self.knowledge.activations
+        most = min(COPIES, HELD // known[rows].numel())
+        if not pictures(own) or not most:
+            self.augment = "none"
+        if self.augment == "none":
+            return
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, 2))
+
+        def another(way: str) -> Pair:
+            made = (255 * AUGMENTATIONS[way](to_unit(own[rows]), generator)).round().to(own.dtype)
+            return torch.cat([client(to_unit(block)) for block in made.split(BLOCK)]), made
+
+        def error(*more: Pair) -> float:
+            """Of a linear map that learns from these as well, on images held out."""
+            parts = [(known[rows], own[rows]), *more, (known[out], own[out])]
+            seen = torch.cat([self._seen(self._sent(activation)) for activation, _ in parts])
+            wanted = torch.cat([to_unit(images) for _, images in parts]).flatten(1)
+            return linear_error(seen.flatten(1), wanted, len(out))
+
+        if self.augment == "auto":
+            tried = {way: another(way) for way in AUGMENTATIONS if way != "none"}
+            errors = {"none": error() * PAYS} | {way: error(pair) for way, pair in tried.items()}
+            self.augment = min(errors, key=lambda way: errors[way])
+            self._copies = [tried[self.augment]] if self.augment in tried else []
+        if self.augment != "none":
+            self._copies += [another(self.augment) for _ in range(most - len(self._copies))]
 
     def _best_rate(self, learn: Learn) -> float:
         """The step size that serves best in a twentieth of the training.
@@ -191,20 +303,9 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         results = {}
         epochs = max(1, self.max_epochs // 20)
         for rate in self.decoder.rates:
-            trial = DecoderAttack(
-                copy.deepcopy(self.decoder),
-                self.knowledge,
-                self.naive,
-                self.queries,
-                rate,
-                self.batch_size,
-                epochs,
-                self.seed,
-                self.front,
-            )
             with contextlib.suppress(Diverged):
                 fitted = learn(
-                    trial,
+                    self._like(rate, epochs),
                     monitor="val/mse",
                     mode="min",
                     max_epochs=epochs,
@@ -250,8 +351,21 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         seed = derived_seed(self.seed, 1, self.trainer.current_epoch)
         passes = -(-LEAST_STEPS * self.batch_size // len(self._train[0]))
         return TensorBatches(
-            *self._train, batch_size=self.batch_size, shuffle_seed=seed, passes=passes
+            *self._chosen(seed), batch_size=self.batch_size, shuffle_seed=seed, passes=passes
         )
+
+    def _chosen(self, seed: int) -> Pair:
+        """Of every own image itself or one of its augmented copies."""
+        if not self._copies:
+            return self._train
+        every = [self._train, *self._copies]
+        generator = torch.Generator().manual_seed(derived_seed(seed, 0))
+        which = torch.randint(len(every), (len(self._train[0]),), generator=generator)
+        activations, pixels = (part.clone() for part in self._train)
+        for number, (more, images) in enumerate(every):
+            rows = (which == number).to(activations.device)
+            activations[rows], pixels[rows] = more[rows], images[rows]
+        return activations, pixels
 
     def val_dataloader(self) -> TensorBatches:
         return TensorBatches(*self._val, batch_size=256)

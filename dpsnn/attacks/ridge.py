@@ -19,10 +19,11 @@ from dpsnn.attacks.base import (
     held_out,
 )
 from dpsnn.batches import to_unit
+from dpsnn.networks.front import Front
 from dpsnn.networks.ridge import PENALTIES, Ridge, ridge
 from dpsnn.parts import option
 from dpsnn.signals import check
-from dpsnn.tensors import Images
+from dpsnn.tensors import Activation, Images, Smashed
 from dpsnn.training import FULL, Fitted
 
 DRAWS = 8
@@ -58,8 +59,8 @@ class RidgeRegression(Attack):
 class Linear(AttackModule):
     """The linear map with the least squared error, with a penalty on its weights chosen on own validation images.
 
-    Each value is standardised, so that the penalty weighs all alike; it is chosen on images held out and the map found
-    anew on all. With noise on the wire the own images are heard several times.
+    It maps what `Front` makes of the wire, all on one scale, so that the penalty weighs all alike; that is chosen on
+    images held out and the map found anew on all. With noise on the wire the own images are heard several times.
 
     Args:
         knowledge: The client and the mechanism as oracles, and own images.
@@ -70,8 +71,6 @@ class Linear(AttackModule):
 
     at_once = 1000
 
-    centre: Tensor
-    scale: Tensor
     weights: Tensor
     mean: Tensor
 
@@ -83,8 +82,7 @@ class Linear(AttackModule):
         self.penalty = 0.0
         values = torch.Size(knowledge.cut_shape).numel()
         pixels = torch.Size(knowledge.image_shape).numel()
-        self.register_buffer("centre", torch.zeros(values))
-        self.register_buffer("scale", torch.zeros(values))
+        self.front = Front(knowledge.cut_shape)
         self.register_buffer("weights", torch.zeros(values, pixels))
         self.register_buffer("mean", torch.zeros(pixels))
 
@@ -96,7 +94,7 @@ class Linear(AttackModule):
         """Choose the penalty on own images held out, then find the map on all."""
         start = time.monotonic()
         rest, out = held_out(len(self.knowledge.surrogate), self.seed)
-        self._standardise()
+        self._look(rest)
         maps = self._maps(rest)
         heard, truth = self._heard(out, 1)
         errors = {}
@@ -110,41 +108,33 @@ class Linear(AttackModule):
 
     @torch.no_grad()
     def infer(self, heard: Float[Tensor, "queries n *cut"]) -> Images:
-        smashed = average(heard).flatten(1)
-        check_finite(smashed, what="smashed tensor", cause="train the target again")
-        pictures = self._pictures((smashed - self.centre) * self.scale)
-        return pictures.unflatten(1, self.knowledge.image_shape)
+        check_finite(average(heard), what="smashed tensor", cause="train the target again")
+        return self._pictures(self.front(heard).flatten(1)).unflatten(1, self.knowledge.image_shape)
 
     def _pictures(self, seen: Float[Tensor, "n d"]) -> Float[Tensor, "n p"]:
         return (seen @ self.weights + self.mean).clamp(0, 1)
 
+    def _look(self, rows: Int[Tensor, " n"]) -> None:
+        own = self.knowledge.activations[rows], to_unit(self.knowledge.surrogate[rows])
+        self.front.look(own[0], self._hear, 1 if self.naive else self.queries, own[1])
+
+    def _hear(self, activation: Activation) -> Smashed:
+        return activation if self.naive else self.knowledge.defend(activation)
+
     def _heard(
         self, rows: Int[Tensor, " n"], draws: int
     ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m p"]]:
-        """Own images as they are heard, standardised, so many times, and what they are."""
+        """Own images as they are seen, with so many draws of the noise, and what they are."""
         images = to_unit(self.knowledge.surrogate[rows]).flatten(1)
         activation = self.knowledge.activations[rows]
-        defend = (lambda same: same) if self.naive else self.knowledge.defend
+        if torch.equal(self._hear(activation), self._hear(activation)):
+            draws = 1
         queries = 1 if self.naive else self.queries
-        heard = [average(defend(activation) for _ in range(queries)).flatten(1)]
-        if draws > 1 and not torch.equal(defend(activation), defend(activation)):
-            most = min(draws, HELD // heard[0].numel())
-            heard += [
-                average(defend(activation) for _ in range(queries)).flatten(1)
-                for _ in range(1, most)
-            ]
-        seen = torch.cat([(each - self.centre) * self.scale for each in heard])
-        return seen, images.repeat(len(heard), 1)
-
-    def _standardise(self) -> None:
-        every = torch.arange(len(self.knowledge.surrogate))
-        self.centre.zero_()
-        self.scale.fill_(1)
-        heard, _ = self._heard(every, 1)
-        spread = heard.std(0)
-        self.centre.copy_(heard.mean(0))
-        # Values that never change are dropped.
-        self.scale.copy_(torch.where(heard.amax(0) > heard.amin(0), 1 / spread, 0))
+        seen = [
+            self.front(self._hear(activation) for _ in range(queries)).flatten(1)
+            for _ in range(max(1, min(draws, HELD // activation.numel())))
+        ]
+        return torch.cat(seen), images.repeat(len(seen), 1)
 
     def _maps(self, rows: Int[Tensor, " n"]) -> "Centred":
         seen, images = self._heard(rows, DRAWS)

@@ -10,19 +10,15 @@ from itertools import product
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpsnn.batches import average
 from dpsnn.networks.resolution import resolution
-from dpsnn.networks.ridge import PENALTIES, ridge
+from dpsnn.networks.ridge import PROBED, linear_error
 from dpsnn.tensors import Activation, Images, Smashed
 
 PAYS = 0.98
 """What a change must bring the squared error of a linear map on images held out below, as a share of it."""
-
-PROBED = 512
-"""Values on which that is found out."""
 
 HELD = 10**8
 """Values that are kept in memory for it."""
@@ -187,7 +183,7 @@ class Front(nn.Module):
 
         def error(way: Way) -> float:
             self._set(way, clean, heard, spread)
-            return _unexplained(self(heard).flatten(1), wanted)
+            return linear_error(self(heard).flatten(1), wanted, max(1, len(wanted) // 4))
 
         bends, closed = [Bend(), *possible(clean)], (False, True) if spread else (False,)
         errors = {way: error(way) for way in (Way(*both) for both in product(bends, closed))}
@@ -227,15 +223,3 @@ class Front(nn.Module):
         spreads = torch.maximum(straight.std(0), SPARSE * (straight.amax(0) - straight.amin(0)))
         self.centre.copy_(straight.mean(0))
         self.scale.copy_(torch.where(spreads > 0, 1 / spreads, 0))
-
-
-def _unexplained(seen: Float[Tensor, "n d"], wanted: Float[Tensor, "n p"]) -> float:
-    """The squared error of the best linear map, found on three quarters of the images, on the others."""
-    part = torch.linspace(0, seen.shape[1] - 1, min(PROBED, seen.shape[1])).long()
-    split = [max(1, 3 * len(seen) // 4), len(seen) - max(1, 3 * len(seen) // 4)]
-    (x, x_out), (y, y_out) = seen[:, part].double().split(split), wanted.double().split(split)
-    maps = ridge(x - x.mean(0), y - y.mean(0))
-    return min(
-        float(((x_out - x.mean(0)) @ maps.weights(each) + y.mean(0) - y_out).square().mean())
-        for each in PENALTIES
-    )

@@ -12,6 +12,9 @@ PENALTIES = tuple(10.0**power for power in range(-9, 4))
 AT_ONCE = 2000
 """Rows or columns that are added up at a time, in double precision."""
 
+PROBED = 512
+"""Inputs from which a linear map is to tell how much can be learnt."""
+
 
 class Ridge(NamedTuple):
     """All ridge regressions of centred outputs on centred inputs: W(λ) = basis · diag(1 / (spectrum + λ)) · targets."""
@@ -47,3 +50,18 @@ def ridge(x: Float[Tensor, "n d"], y: Float[Tensor, "n p"]) -> Ridge:
     blocks = [block.double() for block in x.split(AT_ONCE, 1)]
     spectrum, basis = torch.linalg.eigh(sum(block @ block.T for block in blocks))
     return Ridge(torch.cat([block.T @ basis for block in blocks]), spectrum, basis.T @ y.double())
+
+
+def linear_error(seen: Float[Tensor, "n d"], wanted: Float[Tensor, "n p"], out: int) -> float:
+    """The mean squared error of the best linear map on the last `out` rows, found on all others.
+
+    The penalty is the best for these rows as well: it says which of several inputs serves better, not how well.
+    """
+    part = torch.linspace(0, seen.shape[1] - 1, min(PROBED, seen.shape[1])).long()
+    split = [len(seen) - out, out]
+    (x, x_out), (y, y_out) = seen[:, part].split(split), wanted.split(split)
+    maps, centre, mean = ridge(x - x.mean(0), y - y.mean(0)), x.mean(0), y.mean(0)
+    return min(
+        float(((x_out - centre).double() @ maps.weights(each) + mean - y_out).square().mean())
+        for each in PENALTIES
+    )
