@@ -214,6 +214,7 @@ OTHER: dict[str, Any] = {
     "quantise_bits": 5,
     "quantise_low": -0.5,
     "quantise_high": 0.5,
+    "wire_precision": "float16",
     "seed": 1,
     "max_epochs": 11,
     "batch_size": 7,
@@ -232,6 +233,8 @@ OTHER: dict[str, Any] = {
     "naive": True,
     "steps": 9,
     "restarts": 9,
+    "augment": "warp",
+    "doublings": 2,
 }
 """Another value of every field but `precision`: that one is no part of a model, but of how it is computed."""
 
