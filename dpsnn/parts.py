@@ -93,6 +93,7 @@ class Part:
         since: Format of checkpoints whose files always say its settings, for parts of this package; of later ones only
             where it is on.
         earlier: Versions before it whose behaviour is still there.
+        unsaid: The last version that names do not say.
         heading: Of its options in `--help`; the key where empty.
         label: In legends; the key where empty.
         order: Where it stands among others: in names, tables and, for defences, on the wire.
@@ -108,6 +109,7 @@ class Part:
     version: ClassVar[int] = 1
     since: ClassVar[int] = 3
     earlier: ClassVar[tuple[int, ...]] = ()
+    unsaid: ClassVar[int] = 1
     heading: ClassVar[str] = ""
     label: ClassVar[str] = ""
     order: ClassVar[int] = 50

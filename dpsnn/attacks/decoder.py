@@ -63,6 +63,7 @@ class LearnedDecoder(Attack):
     key = "decoder"
     version = 2  # since the default decoder looks at the wire before it learns
     earlier = (1,)
+    unsaid = 2  # the default attacker keeps the name that was published
     order = 10
     since = 1
     needs = frozenset({Need.QUERIES, Need.TRANSMISSIONS})
