@@ -185,12 +185,10 @@ class Front(nn.Module):
             self._set(way, clean, heard, spread)
             return linear_error(self(heard).flatten(1), wanted, max(1, len(wanted) // 4))
 
-        bends, closed = [Bend(), *possible(clean)], (False, True) if spread else (False,)
-        errors = {way: error(way) for way in (Way(*both) for both in product(bends, closed))}
+        noisy = (False, True) if spread else (False,)
+        ways = product([Bend(), *possible(clean)], noisy, noisy if queries > 1 else (False,))
+        errors = {way: error(way) for way in (Way(*each) for each in ways)}
         best = min(errors, key=lambda way: errors[way])
-        if spread and queries > 1:
-            errors |= {(way := best._replace(each=True)): error(way)}
-            best = min(errors, key=lambda way: errors[way])
         self._set(best if errors[best] < PAYS * errors[Way()] else Way(), clean, heard, spread)
 
     def _set(self, way: Way, clean: Activation, heard: list[Smashed], spread: float) -> None:
