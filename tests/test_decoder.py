@@ -11,7 +11,7 @@ from torch import Tensor
 from dpsnn import checkpoints
 from dpsnn.attacks import DecoderAttack, Knowledge
 from dpsnn.attacks.base import held_out
-from dpsnn.attacks.decoder import COPIES
+from dpsnn.attacks.decoder import COPIES, SHOWN
 from dpsnn.building import build_attack
 from dpsnn.data import Digits
 from dpsnn.errors import UsageError
@@ -134,6 +134,14 @@ def test_the_client_is_asked_for_what_is_trained_on_and_nothing_held_out_is_augm
     assert not torch.equal(epochs[0][1], epochs[1][1])
     for activation, images in epochs:
         assert torch.equal(activation, images.flatten(1) / 255)
+        assert len(images) == SHOWN * len(rows)
+
+
+def test_two_own_images_are_enough_to_look_and_learn() -> None:
+    target = Target.of_client(identity, (1, 28, 28))
+    made = build_attack(AttackerSpec(max_epochs=1, learning_rate=1e-3), target, OWN[:2])
+    made.prepare(lambda module, **options: fit(module, seed=0, precision="32", **options))  # type: ignore
+    assert made.reconstruct(identity(OWN[:3] / 255)).isfinite().all()
 
 
 @pytest.mark.parametrize(("values", "images", "chosen"), [(300, 60, True), (4, 450, False)])

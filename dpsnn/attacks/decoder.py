@@ -40,6 +40,9 @@ NO_MORE = 0.03
 COPIES = 5
 """Augmented copies of every own image; the client is asked for each once."""
 
+SHOWN = 2
+"""Of every own image, so many of itself and its copies are shown in an epoch: there is more to learn from."""
+
 HELD = 2 * 10**8
 """Values of activations that are kept in memory for them."""
 
@@ -260,7 +263,7 @@ class DecoderAttack(AttackModule, pl.LightningModule):
             self.seed,
             self.front,
         )
-        made._copies = self._copies
+        made._copies = self._copies if epochs >= self.max_epochs else []
         return made
 
     @torch.no_grad()
@@ -350,22 +353,23 @@ class DecoderAttack(AttackModule, pl.LightningModule):
 
     def train_dataloader(self) -> TensorBatches:
         seed = derived_seed(self.seed, 1, self.trainer.current_epoch)
-        passes = -(-LEAST_STEPS * self.batch_size // len(self._train[0]))
-        return TensorBatches(
-            *self._chosen(seed), batch_size=self.batch_size, shuffle_seed=seed, passes=passes
-        )
+        shown = self._chosen(seed)
+        passes = -(-LEAST_STEPS * self.batch_size // len(shown[0]))
+        return TensorBatches(*shown, batch_size=self.batch_size, shuffle_seed=seed, passes=passes)
 
     def _chosen(self, seed: int) -> Pair:
-        """Of every own image itself or one of its augmented copies."""
+        """Of every own image some of its augmented copies and itself."""
         if not self._copies:
             return self._train
-        every = [self._train, *self._copies]
+        activations, pixels = (part.repeat(SHOWN, *[1] * (part.dim() - 1)) for part in self._train)
         generator = torch.Generator().manual_seed(derived_seed(seed, 0))
-        which = torch.randint(len(every), (len(self._train[0]),), generator=generator)
-        activations, pixels = (part.clone() for part in self._train)
-        for number, (more, images) in enumerate(every):
-            rows = (which == number).to(activations.device)
-            activations[rows], pixels[rows] = more[rows], images[rows]
+        which = torch.randint(
+            1 + len(self._copies), (SHOWN, len(self._train[0])), generator=generator
+        )
+        for number, copies in enumerate(self._copies):
+            rows = (which.flatten() == number).to(activations.device)
+            of = rows.nonzero().squeeze(1) % which.shape[1]
+            activations[rows], pixels[rows] = (part[of] for part in copies)
         return activations, pixels
 
     def val_dataloader(self) -> TensorBatches:

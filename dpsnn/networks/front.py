@@ -179,7 +179,7 @@ class Front(nn.Module):
         rows = min(4 * PROBED, max(2, HELD // (queries * activation[0].numel())))
         clean, wanted = activation[:rows], images[:rows].flatten(1)
         heard = [hear(clean) for _ in range(queries)]
-        spread = float((heard[0] - hear(clean)).std()) / math.sqrt(2)
+        spread = float((heard[0] - hear(clean)).std(correction=0)) / math.sqrt(2)
 
         def error(way: Way) -> float:
             self._set(way, clean, heard, spread)
@@ -218,6 +218,8 @@ class Front(nn.Module):
         self.centre.zero_()
         self.scale.fill_(1)
         straight = self(heard).double()
-        spreads = torch.maximum(straight.std(0), SPARSE * (straight.amax(0) - straight.amin(0)))
+        spreads = torch.maximum(
+            straight.std(0, correction=0), SPARSE * (straight.amax(0) - straight.amin(0))
+        )
         self.centre.copy_(straight.mean(0))
         self.scale.copy_(torch.where(spreads > 0, 1 / spreads, 0))

@@ -1,5 +1,6 @@
 """Ridge regression: the best linear map in closed form, for all penalties from one decomposition."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -53,10 +54,12 @@ def ridge(x: Float[Tensor, "n d"], y: Float[Tensor, "n p"]) -> Ridge:
 
 
 def linear_error(seen: Float[Tensor, "n d"], wanted: Float[Tensor, "n p"], out: int) -> float:
-    """The mean squared error of the best linear map on the last `out` rows, found on all others.
+    """The mean squared error of the best linear map on the last `out` rows, found on all others; infinite without any.
 
     The penalty is the best for these rows as well: it says which of several inputs serves better, not how well.
     """
+    if len(seen) <= out:
+        return math.inf
     part = torch.linspace(0, seen.shape[1] - 1, min(PROBED, seen.shape[1])).long()
     split = [len(seen) - out, out]
     (x, x_out), (y, y_out) = seen[:, part].split(split), wanted.split(split)
