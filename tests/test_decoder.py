@@ -11,11 +11,11 @@ from torch import Tensor
 from dpsnn import checkpoints
 from dpsnn.attacks import DecoderAttack, Knowledge
 from dpsnn.attacks.base import held_out
-from dpsnn.attacks.decoder import COPIES, SHOWN
+from dpsnn.attacks.decoder import COPIES
 from dpsnn.building import build_attack
 from dpsnn.data import Digits
 from dpsnn.errors import UsageError
-from dpsnn.networks.augment import AUGMENTATIONS, mirrored, pictures, warped
+from dpsnn.networks.augment import AUGMENTATIONS, SHOWN, chosen, mirrored, pictures, warped
 from dpsnn.networks.decoder import DECODERS, Decoder
 from dpsnn.specs import AttackerSpec
 from dpsnn.target import Target
@@ -130,7 +130,7 @@ def test_the_client_is_asked_for_what_is_trained_on_and_nothing_held_out_is_augm
     for activation, images in made._copies:
         assert torch.equal(activation, images.flatten(1) / 255)
         assert 0 < (images / 255 - own).abs().mean() < 0.1, "row by row the same images"
-    epochs = [made._chosen(seed) for seed in (1, 2)]
+    epochs = [chosen(made._train, made._copies, seed) for seed in (1, 2)]
     assert not torch.equal(epochs[0][1], epochs[1][1])
     for activation, images in epochs:
         assert torch.equal(activation, images.flatten(1) / 255)
@@ -144,8 +144,8 @@ def test_two_own_images_are_enough_to_look_and_learn() -> None:
     assert made.reconstruct(identity(OWN[:3] / 255)).isfinite().all()
 
 
-@pytest.mark.parametrize(("values", "images", "chosen"), [(300, 60, True), (4, 450, False)])
-def test_what_serves_on_own_images_is_chosen(values: int, images: int, chosen: bool) -> None:
+@pytest.mark.parametrize(("values", "images", "some"), [(300, 60, True), (4, 450, False)])
+def test_what_serves_on_own_images_is_chosen(values: int, images: int, some: bool) -> None:
     """Of a linear client's own images there may be too few, or plenty; then others are only others."""
     torch.manual_seed(0)
     mixed = torch.randn(784, values) / 28
@@ -153,7 +153,7 @@ def test_what_serves_on_own_images_is_chosen(values: int, images: int, chosen: b
     made.knowledge = Knowledge(lambda x: x.flatten(1) @ mixed, torch.nn.Identity(), OWN[:images])
     made._augment(*held_out(images, 0))
     assert (made.chosen()["augment"] in ("warp", "mirror"), len(made._copies)) == (
-        (chosen, COPIES * chosen)
+        (some, COPIES * some)
     )
 
 

@@ -39,9 +39,9 @@ def test_int8_has_127_steps_on_either_side_of_0() -> None:
 def test_int8_needs_a_bound() -> None:
     cut = CutInfo((5,), (1, 8, 8), 10, bound=None)
     with pytest.raises(UsageError, match="int8 has no scale; give --wire_precision float16, or"):
-        WirePrecision(precision="int8").build(cut)
+        WirePrecision(carries="int8").build(cut)
     with pytest.raises(UsageError, match="unknown wire_precision 'float8'; choose from"):
-        WirePrecision(precision="float8")
+        WirePrecision(carries="float8")
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])

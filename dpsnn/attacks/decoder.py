@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from dpsnn.attacks.base import (
 )
 from dpsnn.batches import TensorBatches, derived_seed, to_unit
 from dpsnn.errors import Diverged, one_of
-from dpsnn.networks.augment import AUGMENTATIONS, pictures
+from dpsnn.networks.augment import AUGMENTATIONS, Pair, best_way, chosen, copied, pictures
 from dpsnn.networks.decoder import DECODERS, Decoder
 from dpsnn.networks.front import Front
 from dpsnn.networks.ridge import linear_error
@@ -40,17 +40,8 @@ NO_MORE = 0.03
 COPIES = 5
 """Augmented copies of every own image; the client is asked for each once."""
 
-SHOWN = 2
-"""Of every own image, so many of itself and its copies are shown in an epoch: there is more to learn from."""
-
 HELD = 2 * 10**8
 """Values of activations that are kept in memory for them."""
-
-PAYS = 0.99
-"""Of the error without augmentation: what it must bring that below."""
-
-Pair = tuple[Activation, Inputs]
-"""Activations, and the images that they are of."""
 
 LEAST_STEPS = 32
 """Steps per epoch: an attacker with few images goes through them several times, rather than train less."""
@@ -279,11 +270,10 @@ class DecoderAttack(AttackModule, pl.LightningModule):
             return
         generator = torch.Generator().manual_seed(derived_seed(self.seed, 2))
 
-        def another(way: str) -> Pair:
-            made = (255 * AUGMENTATIONS[way](to_unit(own[rows]), generator)).round().to(own.dtype)
-            return torch.cat([client(to_unit(block)) for block in made.split(BLOCK)]), made
+        def ask(images: Inputs) -> Activation:
+            return torch.cat([client(to_unit(block)) for block in images.split(BLOCK)])
 
-        def error(*more: Pair) -> float:
+        def error(more: Sequence[Pair]) -> float:
             """Of a linear map that learns from these as well, on images held out."""
             parts = [(known[rows], own[rows]), *more, (known[out], own[out])]
             seen = torch.cat([self._seen(self._sent(activation)) for activation, _ in parts])
@@ -291,12 +281,9 @@ class DecoderAttack(AttackModule, pl.LightningModule):
             return linear_error(seen.flatten(1), wanted, len(out))
 
         if self.augment == "auto":
-            tried = {way: another(way) for way in AUGMENTATIONS if way != "none"}
-            errors = {"none": error() * PAYS} | {way: error(pair) for way, pair in tried.items()}
-            self.augment = min(errors, key=lambda way: errors[way])
-            self._copies = [tried[self.augment]] if self.augment in tried else []
+            self.augment = best_way(own[rows], ask, error, generator)
         if self.augment != "none":
-            self._copies += [another(self.augment) for _ in range(most - len(self._copies))]
+            self._copies = [copied(own[rows], ask, self.augment, generator) for _ in range(most)]
 
     def _best_rate(self, learn: Learn) -> float:
         """The step size that serves best in a twentieth of the training.
@@ -353,24 +340,9 @@ class DecoderAttack(AttackModule, pl.LightningModule):
 
     def train_dataloader(self) -> TensorBatches:
         seed = derived_seed(self.seed, 1, self.trainer.current_epoch)
-        shown = self._chosen(seed)
+        shown = chosen(self._train, self._copies, derived_seed(seed, 0))
         passes = -(-LEAST_STEPS * self.batch_size // len(shown[0]))
         return TensorBatches(*shown, batch_size=self.batch_size, shuffle_seed=seed, passes=passes)
-
-    def _chosen(self, seed: int) -> Pair:
-        """Of every own image some of its augmented copies and itself."""
-        if not self._copies:
-            return self._train
-        activations, pixels = (part.repeat(SHOWN, *[1] * (part.dim() - 1)) for part in self._train)
-        generator = torch.Generator().manual_seed(derived_seed(seed, 0))
-        which = torch.randint(
-            1 + len(self._copies), (SHOWN, len(self._train[0])), generator=generator
-        )
-        for number, copies in enumerate(self._copies):
-            rows = (which.flatten() == number).to(activations.device)
-            of = rows.nonzero().squeeze(1) % which.shape[1]
-            activations[rows], pixels[rows] = (part[of] for part in copies)
-        return activations, pixels
 
     def val_dataloader(self) -> TensorBatches:
         return TensorBatches(*self._val, batch_size=256)

@@ -30,17 +30,19 @@ class WirePrecision(Defence):
     heading = "precision of the wire"
     order = 75
 
-    precision: str = option(
-        "float32", "how values cross the wire: float32, bfloat16, float16 or int8 (255 levels)"
+    carries: str = option(
+        "float32",
+        "how values cross the wire: float32, bfloat16, float16 or int8 (255 levels)",
+        name="wire_precision",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self.precision, PRECISIONS, self.flat("precision"))
+        one_of(self.carries, PRECISIONS, "wire_precision")
 
     @property
     def on(self) -> bool:
-        return self.precision != "float32"
+        return self.carries != "float32"
 
     @property
     def place(self) -> int:
@@ -48,10 +50,10 @@ class WirePrecision(Defence):
         return 85
 
     def build(self, cut: CutInfo) -> DefenceModule:
-        return Wire(self.precision, cut.bound)
+        return Wire(self.carries, cut.bound)
 
     def legend(self) -> str:
-        return self.precision if self.on else ""
+        return self.carries if self.on else ""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,27 @@
 """More own images than an attacker has: the same ones, moved a little."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpsnn.tensors import Images, Inputs
+from dpsnn.batches import to_unit
+from dpsnn.tensors import Activation, Images, Inputs
 
 SHIFT, TURN, STRETCH = 0.5, 5.0, 0.05
 """The most by which an image is moved, in pixels, turned, in degrees, and made larger or smaller, as a share."""
+
+SHOWN = 2
+"""Of every own image, so many of itself and its copies are shown in an epoch: there is more to learn from."""
+
+PAYS = 0.99
+"""Of the error without augmentation: what it must bring that below."""
+
+Pair = tuple[Activation, Inputs]
+"""Activations, and the images that they are of."""
 
 BEND = 0.35
 """Standard deviation, in pixels, of where its parts are moved beside that, smoothly: a grid of 4 × 4 of them."""
@@ -54,3 +65,46 @@ AUGMENTATIONS = {"none": unchanged, "warp": warped, "mirror": mirrored}
 def pictures(images: Inputs) -> bool:
     """Whether these are pictures, of bytes, that may be moved: rows of anything else may not."""
     return images.dtype == torch.uint8 and images.dim() == 4 and min(images.shape[2:]) >= 4
+
+
+def copied(
+    own: Inputs, ask: Callable[[Inputs], Activation], way: str, generator: torch.Generator
+) -> Pair:
+    """Every image augmented, as bytes, and what the client makes of that."""
+    made = (255 * AUGMENTATIONS[way](to_unit(own), generator)).round().to(own.dtype)
+    return ask(made), made
+
+
+def best_way(
+    own: Inputs,
+    ask: Callable[[Inputs], Activation],
+    error: Callable[[Sequence[Pair]], float],
+    generator: torch.Generator,
+) -> str:
+    """The augmentation that serves best: none, unless another does clearly better.
+
+    Args:
+        own: Images.
+        ask: Bytes → activations.
+        error: Of whoever learns from these pairs as well, on images held out.
+        generator: Of what is drawn.
+    """
+    errors = {"none": PAYS * error([])}
+    for way in AUGMENTATIONS:
+        if way not in errors:
+            errors[way] = error([copied(own, ask, way, generator)])
+    return min(errors, key=lambda way: errors[way])
+
+
+def chosen(own: Pair, copies: Sequence[Pair], seed: int) -> Pair:
+    """What is shown in an epoch: of every own image some of itself and its copies, or all once where there are none."""
+    if not copies:
+        return own
+    activations, images = (part.repeat(SHOWN, *[1] * (part.dim() - 1)) for part in own)
+    generator = torch.Generator().manual_seed(seed)
+    which = torch.randint(1 + len(copies), (SHOWN, len(own[0])), generator=generator)
+    for number, copy in enumerate(copies):
+        rows = (which.flatten() == number).to(activations.device)
+        of = rows.nonzero().squeeze(1) % which.shape[1]
+        activations[rows], images[rows] = copy[0][of], copy[1][of]
+    return activations, images
