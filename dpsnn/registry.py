@@ -173,8 +173,9 @@ def _others(paths: tuple[str, ...]) -> tuple[tuple[Declared, ...], dict[str, str
         (point.module, functools.partial(_offered, point))
         for point in metadata.entry_points(group=GROUP)
     ]
+    offers += [(path, functools.partial(_read, path)) for path in paths]
     # A package of others that is broken breaks nothing of ours.
-    for source, read in [*offers, *((path, functools.partial(_read, path)) for path in paths)]:
+    for source, read in offers:
         try:
             new: list[Declared] = []
             for each in read():

@@ -243,7 +243,9 @@ def test_an_attack_goes_from_the_command_line_to_the_table(
     forget()
     assert run("evaluate_attackers --all") == 1, "the other is evaluated"
     said = capsys.readouterr().err
-    assert said.count("needs the attack 'neighbours' of the plug-in neighbours.py; name it with") == 2
+    assert (
+        said.count("needs the attack 'neighbours' of the plug-in neighbours.py; name it with") == 2
+    )
 
 
 def test_a_metric_goes_from_the_command_line_to_table_figure_and_headline(

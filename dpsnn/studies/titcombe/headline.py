@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from dpsnn.evaluation.legends import legend
-from dpsnn.evaluation.measures import ACCURACY, WIRE, leakage
+from dpsnn.evaluation.measures import ACCURACY, WIRE, Measure, leakage
 from dpsnn.evaluation.pictures import plot_attacks
 from dpsnn.evaluation.results import Missing, Results
 from dpsnn.evaluation.tables import shown_epsilon, write_text
