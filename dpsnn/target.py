@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import reduce
+from itertools import takewhile
 from typing import TypeVar
 
 import torch
@@ -163,7 +164,8 @@ class Target:
             NoLikelihood: If the Fisher information is not known.
         """
         steps = self.mechanism.mechanism()
-        known, maps = information(steps), [step for step in steps if isinstance(step, Map)]
+        known = information(steps)
+        maps = [*takewhile(lambda step: isinstance(step, Map), steps)]
 
         def until_noise(given: Tensor) -> Tensor:
             return reduce(lambda value, step: step.smooth(value), maps, self.client(given))

@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -56,6 +57,8 @@ class Noise(ABC):
     """Independent additive noise of one distribution."""
 
     random = True
+    pace: ClassVar[float] = 60.0
+    """Nanoseconds, about, for each pair of values that meet in `pairwise`."""
 
     @property
     @abstractmethod
@@ -111,6 +114,7 @@ class Laplace(Noise):
     """Laplace(0, scale), with the density exp(-|x|/scale) / 2 scale."""
 
     scale: Number
+    pace: ClassVar[float] = 1.2
 
     @property
     def spread(self) -> Number:
@@ -153,6 +157,7 @@ class Gaussian(Noise):
     """N(0, std²)."""
 
     std: Number
+    pace: ClassVar[float] = 0.1
 
     @property
     def spread(self) -> Number:

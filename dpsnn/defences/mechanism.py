@@ -115,6 +115,22 @@ def _is_fine(rounding: Cells, noise: Noise, heard: Tensor) -> bool:
     return bool((upper - lower).amax() <= FINE * noise.spread)
 
 
+def pace(steps: Sequence[Step], activation: Activation) -> float:
+    """Nanoseconds, about, that `pairwise` takes on a core for each pair of values that meet.
+
+    Raises:
+        NoLikelihood: As `misfit`, and where there is no noise.
+    """
+    _, noises, rounding = _in_order(steps)
+    if not noises:
+        raise NoLikelihood("no noise crosses the wire")
+    noise = convolved(noises)
+    furthest = activation.abs().max() + 10 * noise.spread
+    if rounding is None or _is_fine(rounding, noise, furthest.view(1, 1, 1)):
+        return noise.pace
+    return Noise.pace
+
+
 def _in_order(steps: Sequence[Step]) -> tuple[list[Map], list[Noise], Cells | None]:
     before: list[Map] = []
     noises: list[Noise] = []

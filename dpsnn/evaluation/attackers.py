@@ -25,7 +25,8 @@ from dpsnn.checkpoints import (
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError
-from dpsnn.evaluation.columns import attack_columns, defence_columns, trained_columns
+from dpsnn.evaluation.bounds import BOUNDS, Bounds, bounds_of
+from dpsnn.evaluation.columns import attack_columns, defence_columns, in_order, trained_columns
 from dpsnn.evaluation.identity import identity, versions
 from dpsnn.evaluation.measure import device, mean, require_finite
 from dpsnn.evaluation.victims import Scores
@@ -126,12 +127,15 @@ def _heard(
 
 
 @torch.inference_mode()
-def overheard(attacked: Attacked, activations: Activation) -> tuple[Images, Labels | None]:
+def overheard(
+    attacked: Attacked, activations: Activation, bounds: Bounds | None = None
+) -> tuple[Images, Labels | None]:
     """What the attacker makes of transmissions of images, and the class that the server reads out of the same.
 
     Args:
         attacked: Attacker and target.
         activations: What the client gave for the images.
+        bounds: What is to hear and watch the same.
 
     Returns:
         Images, and classes; None where there is no server.
@@ -143,6 +147,8 @@ def overheard(attacked: Attacked, activations: Activation) -> tuple[Images, Labe
     with seeded(attacked.spec.seed, 11):
         for heard in _heard(attacked, activations):
             guesses.append(attacked.attack.infer(heard).cpu())
+            if bounds:
+                bounds.hear(heard, guesses[-1])
             if attacked.target.server is not None:
                 logits = attacked.target.answer(heard)
                 require_finite(logits, f"{attacked.spec.model}: what the server answers")
@@ -202,16 +208,6 @@ def judge(
 
 # ---------------------------------------------------------------- measures
 
-PUBLISHED = (
-    *("MeanValDCorr", "SEValDCorr", "ValAccuracy", "SEValAccuracy", "MSE", "SEMSE", "PSNR"),
-    *("SSIM", "SESSIM", "SSIM2", "SESSIM2", "RelativeL2", "SERelativeL2"),
-    *("ValConfidence", "SEValConfidence", "RelativeL2Shuffled", "SSIMShuffled", "SSIM2Shuffled"),
-    *("ValAccuracyShuffled", "ValConfidenceShuffled", "Images", "DCorrFloor", "DCorrN"),
-    *("MSEFloor", "PSNRFloor", "SSIMFloor", "SSIM2Floor", "RelativeL2Floor"),
-    *("ValConfidenceFloor", "ValAccuracyFloor", "ValAccuracyCeiling", "ValConfidenceCeiling"),
-)
-"""Columns in the order in which tables have always had them; those of other metrics follow."""
-
 
 def score(
     reconstructions: Images,
@@ -235,11 +231,7 @@ def score(
         shuffled pairs and standard errors of one, SSIM of sides below 6 pixels.
     """
     cells, _ = _measured(known(), reconstructions, images, labels, validator)
-    return _in_order(cells | _references(known(), images, labels, mean_guess, None, validator))
-
-
-def _in_order(cells: Cells) -> Cells:
-    return {name: cells[name] for name in dict.fromkeys((*PUBLISHED, *cells)) if name in cells}
+    return in_order(cells | _references(known(), images, labels, mean_guess, None, validator))
 
 
 def _measured(
@@ -312,6 +304,7 @@ def attacker_row(
     Raises:
         UsageError: If a checkpoint is damaged, the validator judges another data set, data cannot be reached, or a
             metric has a column of something else.
+        Beaten: If it is better than anybody can be.
     """
     attacked = load_attacked(path, models_dir)
     dataset = attacked.target_spec.dataset
@@ -336,13 +329,15 @@ def attacker_row(
     if client not in _KNOWN_ACTIVATIONS:
         _KNOWN_ACTIVATIONS.clear()
         _KNOWN_ACTIVATIONS[client] = wire.encode(images)
-    guesses, classes = overheard(attacked, _KNOWN_ACTIVATIONS[client])
+    bounds = bounds_of(wire, _KNOWN_ACTIVATIONS[client], images, attacked.spec.queries)
+    guesses, classes = overheard(attacked, _KNOWN_ACTIVATIONS[client], bounds)
     cells, scores = _measured(metrics, guesses, images, labels, validator)
     cells |= _KNOWN_REFERENCES[shared]
     right = 100.0 * (classes == labels) if data.judged and classes is not None else None
     others = {
         # Of the classifier on the very tensors that were attacked: what its users got for this leakage.
         "TargetAcc": None if right is None else mean(right),
+        **(bounds.cells() if bounds else dict.fromkeys(BOUNDS)),
         **_settings(attacked),
         "Validator": validator_stored.stem if validator_stored else None,
         "Versions": versions([attacked.spec.method, *attacked.spec_now.active]),
@@ -356,7 +351,7 @@ def attacker_row(
         raise UsageError(
             f"a metric has the column {taken[0]}, which says something else; give it another"
         )
-    return {**named, **_in_order(cells), **others}, scores
+    return {**named, **in_order(cells), **others}, scores
 
 
 def _class_guess(attacked: Attacked, data: ImageDataModule, labels: Labels) -> Images | None:

@@ -135,3 +135,21 @@ def _same(cell: Any, value: Any) -> bool:
         return math.isclose(float(cell), float(value), rel_tol=1e-5)
     except ValueError:
         return str(cell) == str(value)
+
+
+# ---------------------------------------------------------------- in which order
+
+PUBLISHED = (
+    *("MeanValDCorr", "SEValDCorr", "ValAccuracy", "SEValAccuracy", "MSE", "SEMSE", "PSNR"),
+    *("SSIM", "SESSIM", "SSIM2", "SESSIM2", "RelativeL2", "SERelativeL2"),
+    *("ValConfidence", "SEValConfidence", "RelativeL2Shuffled", "SSIMShuffled", "SSIM2Shuffled"),
+    *("ValAccuracyShuffled", "ValConfidenceShuffled", "Images", "DCorrFloor", "DCorrN"),
+    *("MSEFloor", "PSNRFloor", "SSIMFloor", "SSIM2Floor", "RelativeL2Floor"),
+    *("ValConfidenceFloor", "ValAccuracyFloor", "ValAccuracyCeiling", "ValConfidenceCeiling"),
+)
+"""Columns in the order in which tables have always had them; those of other metrics follow."""
+
+
+def in_order(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells of measures as `PUBLISHED` has them, and the others behind."""
+    return {name: cells[name] for name in dict.fromkeys((*PUBLISHED, *cells)) if name in cells}

@@ -95,10 +95,20 @@ TARGET = Measure(
 )
 """Of the target of an attacker, in its row."""
 
+BOUNDS = [
+    Measure("bound", "MSEBound", "least MSE that anybody reaches", leaks="lower", digits=4),
+    Measure("bound share", "BoundShare", "least MSE that anybody reaches / measured MSE"),
+    Measure("nameable", "NamedBound", "named by the best attacker %", percent=True, digits=1),
+    Measure("naming bound", "NamingBound", "named by anybody at most %", digits=1),
+    Measure("naming bound here", "NamingBoundHere", "of these named at most %", digits=1),
+    Measure("dfil bound", "DFILBound", "least MSE without bias", leaks="lower", digits=4),
+]
+"""What nobody can beat, in the same row; docs/guarantees.md."""
+
 
 def reconstructions() -> list[Measure]:
     """Of a row of the table of attackers: what the metrics that there are say of themselves."""
-    return [*map(_of, known()), TARGET]
+    return [*map(_of, known()), TARGET, *BOUNDS]
 
 
 def _of(metric: Metric) -> Measure:
@@ -150,7 +160,7 @@ def leakage(columns: Collection[str] | None = None) -> list[Measure]:
 
 NO_SETTINGS = frozenset(
     ("Model", "Attacker", "Judge", "Validator", "Seed", "Epoch", "DataSource")
-    + ("Images", "DCorrN", "People", "Measures", "Versions", "Identity")
+    + ("Images", "DCorrN", "BoundN", "People", "Measures", "Versions", "Identity")
     + ("OwnMSE", "OwnMSEFloor", "Doubling")
 )
 """Names, which say the versions of parts, seeds, the epoch that was best, where the data came from, how many samples

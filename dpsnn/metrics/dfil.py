@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dpsnn.tensors import Inputs, Number
 
-PROBES = 1024
+PROBES = 64
 """Values of a client's output up to which every one is looked at; of more so many random sums."""
 
 AT_ONCE = 128
@@ -27,7 +27,7 @@ def squared_jacobians(
     """‖J‖², the sum of squares of all derivatives of a client's output by its input, at each of n images.
 
     Exact up to PROBES values of the output; of more an estimate that is right on average (Hutchinson 1990: E‖Jᵀv‖² for
-    random signs v), with a standard error of at most √(2 / PROBES), 4.4 %.
+    random signs v), with a standard error of at most √(2 / PROBES), 18 %, and less the more directions J has.
 
     Args:
         client: Images → activations, row by row, with gradients.
