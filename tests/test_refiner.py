@@ -42,7 +42,7 @@ def test_a_step_that_has_learnt_nothing_changes_nothing(shape: tuple[int, ...]) 
     step = RefiningStep(shape[0], 2, 1)
     guess = torch.rand(4, *shape)
     out = step(guess, [torch.rand_like(guess), torch.rand_like(guess)], torch.rand(4, 1))
-    assert torch.equal(out, guess)
+    torch.testing.assert_close(out.sigmoid(), guess, rtol=0, atol=1.1e-4)
 
 
 def test_it_follows_the_gradient_of_the_mechanisms_misfit() -> None:

@@ -143,13 +143,13 @@ class LearnedSteps(AttackModule, pl.LightningModule):
         with torch.no_grad():
             firsts = self.first.infer(heard)
             parts = zip(firsts.split(BLOCK), heard.split(BLOCK, 1))
-            refined = [self._refined(self.first, *part)[-1].clamp(0, 1) for part in parts]
+            refined = [self._refined(self.first, *part)[-1].sigmoid() for part in parts]
         guesses = torch.cat(refined)
         check_finite(guesses, what="refined guess")
         return guesses
 
     def _refined(self, first: AttackModule, start: Tensor, heard: Tensor) -> list[Tensor]:
-        """What each step gives, not kept in [0, 1], from the guesses of a first attack."""
+        """The logits that each step gives, from the guesses of a first attack."""
         found, guess = [], start
         tiny = torch.finfo(start.dtype).tiny
         for step in self.steps:
@@ -159,7 +159,7 @@ class LearnedSteps(AttackModule, pl.LightningModule):
             direction = slope[0].numel() ** 0.5 * slope / length.view(-1, 1, 1, 1)
             relative = (length / self.usual).log().clamp(-10, 10)
             found.append(step(guess, [direction, start, echo - guess], relative[:, None]))
-            guess = found[-1].detach().clamp(0, 1)
+            guess = found[-1].detach().sigmoid()
         return found
 
     def _hints(self, first: AttackModule, guess: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
@@ -254,14 +254,15 @@ class LearnedSteps(AttackModule, pl.LightningModule):
     def training_step(self, batch: tuple[int, Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         half, images, start, heard = batch
         found = self._refined(self._others[1 - half], start, heard.transpose(0, 1))
-        losses = [F.mse_loss(better, images) for better in found]
+        # As the decoder's: its gradient does not vanish on dark backgrounds.
+        losses = [F.binary_cross_entropy_with_logits(better, images) for better in found]
         loss = torch.stack(losses).sum()
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         images, start, heard = batch
-        guess = self._refined(self.first, start, heard.transpose(0, 1))[-1].clamp(0, 1)
+        guess = self._refined(self.first, start, heard.transpose(0, 1))[-1].sigmoid()
         error = F.mse_loss(guess, images)
         self.log("val/mse", error, on_step=False, on_epoch=True, batch_size=len(images))
 

@@ -1,4 +1,4 @@
-"""One learned step of a refinement: a guess, and where its gradient leads, in; a better guess out."""
+"""One learned step of a refinement: a guess, and where its gradient leads, in; a better guess out, in logits."""
 
 import torch
 from jaxtyping import Float
@@ -10,11 +10,14 @@ from dpsnn.tensors import Images
 WIDTH = 48
 """Feature maps, at half the resolution: every second pixel of both axes becomes a channel."""
 
+EDGE = 1e-4
+"""How near to 0 or 1 a guess may be: there logits have no end."""
+
 
 class RefiningStep(nn.Module):
     """Convolutions that see a guess, gradients of how badly it explains what was heard, and their lengths.
 
-    It starts as the identity: a step that has learnt nothing changes nothing.
+    It starts as the identity: a step that has learnt nothing gives the logits of its guess.
 
     Args:
         channels: Of an image.
@@ -44,4 +47,4 @@ class RefiningStep(nn.Module):
         for layer in self.middle:
             features = features + layer(features).relu()
         change = F.pixel_shuffle(self.leave(features), 2)[..., :height, :width]
-        return guess + change.float()
+        return guess.clamp(EDGE, 1 - EDGE).logit() + change.float()
