@@ -348,7 +348,7 @@ def test_a_sign_of_nothing_stops_the_published_one_too() -> None:
 
 
 def test_every_attack_has_its_name_on_the_command_line() -> None:
-    keys = {"decoder", "inversion", "sign", "nearest", "mixture", "refiner", "ensemble"}
+    keys = {"decoder", "inversion", "sign", "nearest", "mixture", "refiner", "map", "ensemble"}
     assert set(ATTACKS) == set(choices()["attack"]) == keys
 
 

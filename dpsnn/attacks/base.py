@@ -331,3 +331,27 @@ class AttackModule(nn.Module):
     def reconstruct(self, smashed: Smashed) -> Inputs:
         """Guess the images from one transmission of each."""
         return self.infer(smashed.unsqueeze(0))
+
+
+def prepare_within(
+    inner: AttackModule, learn: Learn, what: str, device: torch.device
+) -> AttackModule:
+    """Prepare an attack that another one is made of.
+
+    What it trains is a trial of that one, of which no progress is kept: who goes on does it again, the same.
+
+    Args:
+        inner: The attack.
+        learn: Of the other one.
+        what: It is there for, in a line.
+        device: Where it is to be.
+    """
+
+    def on_the_way(
+        module: pl.LightningModule, *, monitor: str, mode: str, max_epochs: int, trial: str = ""
+    ) -> Fitted:
+        named = trial or f"  {what}"
+        return learn(module, monitor=monitor, mode=mode, max_epochs=max_epochs, trial=named)
+
+    inner.to(device).prepare(on_the_way)
+    return inner.to(device).eval().requires_grad_(False)

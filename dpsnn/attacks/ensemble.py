@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dpsnn.attacks.base import Attack, AttackModule, Knowledge, Learn, Need
+from dpsnn.attacks.base import Attack, AttackModule, Knowledge, Learn, Need, prepare_within
 from dpsnn.batches import to_unit
 from dpsnn.errors import UsageError
 from dpsnn.parts import find, option
@@ -136,15 +136,9 @@ class Average(AttackModule):
         count = max(1, round(HELD_OUT * len(own)))
         out, rest = order[:count], order[count:]
         self.members = self._made(changed(self.knowledge, surrogate=own[rest]))
-        self.members.to(self.weights.device)
         for key, member in self.members.items():
-
-            def on_the_way(module: Any, key: str = key, **how: Any) -> Fitted:
-                trial = how.pop("trial", "") or f"  a member: {key}"
-                return learn(module, **how, trial=trial)
-
-            member.prepare(on_the_way)  # type: ignore[operator]
-        self.members.to(self.weights.device).eval()
+            assert isinstance(member, AttackModule)
+            prepare_within(member, learn, f"a member: {key}", self.weights.device)
         truth = to_unit(own[out])
         with torch.no_grad(), seeded(self.seed, 15):
             activation = self.knowledge.activations[out].to(self.weights.device)

@@ -28,6 +28,7 @@ from dpsnn.attacks.base import (
     Need,
     WhiteBox,
     check_finite,
+    prepare_within,
 )
 from dpsnn.batches import TensorBatches, derived_seed, to_unit
 from dpsnn.errors import UsageError
@@ -216,15 +217,9 @@ class LearnedSteps(AttackModule, pl.LightningModule):
 
     def _guesser(self, rows: Tensor, learn: Learn) -> AttackModule:
         """A first attack that knows these own images alone."""
-
-        def on_the_way(module: Any, **how: Any) -> Fitted:
-            trial = how.pop("trial", "") or f"  first guesses, learnt from {len(rows)} images"
-            return learn(module, **how, trial=trial)
-
         known = changed(self.knowledge, surrogate=self.knowledge.surrogate[rows])
-        made = self.make(known).to(self.usual.device)
-        made.prepare(on_the_way)
-        return made.to(self.usual.device).eval().requires_grad_(False)
+        what = f"first guesses, learnt from {len(rows)} images"
+        return prepare_within(self.make(known), learn, what, self.usual.device)
 
     @torch.no_grad()
     def _overheard(self, first: AttackModule, rows: Tensor, *stream: int) -> tuple[Tensor, Tensor]:
