@@ -157,9 +157,11 @@ def _offered(point: metadata.EntryPoint) -> tuple[Declared, ...]:
     """The parts in a module of another package."""
     try:
         spec = importlib.util.find_spec(point.module)
-        text = Path(str(spec.origin)).read_text(encoding="utf-8") if spec else ""
+        if spec is None:
+            raise ImportError("it is not there")
+        text = Path(str(spec.origin)).read_text(encoding="utf-8")
         return tuple(declarations(text, point.module, "", _base))
-    except (ImportError, OSError, SyntaxError, ValueError) as error:
+    except (ImportError, OSError, SyntaxError, ValueError, RecursionError) as error:
         raise UsageError(f"the module {point.module} of an installed package: {error}") from error
 
 
@@ -169,12 +171,12 @@ def _others(paths: tuple[str, ...]) -> tuple[tuple[Declared, ...], dict[str, str
     ours = [each for kind in PACKAGES for each in _own(kind)]
     found: list[Declared] = []
     refused: dict[str, str] = {}
+    # A package of others that is broken breaks nothing of ours.
     offers: list[tuple[str, Callable[[], tuple[Declared, ...]]]] = [
         (point.module, functools.partial(_offered, point))
         for point in metadata.entry_points(group=GROUP)
     ]
     offers += [(path, functools.partial(_read, path)) for path in paths]
-    # A package of others that is broken breaks nothing of ours.
     for source, read in offers:
         try:
             new: list[Declared] = []

@@ -347,7 +347,7 @@ def test_a_package_that_breaks_a_rule_is_listed_and_stops_nothing(
     monkeypatch.setattr(registry.metadata, "entry_points", lambda group: points)
     registry.forget()
     registry.require()
-    assert {*registry.refused()} == {"installed_bad"}
+    assert {*registry.refused()} == {"installed_bad", "installed_gone"}
     assert ClassifierSpec(mine_rate=0.5).mine_rate == 0.5
     assert main(["parts"]) == 0
     assert "installed_bad: the defence mine has the strength" in capsys.readouterr().out

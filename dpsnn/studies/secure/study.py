@@ -28,6 +28,7 @@ from dpsnn.data import DATASETS
 from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.report import one_per_class, reconstruction_figure, save_figure
+from dpsnn.parts import plugin_words
 from dpsnn.runner.beforehand import check_file, check_places
 from dpsnn.runner.group import group_specs, seeded
 from dpsnn.runner.progress import note
@@ -80,10 +81,12 @@ def dry_run(specs: Sequence[ClassifierSpec], folders: Folders) -> list[str]:
         name = checkpoints.classifier_name(spec)
         split = ["--split"] if is_split(spec) else []
         lines.append(command("train_model", spec, folders))
-        served = ["--num_requests", str(SINGLE + -(-IMAGES // BATCH)), "--model", name, *split]
+        served = [*plugin_words(), "--num_requests", str(SINGLE + -(-IMAGES // BATCH))]
+        served += ["--model", name, *split]
         lines.append(shlex.join(["dpsnn", "secure", "serve", *served]))
         device = f"{folders.models_dir}/devices/{name}_epoch=XX_device.ckpt"
-        asked = ["--images", spec.dataset, *(["--device", device] if split else [])]
+        asked = [*plugin_words(), "--images", spec.dataset]
+        asked += ["--device", device] if split else []
         lines.append(shlex.join(["dpsnn", "secure", "query", *asked]))
     return lines
 
