@@ -125,9 +125,9 @@ class Part:
             if value is None or isinstance(value, bool):
                 continue
             if isinstance(value, str):
-                if not re.fullmatch(r"[\w.+-]*", value):
+                if not re.fullmatch(r"[\w.,+-]*", value):
                     raise UsageError(
-                        f"{name} is {value!r}; it must be of letters, digits and . + - _, as names of files are made"
+                        f"{name} is {value!r}; it must be of letters, digits and . , + - _, as names of files are made"
                         " of it"
                     )
                 continue

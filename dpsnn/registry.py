@@ -59,7 +59,8 @@ def _base(name: str) -> Base | None:
 
 
 def _derivable(each: Declared) -> Base:
-    said = {name: getattr(each, name) for name in ("version", "heading", "order", "always")}
+    names = ("version", "heading", "order", "always", "decides")
+    said = {name: getattr(each, name) for name in names}
     return Base(each.kind, each.key, each.options, said)
 
 

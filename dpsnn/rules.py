@@ -83,10 +83,11 @@ def _attributes(each: Declared, others: Sequence[Declared]) -> Iterator[str]:
         yield f"{of} options, which only defences and attacks have; leave them out"
     if each.kind == "defence" and not each.options:
         yield f"{of} no option, so that nothing can turn it on; its first option is its strength"
-    elif each.kind == "defence" and each.options[0].default:
+    elif each.kind == "defence" and each.options[0].default and not each.decides:
         first = each.options[0]
         yield (
-            f"{of} the strength {first.name}, whose default is {first.default!r}, not off; make it 0, empty or False"
+            f"{of} the strength {first.name}, whose default is {first.default!r}, not off; make it 0, empty or False, or say in"
+            " `on` when it is on"
         )
 
 

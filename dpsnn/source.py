@@ -78,6 +78,8 @@ class Declared(NamedTuple):
     heading: str
     order: int
     always: bool
+    decides: bool
+    """Whether it says itself when it is on."""
     module: str
     """Where to import it from; of a plug-in its file."""
 
@@ -226,6 +228,8 @@ def _class(
     options |= {made.field: made for made in made_here if made}
     # Since when it is there is its own affair.
     said = {name: value for name, value in said.items() if name not in ("key", "since")} | own
+    if any(isinstance(line, ast.FunctionDef) and line.name == "on" for line in node.body):
+        said["decides"] = True
     return Base(kind or bases[0].kind, key, tuple(options.values()), said)
 
 
@@ -286,5 +290,6 @@ def declarations(
             made.said.get("heading") or made.key,
             made.said.get("order", 50),
             made.said.get("always", False),
+            made.said.get("decides", False),
             module,
         )

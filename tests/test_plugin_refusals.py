@@ -222,6 +222,13 @@ def test_an_option_is_understood_however_it_is_written(place: Path, code: str) -
     assert [part.rate for part in spec.active] == [0.5] and spec.mine_rate == 0.5
 
 
+def test_a_defence_may_say_itself_when_it_is_on(place: Path) -> None:
+    registry.use(
+        write(f"{first('2', 'int')}\n    @property\n    def on(self): return self.rate < 2\n")
+    )
+    assert ClassifierSpec().active == () and ClassifierSpec(mine_rate=1).active[0].rate == 1
+
+
 def test_types_may_be_postponed(place: Path) -> None:
     postponed = f"from __future__ import annotations\n{HEAD}"
     Path("mine.py").write_text(postponed + first("0.0", more=', check="share"'))
