@@ -1,5 +1,6 @@
 """Figures show what the tables say: values, intervals, floors and the front; what has no rows is named, not drawn."""
 
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from dpsnn.evaluation import plots, tables
 from dpsnn.evaluation.measures import named
 from dpsnn.evaluation.pareto import front
 from dpsnn.evaluation.results import Missing, Results
+from dpsnn.evaluation.strongest import strongest_table
 from dpsnn.evaluation.summary import interval
 from dpsnn.networks.lenet5 import CUTS
 from dpsnn.runner import figures as runner
@@ -284,6 +286,24 @@ def test_a_table_of_the_paper_without_rows_is_not_written(tmp_path: Path) -> Non
     folders = write_tables(tmp_path, 0, group="nopeek")
     assert [path.name for path in write_paper(folders, "digits")] == ["defences_digits.md"]
     assert not (tmp_path / "results" / "questions_digits.md").exists()
+
+
+def test_the_headline_has_a_line_for_the_strongest_of_several(tmp_path: Path) -> None:
+    folders = write_tables(tmp_path, 0, group="headline")
+    experiments = GROUPS["headline"](ClassifierSpec(), AttackerSpec())
+    results = Results(folders, "digits")
+    names = [next(results.of(e.classifier)).Model.iloc[0] for e in experiments]
+    usual = {"Queries": 1, "Images": 100, "MSE": 0.0123, "SEMSE": 0.001, "Epsilon": math.inf}
+    lines = [usual | {"Model": names[0], "Tried": 4}, usual | {"Model": names[1], "Tried": 1}]
+    lines.append(usual | {"Model": names[0], "Tried": 9, "Queries": 4})
+    changed = {"NoiseScale": 5, "TrainNoiseScale": 0, "Tried": 9}
+    tables.write(
+        strongest_table(folders.results_dir), [*lines, usual | {"Model": names[0]} | changed]
+    )
+    shown = [line for line in markdown(experiments, results).splitlines() if "strongest" in line]
+    # Of one attacker nobody was chosen; noise set later, or more transmissions, is another question.
+    (line,) = shown
+    assert line.startswith("| none | strongest of 4 | 1 |") and "0.0123 ± 0.0020" in line
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
