@@ -20,8 +20,8 @@ SHOWN = 2
 PAYS = 0.99
 """Of the error without augmentation: what it must bring that below."""
 
-Pair = tuple[Activation, Inputs]
-"""Activations, and the images that they are of."""
+Pair = tuple[Tensor, Tensor]
+"""Activations, and the images (bytes) that they are of."""
 
 BEND = 0.35
 """Standard deviation, in pixels, of where its parts are moved beside that, smoothly: a grid of 4 × 4 of them."""
