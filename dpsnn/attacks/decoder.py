@@ -40,7 +40,7 @@ NO_MORE = 0.03
 COPIES = 5
 """Augmented copies of every own image; the client is asked for each once."""
 
-HELD = 2 * 10**8
+HELD = 5 * 10**7
 """Values of activations that are kept in memory for them."""
 
 LEAST_STEPS = 32
@@ -278,12 +278,13 @@ class DecoderAttack(AttackModule, pl.LightningModule):
             parts = [(known[rows], own[rows]), *more, (known[out], own[out])]
             seen = torch.cat([self._seen(self._sent(activation)) for activation, _ in parts])
             wanted = torch.cat([to_unit(images) for _, images in parts]).flatten(1)
-            return linear_error(seen.flatten(1), wanted, len(out))
+            return linear_error(seen.flatten(1), wanted.to(seen.device), len(out))
 
         if self.augment == "auto":
             self.augment = best_way(own[rows], ask, error, generator)
         if self.augment != "none":
-            self._copies = [copied(own[rows], ask, self.augment, generator) for _ in range(most)]
+            copies = (copied(own[rows], ask, self.augment, generator) for _ in range(most))
+            self._copies = [(seen, images.to(seen.device)) for seen, images in copies]
 
     def _best_rate(self, learn: Learn) -> float:
         """The step size that serves best in a twentieth of the training.

@@ -125,8 +125,8 @@ class Linear(AttackModule):
         self, rows: Int[Tensor, " n"], draws: int
     ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m p"]]:
         """Own images as they are seen, with so many draws of the noise, and what they are."""
-        images = to_unit(self.knowledge.surrogate[rows]).flatten(1)
         activation = self.knowledge.activations[rows]
+        images = to_unit(self.knowledge.surrogate[rows]).flatten(1).to(activation.device)
         if torch.equal(self._hear(activation), self._hear(activation)):
             draws = 1
         queries = 1 if self.naive else self.queries

@@ -177,7 +177,7 @@ class Front(nn.Module):
             images: The own ones.
         """
         rows = min(4 * PROBED, max(2, HELD // (queries * activation[0].numel())))
-        clean, wanted = activation[:rows], images[:rows].flatten(1)
+        clean, wanted = activation[:rows], images[:rows].flatten(1).to(activation.device)
         heard = [hear(clean) for _ in range(queries)]
         spread = float((heard[0] - hear(clean)).std(correction=0)) / math.sqrt(2)
 
