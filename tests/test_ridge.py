@@ -110,6 +110,6 @@ def test_from_the_command_line_to_the_table(
     assert main(words.split()) == 0
     path = Path(capsys.readouterr().out.strip())
     assert path.name == f"digits_attacker_ridge_2queries_model<{target.stem}>.ckpt"
-    row = attacker_row(path, "models", "data", None)
+    row, _ = attacker_row(path, "models", "data", None)
     assert row["Attack"] == "ridge" and 0 < row["MSE"] < 0.08
     assert isinstance(load_attacked(path, "models").attack, Linear)

@@ -37,7 +37,7 @@ from dpsnn.training import Fitted
 NO_MORE = 0.03
 """Share of the own error by which twice the epochs must lower it, or training pays no more."""
 
-COPIES = 5
+COPIES = 4
 """Augmented copies of every own image; the client is asked for each once."""
 
 HELD = 5 * 10**7

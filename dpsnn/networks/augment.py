@@ -14,9 +14,6 @@ from dpsnn.tensors import Activation, Images, Inputs
 SHIFT, TURN, STRETCH = 0.5, 5.0, 0.05
 """The most by which an image is moved, in pixels, turned, in degrees, and made larger or smaller, as a share."""
 
-SHOWN = 2
-"""Of every own image, so many of itself and its copies are shown in an epoch: there is more to learn from."""
-
 PAYS = 0.99
 """Of the error without augmentation: what it must bring that below."""
 
@@ -97,14 +94,13 @@ def best_way(
 
 
 def chosen(own: Pair, copies: Sequence[Pair], seed: int) -> Pair:
-    """What is shown in an epoch: of every own image some of itself and its copies, or all once where there are none."""
+    """What is shown in an epoch: of every own image itself or one of its copies."""
     if not copies:
         return own
-    activations, images = (part.repeat(SHOWN, *[1] * (part.dim() - 1)) for part in own)
+    activations, images = (part.clone() for part in own)
     generator = torch.Generator().manual_seed(seed)
-    which = torch.randint(1 + len(copies), (SHOWN, len(own[0])), generator=generator)
+    which = torch.randint(1 + len(copies), (len(images),), generator=generator)
     for number, copy in enumerate(copies):
-        rows = (which.flatten() == number).to(activations.device)
-        of = rows.nonzero().squeeze(1) % which.shape[1]
-        activations[rows], images[rows] = copy[0][of], copy[1][of]
+        rows = (which == number).to(images.device)
+        activations[rows], images[rows] = copy[0][rows], copy[1][rows]
     return activations, images
