@@ -60,7 +60,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "decoder": {"max_epochs": 3, "learning_rate": 3e-3},
     "refiner": {"refiner_first": "nearest", "refiner_epochs": 2},
     "map": {"map_first": "nearest"},
-    "ensemble": {"ensemble_members": "nearest,mixture"},
+    "ensemble": {"ensemble_members": "nearest+mixture"},
 }
 """Settings with which a test need not wait; others are as they come."""
 

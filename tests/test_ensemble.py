@@ -59,7 +59,7 @@ def test_guesses_that_are_the_same_share_the_weight() -> None:
 def test_an_average_is_no_worse_than_its_members() -> None:
     target = Target.of_client(flat, (1, 28, 28), GaussianNoise(1.0))
     own = Digits().tensors("surrogate")[0][:150]
-    spec = AttackerSpec(attack="ensemble", ensemble_members="nearest,mixture", queries=2)
+    spec = AttackerSpec(attack="ensemble", ensemble_members="nearest+mixture", queries=2)
     made: Any = build_attack(spec, target, own)
     torch.manual_seed(0)
     made.prepare(learn)
@@ -75,15 +75,15 @@ def test_an_average_is_no_worse_than_its_members() -> None:
 
 def test_it_needs_what_its_members_need() -> None:
     both = frozenset({Need.QUERIES, Need.TRANSMISSIONS})
-    assert Ensemble(members="decoder,nearest").needs == both
+    assert Ensemble(members="decoder+nearest").needs == both
     assert Ensemble().needs == both | {Need.DENSITY}
-    assert Ensemble(members="nearest,inversion").needs == both | {Need.WEIGHTS}
-    assert (Ensemble().scored, Ensemble(members="nearest,inversion").scored) == (None, 500)
+    assert Ensemble(members="nearest+inversion").needs == both | {Need.WEIGHTS}
+    assert (Ensemble().scored, Ensemble(members="nearest+inversion").scored) == (None, 500)
 
 
-@pytest.mark.parametrize("members", ["nearest", "nearest,nearest", "nearest,ensemble", ""])
+@pytest.mark.parametrize("members", ["nearest", "nearest+nearest", "nearest+ensemble", ""])
 def test_members_that_make_no_average_are_refused(members: str) -> None:
-    with pytest.raises(UsageError, match="name 2 to 8 different other attacks, with commas"):
+    with pytest.raises(UsageError, match="name 2 to 8 different other attacks, with . between"):
         AttackerSpec(attack="ensemble", ensemble_members=members)
 
 
@@ -91,7 +91,7 @@ def test_it_takes_its_members_along(
     place: Path, classifier_file: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = classifier_file(place / "models", network="lenet5", noise_scale=0.5)
-    words = f"--ensemble_members nearest,mixture --data_pct 20 --model {target.stem}"
+    words = f"--ensemble_members nearest+mixture --data_pct 20 --model {target.stem}"
     assert main(["train_attacker", "--attack", "ensemble", *words.split()]) == 0
     path = Path(capsys.readouterr().out.strip())
     stored = read(path, "attacker")

@@ -11,15 +11,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dpsnn.attacks.base import Attack, AttackModule, Knowledge, Learn, Need, prepare_within
+from dpsnn.attacks.base import (
+    Attack,
+    AttackModule,
+    Knowledge,
+    Learn,
+    Need,
+    held_out,
+    prepare_within,
+)
 from dpsnn.batches import to_unit
 from dpsnn.errors import UsageError
 from dpsnn.parts import find, option
 from dpsnn.tensors import Inputs
 from dpsnn.training import FULL, Fitted, seeded
-
-HELD_OUT = 0.1
-"""Share of the own images on which guesses are weighed, and which no member is prepared on."""
 
 MOST = 8
 """Members."""
@@ -33,21 +38,21 @@ class Ensemble(Attack):
     order = 45
     learns = True
 
-    members: str = option("decoder,mixture", "attacks, with commas, each with its usual settings")
+    members: str = option("decoder+mixture", "attacks, with + between, each with its usual settings")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        keys = self.members.split(",")
+        keys = self.members.split("+")
         if not 2 <= len(keys) <= MOST or len({*keys}) < len(keys) or self.key in keys:
             raise UsageError(
-                f"ensemble_members is {self.members!r}; name 2 to {MOST} different other attacks, with commas"
+                f"ensemble_members is {self.members!r}; name 2 to {MOST} different other attacks, with + between"
             )
         self.methods  # known
 
     @property
     def methods(self) -> list[Attack]:
         """The settings of the members."""
-        return [find("attack", key)() for key in self.members.split(",")]
+        return [find("attack", key)() for key in self.members.split("+")]
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -131,10 +136,7 @@ class Average(AttackModule):
             raise UsageError(
                 f"an ensemble with {len(own)} images of its own cannot learn; it needs 4 or more"
             )
-        with seeded(self.seed, 14):
-            order = torch.randperm(len(own))
-        count = max(1, round(HELD_OUT * len(own)))
-        out, rest = order[:count], order[count:]
+        rest, out = held_out(len(own), self.seed)
         self.members = self._made(changed(self.knowledge, surrogate=own[rest]))
         for key, member in self.members.items():
             assert isinstance(member, AttackModule)

@@ -24,9 +24,10 @@ from dpsnn.attacks.base import (
     Knowledge,
     Need,
     check_finite,
+    held_out,
 )
 from dpsnn.augmentation import Move, moved
-from dpsnn.batches import derived_seed, to_unit
+from dpsnn.batches import to_unit
 from dpsnn.errors import NoLikelihood
 from dpsnn.parts import option
 from dpsnn.signals import check
@@ -35,11 +36,8 @@ from dpsnn.tensors import Inputs, Number
 AT_ONCE = 1000
 """Own images that meet what was heard at a time."""
 
-HELD_OUT = 0.1
-"""Share of the own images by which temperature and moves are chosen."""
-
 AT_MOST = 300
-"""So many of them; beyond it the choice no longer gets better."""
+"""So many own images held out decide on temperature and moves; beyond it the choice no longer gets better."""
 
 WORTH = 0.01
 """By how much more images must lower the error: each costs as much as an own one."""
@@ -136,10 +134,8 @@ class Mixture(AttackModule):
         """Hear some of the own images, and choose with what the others come closest to them."""
         if len(self.own) < 2:
             return None
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, 7))
-        order = torch.randperm(len(self.own), generator=generator).to(self.own.device)
-        count = min(AT_MOST, max(1, round(HELD_OUT * len(order))))
-        truth, known = to_unit(self.own[order[:count]]), self.own[order[count:]]
+        rest, out = held_out(len(self.own), self.seed)
+        truth, known = to_unit(self.own[out[:AT_MOST]]), self.own[rest]
         activation = torch.cat([self.knowledge.client(block) for block in truth.split(BLOCK)])
         heard = torch.stack([self.knowledge.defend(activation) for _ in range(self.queries)])
         tempers, least = self._tempers(known, heard), math.inf

@@ -28,6 +28,7 @@ from dpsnn.attacks.base import (
     Need,
     WhiteBox,
     check_finite,
+    held_out,
     prepare_within,
 )
 from dpsnn.batches import TensorBatches, derived_seed, to_unit
@@ -36,9 +37,6 @@ from dpsnn.networks.refine import RefiningStep
 from dpsnn.parts import find, option
 from dpsnn.tensors import Inputs
 from dpsnn.training import Fitted, seeded
-
-OWN_VALIDATION = 0.1
-"""Share of the own images on which the best epoch is chosen, and which no first guess was learnt from."""
 
 BATCH = 64
 
@@ -54,7 +52,7 @@ class Refiner(Attack):
     order = 25
     learns = True
 
-    first: str = option("decoder", "attack that gives the first guess, with its usual settings")
+    first: str = option("ridge", "attack that gives the first guess, with its usual settings")
     steps: int = option(3, "learned steps", least=1)
     epochs: int = option(10, "passes over the own images", least=1)
 
@@ -196,10 +194,7 @@ class LearnedSteps(AttackModule, pl.LightningModule):
             raise UsageError(
                 f"a refiner with {len(own)} images of its own cannot learn; it needs 6 or more"
             )
-        with seeded(self.seed, 8):
-            order = torch.randperm(len(own))
-        held_out = max(2, round(OWN_VALIDATION * len(own)))
-        self._out, rest = order[:held_out], order[held_out:]
+        rest, self._out = held_out(len(own), self.seed)
         self._halves = rest[: len(rest) // 2], rest[len(rest) // 2 :]
         self._others = [self._guesser(half, learn) for half in self._halves]
         self.first = self._guesser(rest, learn)
