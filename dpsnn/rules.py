@@ -34,7 +34,8 @@ SHARED = frozenset(("max_epochs", "batch_size", "learning_rate"))
 """Those among them that an attack which learns has too."""
 
 COLUMNS = frozenset(
-    "Model MeanTrainAcc SETrainAcc MeanValAcc SEValAcc MeanTrainDCorr SETrainDCorr MeanValDCorr SEValDCorr"
+    "Doubling OwnMSE OwnMSEFloor BoundN BoundShare DFILBound MSEBound NamedBound NamingBound NamingBoundHere"
+    " Model MeanTrainAcc SETrainAcc MeanValAcc SEValAcc MeanTrainDCorr SETrainDCorr MeanValDCorr SEValDCorr"
     " TestAcc SETestAcc AccFloor TrainDCorrFloor ValDCorrFloor DCorrN DPEpsilon Epsilon EpsilonDelta Sparsity"
     " Dataset DataSource Network Cut Seed Epoch MaxEpochs BatchSize LearningRate Norm Dropout SGDMomentum"
     " ConstantRate FixedOrder Precision Versions Digest Identity Attacker ValAccuracy SEValAccuracy MSE SEMSE"
@@ -86,8 +87,8 @@ def _attributes(each: Declared, others: Sequence[Declared]) -> Iterator[str]:
     elif each.kind == "defence" and each.options[0].default and not each.decides:
         first = each.options[0]
         yield (
-            f"{of} the strength {first.name}, whose default is {first.default!r}, not off; make it 0, empty or False, or say in"
-            " `on` when it is on"
+            f"{of} the strength {first.name}, whose default is {first.default!r}, not off; make it 0, empty"
+            " or False, or say in `on` when it is on"
         )
 
 
