@@ -27,7 +27,7 @@ from dpsnn.tensors import Activation, Images
 PATIENCE = 60e9
 """Nanoseconds, about, that the posterior of all scored images may take on a core; else it is of the first of them."""
 
-PICTURES = 10
+PICTURES = 5
 """Scored images at which Jacobians are taken."""
 
 BOUNDS = (
