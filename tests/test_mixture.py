@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import ndimage
 from scipy.integrate import quad
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
 from dpsnn.defences.quantise import Quantise
 from dpsnn.errors import NoLikelihood, UsageError
 from dpsnn.metrics import mse
+from dpsnn.networks.augment import Move, moved
 from dpsnn.specs import AttackerSpec
 from dpsnn.target import Target
 
@@ -242,3 +244,19 @@ def test_density_comes_without_gradients_and_to_who_names_it_alone() -> None:
     known = target.knowledge(own, NEEDS)
     pairs = known.pairwise(torch.zeros(3, 4, requires_grad=True), torch.ones(1, 2, 4))  # type: ignore
     assert pairs.tolist() == [[8.0] * 3] * 2 and not pairs.requires_grad
+
+
+# ---------------------------------------------------------------- moves
+
+
+def test_images_are_moved_by_whole_pixels_and_turned_as_scipy_does() -> None:
+    image = torch.arange(12.0).view(1, 1, 3, 4) / 12
+    right_down = moved(image, Move(1, 1))
+    assert torch.equal(right_down[0, 0, 1:, 1:], image[0, 0, :-1, :-1])
+    assert torch.equal(right_down[0, 0, 0, 1:], image[0, 0, 0, :-1]), "the edge goes on"
+    assert torch.equal(moved(image, Move()), image)
+    torch.manual_seed(0)
+    picture = torch.rand(1, 1, 9, 14)
+    wanted = ndimage.rotate(picture[0, 0].numpy(), 8, reshape=False, order=1, mode="nearest")
+    found = moved(picture, Move(turn=8.0))[0, 0]
+    torch.testing.assert_close(found, torch.from_numpy(wanted), rtol=0, atol=1e-5)

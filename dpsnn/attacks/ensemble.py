@@ -38,7 +38,9 @@ class Ensemble(Attack):
     order = 45
     learns = True
 
-    members: str = option("decoder+mixture", "attacks, with + between, each with its usual settings")
+    members: str = option(
+        "decoder+mixture", "attacks, with + between, each with its usual settings"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,9 +26,9 @@ from dpsnn.attacks.base import (
     check_finite,
     held_out,
 )
-from dpsnn.augmentation import Move, moved
 from dpsnn.batches import to_unit
 from dpsnn.errors import NoLikelihood
+from dpsnn.networks.augment import Move, moved, pictures
 from dpsnn.parts import option
 from dpsnn.signals import check
 from dpsnn.tensors import Inputs, Number
@@ -139,7 +139,7 @@ class Mixture(AttackModule):
         activation = torch.cat([self.knowledge.client(block) for block in truth.split(BLOCK)])
         heard = torch.stack([self.knowledge.defend(activation) for _ in range(self.queries)])
         tempers, least = self._tempers(known, heard), math.inf
-        for choice, moves in enumerate(MOVES if self.own.dim() == 4 else MOVES[:1]):
+        for choice, moves in enumerate(MOVES if pictures(self.own) else MOVES[:1]):
             means = posterior_means(self._explained(known, moves, heard), tempers)
             errors = (means - truth).pow(2).flatten(1).mean(1).tolist()
             if min(errors) > (1 - WORTH) * least:
