@@ -68,13 +68,14 @@ class Values:
     @classmethod
     def around(cls, activations: Activation) -> "Values":
         """A box and small balls around these very activations: what rests on them holds for no others."""
-        rows = activations.flatten(1).double()
+        rows = activations.flatten(1)
         centre = rows.mean(0)
         for turn in range(
             1, 101
         ):  # Bădoiu & Clarkson 2003: the centre goes to the furthest point, ever less
             furthest = (rows - centre).pow(2).sum(1).argmax()
             centre = centre + (rows[furthest] - centre) / (turn + 1)
+        rows = rows.double()
         return cls(
             rows.shape[1],
             float(rows.min()),
