@@ -4,8 +4,6 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import reduce
-from itertools import takewhile
 from typing import TypeVar
 
 import torch
@@ -165,10 +163,14 @@ class Target:
         """
         steps = self.mechanism.mechanism()
         known = information(steps)
-        maps = [*takewhile(lambda step: isinstance(step, Map), steps)]
 
         def until_noise(given: Tensor) -> Tensor:
-            return reduce(lambda value, step: step.smooth(value), maps, self.client(given))
+            value = self.client(given)
+            for step in steps:
+                if not isinstance(step, Map):
+                    break
+                value = step.smooth(value)
+            return value
 
         squares = squared_jacobians(until_noise, images.to(device()))
         return unbiased_bound(squares, known, images[0].numel(), queries)
