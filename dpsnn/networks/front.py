@@ -20,8 +20,11 @@ from dpsnn.tensors import Activation, Images, Smashed
 PAYS = 0.98
 """What a change must bring the squared error of a linear map on images held out below, as a share of it."""
 
-HELD = 10**8
+HELD = 2 * 10**7
 """Values that are kept in memory for it."""
+
+MANY = 10**6
+"""Values off which the precision of the wire is read."""
 
 SPARSE = 1 / 40
 """Of the range of a value: the least that is taken for its spread, where it hardly ever differs from its usual one."""
@@ -206,7 +209,7 @@ class Front(nn.Module):
         seen = (clean if way.closed else average(heard)).double()
         low, high = seen.amin(0), seen.amax(0)
         around = torch.zeros(()) if way.closed else high - low
-        fine = resolution(heard[0])
+        fine = resolution(heard[0].flatten()[:MANY])
         # What is nearer to an end than half of what the wire resolves cannot be told from it: one rounding moves no
         # row far, however steep the function is there.
         ends = (
