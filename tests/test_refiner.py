@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from dpsnn.attacks import ATTACKS, Need
 from dpsnn.attacks.refiner import LearnedSteps, Refiner
 from dpsnn.building import build_attack
+from dpsnn.cli import main
 from dpsnn.data import Digits
 from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
 from dpsnn.errors import NoLikelihood, UsageError
+from dpsnn.evaluation.attackers import load_attacked, reconstruct
 from dpsnn.metrics import mse
 from dpsnn.networks.refine import RefiningStep
 from dpsnn.specs import AttackerSpec
@@ -160,3 +162,18 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path: Path) ->
     again.prepare(resumable)
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("first", ["nearest", "ridge"])
+def test_it_takes_its_first_attack_along(
+    first: str, place: Path, classifier_file: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = classifier_file(place / "models", network="lenet5", cut="fc2", noise_scale=0.5)
+    words = f"--attack refiner --refiner_first {first} --refiner_epochs 1 --refiner_steps 1"
+    assert main(f"train_attacker {words} --data_pct 20 --model {target.stem}".split()) == 0
+    path = Path(capsys.readouterr().out.strip())
+    images = Digits().tensors("scoring")[0][:20] / 255
+    attacked = load_attacked(path, "models")
+    guesses = reconstruct(attacked, images)
+    assert guesses.shape == images.shape and 0 <= guesses.min() and guesses.max() <= 1
+    assert torch.equal(reconstruct(attacked, images), guesses)
