@@ -131,7 +131,7 @@ def published_row(
     images = data.tensors("scoring", device())[0].float() / 255
     labels = data.tensors("scoring")[1]
     clean = target.encode(images).to(device())
-    guesses = torch.cat([attacked.attack(block) for block in clean.split(BLOCK)])
+    guesses = torch.cat([attacked.attack(block.unsqueeze(0)) for block in clean.split(BLOCK)])
     require_finite(guesses, f"{attacked.stored.stem}: a reconstruction")
     squared = mse(guesses, images)
     floor = attacked.stored.record["mean_image"].to(device()).expand_as(images)
