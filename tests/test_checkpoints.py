@@ -235,6 +235,15 @@ OTHER: dict[str, Any] = {
     "restarts": 9,
     "augment": "warp",
     "doublings": 2,
+    "clamp_scale": 0.5,
+    "clamp_radius": 0.5,
+    "refiner_first": "mixture",
+    "refiner_steps": 2,
+    "refiner_epochs": 2,
+    "map_first": "mixture",
+    "map_steps": 9,
+    "mixture_temper": 0.5,
+    "ensemble_members": "decoder+ridge",
 }
 """Another value of every field but `precision`: that one is no part of a model, but of how it is computed."""
 
@@ -246,6 +255,13 @@ COMPANY: dict[str, dict[str, Any]] = {
     "clip_radius": {"clip_std": 1.0},
     **{name: {"quantise_bits": 4} for name in ("quantise_low", "quantise_high")},
     **{name: {"attack": "inversion"} for name in ("steps", "restarts")},
+    "clamp_radius": {"clamp_scale": 1.0},
+    **{
+        name: {"attack": attack}
+        for attack in ("refiner", "map", "mixture", "ensemble")
+        for name in OTHER
+        if name.startswith(f"{attack}_")
+    },
 }
 """Beside which a field says something."""
 

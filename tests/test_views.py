@@ -55,7 +55,8 @@ def settings_of(key: str) -> list[Part]:
     kind = parts.find("defence", key)
 
     def off_default(made: parts.Option, **others: Any) -> Part:
-        for value in (True,) if made.kind is bool else (0.25, 2.0) if made.kind is float else (3,):
+        kinds: dict[Any, tuple[Any, ...]] = {bool: (True,), float: (0.25, 2.0), str: ("float16",)}
+        for value in kinds.get(made.kind, (3,)):
             if value != made.default:
                 try:
                     part: Part = kind(**others, **{made.field: value})
