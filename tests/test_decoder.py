@@ -137,7 +137,8 @@ def test_the_client_is_asked_for_what_is_trained_on_and_nothing_held_out_is_augm
         assert len(images) == len(rows)
 
 
-def test_two_own_images_are_enough_to_look_and_learn() -> None:
+def test_two_own_images_are_enough_to_look_and_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpsnn.attacks.decoder.LEAST_STEPS", 1)
     target = Target.of_client(identity, (1, 28, 28))
     made = build_attack(AttackerSpec(max_epochs=1, learning_rate=1e-3), target, OWN[:2])
     made.prepare(lambda module, **options: fit(module, seed=0, precision="32", **options))  # type: ignore
