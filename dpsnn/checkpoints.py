@@ -270,7 +270,7 @@ def already(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Pa
             differing = sorted(k for k in {**stored, **wanted} if stored.get(k) != wanted.get(k))
             if not differing:
                 return path
-            if each != name:
+            if each != name or superseded(there, kind, arguments):
                 continue  # of an earlier version, when other arguments had this name as well
             key = differing[0]
             raise UsageError(
@@ -281,11 +281,20 @@ def already(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Pa
     return None
 
 
+def superseded(there: Stored, kind: str, arguments: dict[str, Any]) -> bool:
+    """Whether a file holds what these arguments asked for when a part, which its name does not say, was older."""
+    same = settled(_spec_type(kind), there.arguments) == settled(_spec_type(kind), arguments)
+    now = written(arguments).items()
+    ages = [said["version"] - there.versions.get(key, 1) for key, said in now]
+    return same and min(ages, default=0) >= 0 and max(ages, default=0) > 0
+
+
 def attacker_file(folder: Path, spec: AttackerSpec) -> Path | None:
     """The file of an attacker whose `model` and `surrogate` are known, if there is one, whatever target it met."""
     wanted = plain(spec)
     newest, *earlier = names_of(AttackerSpec, wanted)
-    if (path := folder / f"{newest}.ckpt").exists():
+    path = folder / f"{newest}.ckpt"
+    if path.exists() and read(path, ATTACKER).versions.get(spec.attack, 1) >= spec.method.present:
         return path
     for name in earlier:
         if (path := folder / f"{name}.ckpt").exists():

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from dpsnn import checkpoints, signals
 from dpsnn.atomic import clear_stale
-from dpsnn.checkpoints import already, ensure_writable, progress_path
+from dpsnn.checkpoints import ATTACKER, already, ensure_writable, progress_path
+from dpsnn.errors import UsageError
+from dpsnn.names import names_of
+from dpsnn.specs import AttackerSpec, ClassifierSpec
 
 
 def finished(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> Path | None:
@@ -48,9 +51,27 @@ class Claim:
         """Write the checkpoint, and take away what was kept to go on from."""
         path = self.folder / f"{self.name}{'' if epoch is None else f'_epoch={epoch:02d}'}.ckpt"
         with signals.held():
+            self._set_aside(path)
             checkpoints.save(path, self.kind, self.arguments, record, weights)
             self.progress.unlink(missing_ok=True)
         return path
+
+    def _set_aside(self, path: Path) -> None:
+        """Give a file of an earlier version, whose name a present one takes, the name that says its version.
+
+        Raises:
+            UsageError: If that name is taken.
+        """
+        if not path.exists():
+            return
+        there = checkpoints.read(path, self.kind)
+        spec = AttackerSpec if self.kind == ATTACKER else ClassifierSpec
+        aside = path.with_name(f"{names_of(spec, there.arguments, there.versions)[-1]}.ckpt")
+        if not checkpoints.superseded(there, self.kind, self.arguments):
+            return
+        if aside.exists():
+            raise UsageError(f"{path} and {aside.name} are of one earlier version; move one away")
+        path.rename(aside)
 
 
 @contextlib.contextmanager

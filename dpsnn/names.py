@@ -93,6 +93,11 @@ def _later(*used: Part) -> str:
     return "".join(f"_{part.key}v{part.present}" for part in used if part.present > part.unsaid)
 
 
+def _once(*used: Part) -> str:
+    """What a part of a version that names no longer say is called, where a present one has taken its name."""
+    return "".join(f"_{part.key}v{part.present}" for part in used if part.present < part.unsaid)
+
+
 def classifier_name(spec: ClassifierSpec) -> str:
     """File name without `_epoch=XX.ckpt`; anything that is not the default adds a token."""
     spec = _settled_spec(spec)
@@ -182,7 +187,8 @@ def names_of(
 ) -> list[str]:
     """Every name that these arguments have had, newest first; classifiers' without `_epoch=XX`.
 
-    Names did not say epochs, step size, batch size and some settings of defences once.
+    Names did not say epochs, step size, batch size and some settings of defences once. The last name is the one that an
+    attacker of an earlier version is given when a present one takes its name.
 
     Args:
         kind: The spec whose fields they are.
@@ -201,6 +207,8 @@ def names_of(
     if isinstance(spec, AttackerSpec):
         once = [] if _later(spec.method) else [_attacker_name(spec, "")]
         names = [attacker_name(spec), *once]
+        if aside := _once(spec.method):
+            names.append(_attacker_name(spec, f"{aside}{_trained(spec)}"))
     else:
         unmarked = replace(spec, defences=tuple(part.once() for part in spec.defences))
         names = [classifier_name(each) for each in (spec, unmarked)]

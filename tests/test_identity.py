@@ -20,6 +20,7 @@ from dpsnn.folders import Folders
 from dpsnn.names import classifier_name, names_of
 from dpsnn.runner import run
 from dpsnn.runner.experiment import Experiment
+from dpsnn.runner.train import train_attacker
 from dpsnn.specs import AttackerSpec, ClassifierSpec, of_versions, plain, replace
 from dpsnn.studies.titcombe.headline import markdown
 from dpsnn.target import Target
@@ -186,7 +187,10 @@ def test_what_is_of_a_later_version_never_had_the_names_of_then(
     assert names_of(AttackerSpec, attacker) == ["digits_attacker_decoderv99_model<M>"]
     assert names_of(ClassifierSpec, {"max_epochs": 3})[1] == "digits_00noise_00nopeek"
     assert names_of(ClassifierSpec, model, {"noise": 1}) == names[0]
-    assert names_of(AttackerSpec, attacker, {"decoder": 1})[-1] == "digits_attacker_model<M>"
+    assert names_of(AttackerSpec, attacker, {"decoder": 1}) == [
+        "digits_attacker_model<M>",
+        "digits_attacker_decoderv1_model<M>",
+    ]
 
 
 SPEC = AttackerSpec(surrogate="digits", max_epochs=1, learning_rate=0.01, seed=3)
@@ -254,6 +258,30 @@ def test_attackers_of_a_models_folder_of_the_version_before(
     assert [*results.attackers.Attacker] == [new.stem]
     shown = markdown([experiment], results).splitlines()[2].split(" | ")
     assert shown[2] == "1" and shown[5].startswith(f"{float(rows[new.stem]['MSE']):.4f} ± ")
+
+
+def test_an_attacker_of_the_first_version_hands_its_name_to_the_second(
+    place: Path, classifier_file: FileMaker
+) -> None:
+    """The default attacker is called as it was published, whatever version it is."""
+    models = place / "models"
+    target = classifier_file(models)
+    classifier_file(models, validator=True)
+    old = as_then(models, target)
+    before, folders = old.read_bytes(), Folders()
+    table = run.evaluate_attackers([old], folders)
+    assert [row["Versions"] for row in tables.read(table)] == ["decoder"]
+    spec = replace(SPEC, model=target.stem)
+    assert not run.is_finished(spec, folders)
+    new = train_attacker(spec, folders)
+    assert new.name == old.name and new.read_bytes() != before
+    aside = old.with_name(old.name.replace("_attacker_", "_attacker_decoderv1_"))
+    assert aside.read_bytes() == before
+    assert train_attacker(spec, folders) == new and run.is_finished(spec, folders)
+    assert load_attacked(aside, models).spec.method.present == 1
+    assert main(["evaluate_attackers", "--all"]) == 0
+    found = {row["Attacker"]: row["Versions"] for row in tables.read(table)}
+    assert found == {aside.stem: "decoder", new.stem: "decoder:2"}
 
 
 def test_figures_show_the_latest_version_of_a_defence(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ class Attacked(NamedTuple):
             "Digest": self.stored.digest,
             "TargetDigest": self.target_stored.digest,
             "Identity": identity(AttackerSpec, self.stored, target),
+            "Versions": versions([self.spec.method, *self.spec_now.active]),
         }
 
 
@@ -340,7 +341,6 @@ def attacker_row(
         **(bounds.cells() if bounds else dict.fromkeys(BOUNDS)),
         **_settings(attacked),
         "Validator": validator_stored.stem if validator_stored else None,
-        "Versions": versions([attacked.spec.method, *attacked.spec_now.active]),
         "Digest": attacked.stored.digest,
         "ValidatorDigest": judge_digest,
         **attacked.marks,

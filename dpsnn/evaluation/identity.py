@@ -45,7 +45,7 @@ def stands(row: Mapping[str, str] | None, own: Mapping[str, object], place: obje
     """
     if row is None:
         return False
-    refuse_another(row, str(own["Identity"]), place)
+    refuse_another(row, own, place)
     return all(row.get(column, "") == cell(value) for column, value in own.items())
 
 

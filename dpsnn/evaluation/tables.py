@@ -137,7 +137,7 @@ def upsert(path: Path, rows: Sequence[Row], key: Sequence[str]) -> None:
         table = []
         for old in read(path, key):
             row = fresh.get(tuple(old[k] for k in key), old)
-            refuse_another(old, row.get("Identity", ""), path)
+            refuse_another(old, row, path)
             if row is old or row not in table:
                 table.append(row)
         table += [row for row in fresh.values() if row not in table]
@@ -148,9 +148,18 @@ def upsert(path: Path, rows: Sequence[Row], key: Sequence[str]) -> None:
         _replace(path, table, columns)
 
 
-def refuse_another(row: Mapping[str, str], own: str, place: object) -> None:
-    """Raise UsageError if a row of a name is that of another model, which must not lose it."""
-    if row.get("Identity") and own and row["Identity"] != own:
+def refuse_another(row: Mapping[str, str], own: Mapping[str, object], place: object) -> None:
+    """Raise UsageError if a row of a name is that of another model, which must not lose it.
+
+    That of an earlier version of its parts, which once had the name, is not another's.
+
+    Args:
+        row: That of the name.
+        own: `Identity`, and `Versions` where it is known, of what is to have the name.
+        place: The table.
+    """
+    another = row.get("Identity") and own.get("Identity") and row["Identity"] != own["Identity"]
+    if another and own.get("Versions", row.get("Versions")) == row.get("Versions"):
         name = row.get("Attacker") or row.get("Model")
         raise UsageError(
             f"{place} has the row of another {name}, of other settings; name another --results_dir, or delete that row"
