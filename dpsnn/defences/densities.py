@@ -194,6 +194,10 @@ class Gaussian(Noise):
         return float(self.std) ** -2
 
 
+SQUARES = Gaussian(1.0)
+"""By whose density an activation explains the worse, the larger half its squared distance is."""
+
+
 @dataclass(frozen=True)
 class NormalLaplace(Noise):
     """The sum of Laplace(0, scale) and N(0, std²): Reed & Jorgensen 2004, equations 1 and 2 with α = β = 1/scale."""

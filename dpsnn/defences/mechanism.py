@@ -12,7 +12,7 @@ from itertools import groupby
 from jaxtyping import Float
 from torch import Tensor
 
-from dpsnn.defences.densities import Gaussian, Guarantee, Noise, convolved, in_pairs, merged
+from dpsnn.defences.densities import SQUARES, Guarantee, Noise, convolved, in_pairs, merged
 from dpsnn.defences.values import Cells, Map, Values
 from dpsnn.errors import NoLikelihood
 from dpsnn.metrics.misfit import relative_misfit
@@ -94,7 +94,7 @@ def pairwise(
     for step in before:
         known = step.apply(known)
     known, heard = known.flatten(1), heard.flatten(2)
-    noise = convolved(noises) if noises else Gaussian(1.0)
+    noise = convolved(noises) if noises else SQUARES
     if rounding is None or _is_fine(rounding, noise, heard):
         return noise.pairwise(known, heard)
 
