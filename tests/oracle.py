@@ -4,7 +4,6 @@ Importing dcor starts its compiler. That sets the number of torch's threads anew
 and beside a library as large as torch it now and then finds no room for its code and aborts.
 """
 
-import os
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -22,7 +21,6 @@ def _process() -> ProcessPoolExecutor:
 
 
 def _value(function: str, x: Samples, y: Samples, exponent: float) -> float:
-    os.environ["NUMBA_DISABLE_JIT"] = "1"  # compiling takes longer than our few numbers do without
     import dcor
 
     with warnings.catch_warnings():

@@ -14,10 +14,31 @@ SURROGATES = ("emnist", "omniglot28")
 QUERIES = (1, 4, 16, 64)
 
 
+WEIGHED = 1.0
+"""Noise from which on the likelihood mixture is tried: at less, one own image nearly always takes all the weight."""
+
+
 def _experiment(base: ClassifierSpec, attacker: AttackerSpec, **defence: Any) -> Experiment:
-    """A classifier with three attackers: adaptive, naive (ignores the noise), and linear (the published kind)."""
-    attackers = (attacker, replace(attacker, naive=True), replace(attacker, decoder="linear"))
-    return Experiment(replace(base, **defence), attackers)
+    """A classifier with its attackers: adaptive, the best linear map, and naive (ignores the noise) where there is any."""
+    classifier = replace(base, **defence)
+    attackers = [attacker, _ridge(attacker)]
+    if is_noisy(classifier):
+        attackers.append(replace(attacker, naive=True))
+    return Experiment(classifier, tuple(attackers))
+
+
+def is_noisy(classifier: ClassifierSpec) -> bool:
+    """Whether transmissions differ, without which a naive attacker is the adaptive one."""
+    return any(part.noisy for part in classifier.active)
+
+
+def _ridge(attacker: AttackerSpec) -> AttackerSpec:
+    return _by(attacker, "ridge")
+
+
+def _by(attacker: AttackerSpec, attack: str) -> AttackerSpec:
+    """Another attack with the same knowledge."""
+    return replace(attacker, attack=attack, own=())
 
 
 def plain(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
@@ -26,8 +47,12 @@ def plain(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
 
 
 def noise(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
-    """Six scales of Laplace noise on the wire."""
-    return [_experiment(base, attacker, noise_scale=scale) for scale in NOISES]
+    """Six scales of Laplace noise on the wire; from `WEIGHED` on also attacked by likelihood."""
+    experiments = [_experiment(base, attacker, noise_scale=scale) for scale in NOISES]
+    return [
+        Experiment(each.classifier, (*each.attackers, *_weighing(each.classifier, attacker)))
+        for each in experiments
+    ]
 
 
 def nopeek(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
@@ -36,32 +61,54 @@ def nopeek(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
 
 
 def combo(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
-    """Noise and NoPeek together, four scales by three weights."""
-    return [
+    """Noise and NoPeek together, four scales by three weights; no naive attackers, which `noise` has."""
+    experiments = [
         _experiment(base, attacker, noise_scale=scale, nopeek_weight=weight)
         for scale in (0.1, 0.2, 0.5, 1.0)
         for weight in (0.1, 0.25, 0.5)
     ]
+    return [
+        Experiment(each.classifier, tuple(a for a in each.attackers if not a.naive))
+        for each in experiments
+    ]
 
 
 def headline(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
-    """The five rows of the README: plain, two scales of noise, NoPeek, both."""
-    return [
+    """The five rows of the README: plain, two scales of noise, NoPeek, both; with every attacker that pays."""
+    experiments = [
         _experiment(base, attacker),
         _experiment(base, attacker, noise_scale=0.5),
         _experiment(base, attacker, noise_scale=1.0),
         _experiment(base, attacker, nopeek_weight=0.5),
         _experiment(base, attacker, noise_scale=1.0, nopeek_weight=0.5),
     ]
+    return [
+        Experiment(each.classifier, (*each.attackers, *_strong(each.classifier, attacker)))
+        for each in experiments
+    ]
+
+
+def _strong(classifier: ClassifierSpec, attacker: AttackerSpec) -> list[AttackerSpec]:
+    """What costs more and often finds more: the refiner, and under noise the likelihood mixture."""
+    return [_by(attacker, "refiner"), *_weighing(classifier, attacker)]
+
+
+def _weighing(classifier: ClassifierSpec, attacker: AttackerSpec) -> list[AttackerSpec]:
+    return [_by(attacker, "mixture")] if classifier.noise_scale >= WEIGHED else []
 
 
 def post_noise(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
-    """Noise set on the plain model after training, five scales, attackers naive and adaptive."""
-    attackers = (
+    """Noise set on the plain model after training, five scales, attackers naive and adaptive, and by likelihood."""
+    attackers = [
         replace(attacker, model_noise=scale, naive=naive)
         for scale in POST_NOISES
         for naive in (False, True)
-    )
+    ]
+    attackers += [
+        replace(_by(attacker, "mixture"), model_noise=scale)
+        for scale in POST_NOISES
+        if scale >= WEIGHED
+    ]
     return [Experiment(base, tuple(attackers))]
 
 
@@ -88,7 +135,7 @@ def queries(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
 
 def everything(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
     """All groups of the paper and beyond: 24 classifiers and all their attackers."""
-    groups = (plain, noise, nopeek, combo, post_noise, volume, shift, queries)
+    groups = (plain, noise, nopeek, combo, headline, post_noise, volume, shift, queries)
     return [experiment for group in groups for experiment in group(base, attacker)]
 
 
