@@ -8,6 +8,7 @@ from pathlib import Path
 from dpsnn import checkpoints
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.columns import (
+    attack_columns,
     defence_columns,
     making_columns,
     trained_columns,
@@ -70,7 +71,8 @@ def invented_rows(
                     "ValAccuracyFloor": 10.0,
                     "ValAccuracyCeiling": 98.0,
                     "Adaptive": not attacker.naive,
-                    "Decoder": attacker.decoder,
+                    "Attack": attacker.attack,
+                    **attack_columns(attacker),
                     "Surrogate": attacker.surrogate,
                     "SurrogateSource": "invented",
                     "SurrogateImages": 10 * attacker.data_pct,

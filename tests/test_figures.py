@@ -53,15 +53,15 @@ def heights(axis: Axes) -> dict[str, float]:
 def test_curves_show_the_rows_with_their_floor_and_ceiling(tmp_path: Path) -> None:
     results = Results(write_tables(tmp_path, 0), "digits")
     figure = figures.noise(results)
-    rows = results.attacks(NopeekWeight=0.0, Kind="adaptive linear")
+    rows = results.attacks(NopeekWeight=0.0, Kind="ridge")
     assert len(rows) == 7
     for axis, column in zip(figure.axes, ("MSE", "SSIM", "ValAccuracy")):
         expected = dict(zip(rows.TrainNoiseScale, rows[column]))
-        assert points(axis, "adaptive linear attacker") == pytest.approx(expected)
+        assert points(axis, "ridge attacker") == pytest.approx(expected)
         assert column.replace("ValAccuracy", "recognised") in axis.get_ylabel()
     assert heights(figure.axes[0])["floor: mean image"] == pytest.approx(0.07)
     assert heights(figure.axes[2])["ceiling: true image"] == pytest.approx(98)
-    assert len({label for _, label in legend(figure)}) == len(legend(figure)) == 6
+    assert len({label for _, label in legend(figure)}) == len(legend(figure)) == 8
 
 
 @pytest.mark.parametrize("column", ["NopeekClean", "ConstantRate", "FixedOrder"])
@@ -259,14 +259,14 @@ def test_the_paper_in_two_tables(tmp_path: Path) -> None:
     results = Results(folders, "digits")
 
     assert len(defences) == 2 + 24 + 2
-    (line,) = (cells(text) for text in defences if text.startswith("| noise 0.2 + NoPeek 0.25 |"))
-    rows = results.attacks(TrainNoiseScale=0.2, NopeekWeight=0.25)
-    for column, name in ((3, "naive"), (4, "adaptive"), (5, "adaptive linear")):
+    (line,) = (cells(text) for text in defences if text.startswith("| noise 0.2 |"))
+    rows = results.attacks(TrainNoiseScale=0.2, NopeekWeight=0)
+    for column, name in ((3, "naive"), (4, "ridge"), (5, "adaptive")):
         values = [*rows[rows.Kind == name].MSE]
         assert line[column] == f"{sum(values) / 2:.4f} ± {interval(values):.4f}"
     assert line[-1] == "5,000"
-    assert cells(defences[-2])[0] == "*floor*" and cells(defences[-2])[3:6] == ["0.0700"] * 3
-    assert cells(defences[-1])[0] == "*ceiling*" and cells(defences[-1])[6:9] == ["98.0"] * 3
+    assert cells(defences[-2])[0] == "*floor*" and cells(defences[-2])[3:7] == ["0.0700"] * 4
+    assert cells(defences[-1])[0] == "*ceiling*" and cells(defences[-1])[7:11] == ["98.0"] * 4
 
     names = [cells(text)[0] for text in questions[2:]]
     assert names[:5] == [f"noise {b} set after training" for b in ("0.1", "0.5", "1", "2", "5")]
@@ -303,7 +303,7 @@ def test_the_headline_has_a_line_for_the_strongest_of_several(tmp_path: Path) ->
     shown = [line for line in markdown(experiments, results).splitlines() if "strongest" in line]
     # Of one attacker nobody was chosen; noise set later, or more transmissions, is another question.
     (line,) = shown
-    assert line.startswith("| none | strongest of 4 | 1 |") and "0.0123 ± 0.0020" in line
+    assert line.startswith("| none | strongest of 4 | images |") and "0.0123 ± 0.0020" in line
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
@@ -314,11 +314,12 @@ def test_the_headline_gives_intervals_over_seeds_or_over_images(
     # Of what was run now it takes the settings alone: rows of other seeds were made before.
     experiments = GROUPS["headline"](ClassifierSpec(), AttackerSpec())
     lines = markdown(experiments, Results(folders, "digits")).splitlines()
-    assert len(lines) == 2 + 5 * 3 + 2
+    assert len(lines) == 2 + 3 + 4 + 5 + 3 + 5 + 2
     cells = [cell.strip() for cell in lines[5].strip("|").split("|")]
-    assert cells[:3] == ["noise 0.5", "adaptive", str(len(seeds))] and cells[-1] == "2,000"
+    over = f"{len(seeds)} seeds" if len(seeds) > 1 else "images"
+    assert cells[:3] == ["noise 0.5", "adaptive", over] and cells[-1] == "2,000"
     table = pd.read_csv(tables.attackers_table(folders.results_dir))
-    rows = table[(table.TrainNoiseScale == 0.5) & table.Adaptive & (table.Decoder == "conv")]
+    rows = table[(table.TrainNoiseScale == 0.5) & table.Adaptive & (table.Attack == "decoder")]
     assert len(rows) == len(seeds)
     spread = interval([*rows.MSE]) if len(seeds) > 1 else 1.96 * 0.001
     assert cells[5] == f"{rows.MSE.mean():.4f} ± {spread:.4f}"

@@ -4,6 +4,7 @@ import csv
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +34,11 @@ def test_groups_hold_the_published_classifiers(group: str, count: int) -> None:
     assert len(experiments) == count
     assert len({classifier_name(e.classifier) for e in experiments}) == count, "names differ"
     for experiment in experiments:
-        kinds = {(a.decoder, a.naive) for a in experiment.attackers}
-        assert kinds == {("conv", False), ("conv", True), ("linear", False)}
+        kinds = {(a.attack, a.naive) for a in experiment.attackers}
+        assert kinds >= {("decoder", False), ("ridge", False)}
+        # Without noise a naive attacker is the adaptive one.
+        noiseless = [a for a in experiment.attackers if a.model_noise is None]
+        assert experiment.classifier.noise_scale or not any(a.naive for a in noiseless)
         named = [
             replace(a, model="m", surrogate=a.surrogate or "mnist") for a in experiment.attackers
         ]
@@ -57,8 +61,9 @@ def test_groups_beyond_the_paper_attack_it_further() -> None:
         (experiment,) = merge(GROUPS[group](ClassifierSpec(dataset="mnist"), AttackerSpec()))
         return list(experiment.attackers)
 
-    assert {(a.model_noise, a.naive) for a in attackers("post_noise")} == {
-        (scale, naive) for scale in (0.1, 0.5, 1, 2, 5) for naive in (False, True)
+    assert {(a.model_noise, a.naive, a.attack) for a in attackers("post_noise")} == {
+        *((scale, naive, "decoder") for scale in (0.1, 0.5, 1, 2, 5) for naive in (False, True)),
+        *((scale, False, "mixture") for scale in (1, 2, 5)),
     }
     assert [a.data_pct for a in attackers("volume")] == [2, 5, 10, 25, 50, 75, 100]
     assert [a.surrogate for a in attackers("shift")] == ["emnist", "omniglot28"]
@@ -66,9 +71,31 @@ def test_groups_beyond_the_paper_attack_it_further() -> None:
         (count, naive) for count in (1, 4, 16, 64) for naive in (False, True)
     }
     everything = merge(GROUPS["all"](ClassifierSpec(dataset="mnist"), AttackerSpec()))
-    assert (
-        sum(len(e.attackers) for e in everything) == 24 * 3 + 10 + 6 + 2 + 6
-    ), "what groups share counts once"
+    counted = Counter((a.attack, a.naive) for e in everything for a in e.attackers)
+    assert counted == {
+        ("decoder", False): 24 + 5 + 6 + 2 + 3,
+        ("decoder", True): 6 + 1 + 5 + 3,
+        ("ridge", False): 24,
+        ("refiner", False): 5,
+        ("mixture", False): 3 + 1 + 3,
+    }, "what groups share counts once"
+
+
+def test_the_headline_has_every_attacker_that_pays() -> None:
+    tried = {
+        (e.classifier.noise_scale, e.classifier.nopeek_weight): [
+            a.attack for a in e.attackers if not a.naive
+        ]
+        for e in GROUPS["headline"](ClassifierSpec(), AttackerSpec())
+    }
+    without = ["decoder", "ridge", "refiner"]
+    assert tried == {
+        (0, 0): without,
+        (0.5, 0): without,
+        (1, 0): [*without, "mixture"],
+        (0, 0.5): without,
+        (1, 0.5): [*without, "mixture"],
+    }
 
 
 def test_a_failed_member_stops_no_other_and_is_named(
@@ -117,8 +144,8 @@ def test_surrogates_out_of_reach_are_left_out_of_all_and_said(
 def test_seeds_repeat_a_group(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plain", "--seeds", "0", "3", "--dry_run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 2 * 4 + 2
-    assert [line.count("--seed 3") for line in lines] == [0] * 5 + [1] * 4 + [0] * 2
+    assert len(lines) == 1 + 2 * 3 + 2
+    assert [line.count("--seed 3") for line in lines] == [0] * 4 + [1] * 3 + [0] * 2
 
 
 def test_dry_run_prints_commands_that_the_scripts_accept(
@@ -129,7 +156,7 @@ def test_dry_run_prints_commands_that_the_scripts_accept(
     )
     lines = capsys.readouterr().out.splitlines()
     assert not list(place.iterdir()), "a dry run writes nothing"
-    assert len(lines) == 1 + 6 + 18 + 2
+    assert len(lines) == 1 + 6 + 18 + 3 + 2
     scripts = [Path(shlex.split(line)[1]).stem for line in lines]
     assert scripts[0] == "train_model" and scripts[-2:] == ["evaluate_models", "evaluate_attackers"]
     for line in lines:

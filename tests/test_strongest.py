@@ -116,3 +116,34 @@ def test_scores_of_another_attacker_are_not_taken(tmp_path: Path) -> None:
     (tmp_path / "victims" / "a.npz").write_bytes(b"damaged")
     tables.upsert(tables.attackers_table(tmp_path), [row], tables.ATTACKER_KEY)
     assert write_strongest(tmp_path) is None
+
+
+def test_who_was_scored_on_fewer_is_compared_on_these_alone(tmp_path: Path) -> None:
+    """With what nobody beats on just these beside it, where a row says it of them."""
+    many, few = torch.linspace(0.01, 0.03, 100), torch.full((20,), 0.012)
+    rows = [_row("many", MSEBound=0.002), _row("few", Images=20, MSEBound=0.001)]
+    for row, errors in zip(rows, (many, few)):
+        victims.save(tmp_path, str(row["Attacker"]), victims.mark(row), {"mse": errors})
+    tables.upsert(tables.attackers_table(tmp_path), rows, tables.ATTACKER_KEY)
+    path = write_strongest(tmp_path)
+    assert path is not None
+    all_of, first = tables.read(path)
+    assert (all_of["Images"], all_of["Tried"], all_of["MSEBy"]) == ("100", "1", "many")
+    assert (first["Images"], first["Tried"]) == ("20", "2")
+    assert float(first["MSEBestOfEach"]) == pytest.approx(
+        torch.minimum(many[:20], few).mean().item(), rel=1e-4
+    )
+    assert (all_of["MSEBound"], first["MSEBound"]) == ("0.002", "0.001")
+    assert float(all_of["BoundShare"]) == pytest.approx(0.002 / many.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("told", [{"Surrogate": "emnist"}, {"DataPct": 50}])
+def test_who_owns_other_images_is_no_rival(tmp_path: Path, told: dict[str, object]) -> None:
+    rows = [_row("a", Surrogate="digits", DataPct=100)]
+    rows.append(_row("b", Surrogate="digits", DataPct=100) | told)
+    for row in rows:
+        scores = {"mse": torch.rand(100)}
+        victims.save(tmp_path, str(row["Attacker"]), victims.mark(row), scores)
+    tables.upsert(tables.attackers_table(tmp_path), rows, tables.ATTACKER_KEY)
+    path = write_strongest(tmp_path)
+    assert path is not None and [row["Tried"] for row in tables.read(path)] == ["1", "1"]

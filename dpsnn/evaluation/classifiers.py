@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from dpsnn.attacks.base import BLOCK
+from dpsnn.batches import to_unit
 from dpsnn.checkpoints import load_classifier
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.errors import UsageError
 from dpsnn.evaluation.columns import defence_columns, length_columns, making_columns
+from dpsnn.evaluation.flags import flatness, unrest
 from dpsnn.evaluation.identity import identity, versions
 from dpsnn.evaluation.measure import (
     block_size,
@@ -24,6 +26,9 @@ from dpsnn.metrics import correct, majority_share
 from dpsnn.specs import ClassifierSpec
 from dpsnn.target import Target
 from dpsnn.training import seeded
+
+LOOKED_AT = 500
+"""Validation images at which it is asked whether the client is at rest and has gradients."""
 
 
 @torch.inference_mode()
@@ -87,7 +92,9 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
     (train, train_dcorr, train_floor), (val, val_dcorr, val_floor), (test, _, _) = results.values()
     network = classifier.network
     labels = data.tensors("validation")[1]
-    epsilon, delta = Target.of(classifier).guarantee()
+    target = Target.of(classifier)
+    epsilon, delta = target.guarantee()
+    some = to_unit(data.tensors("validation")[0][:LOOKED_AT])
     return {
         "Model": stored.stem,
         "MeanTrainAcc": mean(train),
@@ -108,6 +115,8 @@ def classifier_row(path: Path, data_dir: str | Path) -> dict[str, object]:
         "Epsilon": epsilon,
         "EpsilonDelta": delta,
         "Sparsity": _silent_share(classifier.network),
+        "Restless": unrest(target, some),
+        "NoGradient": flatness(target, some),
         "Dataset": spec.dataset,
         "DataSource": data.source,
         "Network": spec.network,

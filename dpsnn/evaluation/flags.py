@@ -29,8 +29,8 @@ FEW = 500
 UNTRAINED = 0.03
 """Share of the own-validation error that twice the budget may still take off."""
 
-FLAT = 0.01
-"""Share of images at which the client may have no gradient at all."""
+FLAT = 1.0
+"""Percentage of images at which the client may have no gradient at all."""
 
 ERRORS = 2.0
 """Standard errors of a difference that are taken for chance."""
@@ -61,13 +61,22 @@ class Flag:
 @torch.no_grad()
 def restless(target: Target, images: Images) -> Flag | None:
     """Whether the client answers differently when it is asked twice: noise that nobody has declared."""
+    return restless_row({"Model": target.name, "Restless": str(unrest(target, images))})
+
+
+@torch.no_grad()
+def unrest(target: Target, images: Images) -> float:
+    """By how much two answers of the client to the same images differ at most."""
     given = images[:BLOCK].to(device())
-    first, second = target.client(given), target.client(given)
-    apart = (first - second).abs().max().item()
-    if apart == 0:
+    return float((target.client(given) - target.client(given)).abs().max())
+
+
+def restless_row(row: Row) -> Flag | None:
+    apart = number(row, "Restless")
+    if not apart:
         return None
     return Flag(
-        target.name,
+        row["Model"],
         f"the client's answers to the same images differ by up to {apart:.3g}",
         "undeclared noise has no likelihood and no guarantee, and attackers that take the client at its word are weaker"
         " than they need be",
@@ -77,6 +86,11 @@ def restless(target: Target, images: Images) -> Flag | None:
 
 def flat(target: Target, images: Images) -> Flag | None:
     """Whether the client hides its gradients: attacks that follow them then find nothing, others may."""
+    return flat_row({"Model": target.name, "NoGradient": str(flatness(target, images))})
+
+
+def flatness(target: Target, images: Images) -> float:
+    """Percentage of the images at which the client has no gradient."""
     silent = 0
     for block in images.split(BLOCK):
         given = block.to(device()).requires_grad_()
@@ -85,12 +99,16 @@ def flat(target: Target, images: Images) -> Flag | None:
             value = target.client(given).double().square().sum()
             (slope,) = torch.autograd.grad(value + 0 * given.sum(), given)
         silent += int((slope == 0).flatten(1).all(1).sum())
-    share = silent / len(images)
-    if share <= FLAT:
+    return 100 * silent / len(images)
+
+
+def flat_row(row: Row) -> Flag | None:
+    share = number(row, "NoGradient")
+    if share is None or share <= FLAT:
         return None
     return Flag(
-        target.name,
-        f"the client has no gradient at {100 * share:.1f} % of the images",
+        row["Model"],
+        f"the client has no gradient at {share:.1f} % of the images",
         "an attack that follows gradients fails there whatever leaks: masked gradients are no privacy",
         "believe attacks that need no gradient, such as decoder and mixture, or smooth the client for the attack",
     )
@@ -108,20 +126,23 @@ def of_rows(rows: Sequence[Row]) -> list[Flag]:
     found = [flag for row in rows for look in ALONE if (flag := look(row))]
     targets: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        targets.setdefault((*target_of(row), row.get("Surrogate", "")), []).append(row)
+        alike = (row.get("Surrogate", ""), row.get("Images", ""))
+        targets.setdefault((*target_of(row), *alike), []).append(row)
     for members in targets.values():
         found += [f for look in TOGETHER for f in look(members)]
     return found
 
 
 def write_flags(results_dir: str | Path) -> Path | None:
-    """Write the flags of the table of attackers beside it; where there is none, a table of earlier ones goes.
+    """Write the flags of both tables beside them; where there is none, a table of earlier ones goes.
 
     Returns:
         Their table; None where there is none.
     """
     table = tables.attackers_table(results_dir)
-    path, found = table.with_name("flags.csv"), of_rows(tables.read(table))
+    models = tables.read(tables.models_table(results_dir))
+    found = [flag for row in models for look in OF_MODELS if (flag := look(row))]
+    path, found = table.with_name("flags.csv"), [*found, *of_rows(tables.read(table))]
     if not found:
         path.unlink(missing_ok=True)
         return None
@@ -220,6 +241,7 @@ def starved(rows: Sequence[Row]) -> Iterator[Flag]:
                 )
 
 
+OF_MODELS: tuple[Callable[[Row], Flag | None], ...] = (restless_row, flat_row)
 ALONE: tuple[Callable[[Row], Flag | None], ...] = (
     few_victims,
     learnt_nothing,

@@ -7,6 +7,7 @@ from typing import Any
 from dpsnn import parts
 from dpsnn.errors import UsageError
 from dpsnn.parts import Option, Part
+from dpsnn.specs import AttackerSpec
 
 NONE = "none"
 
@@ -51,6 +52,14 @@ def _value(cell: Any, made: Option, column: str) -> Any:
         raise UsageError(
             f"column {column} has {str(cell)[:40]!r}, no number; delete that row and evaluate again"
         ) from error
+
+
+def attacker(attack: str, naive: bool, decoder: str) -> str:
+    """An attacker in a word or two: of the usual attack what it knows and its decoder, of others their key."""
+    knowledge, usual = "naive" if naive else "adaptive", AttackerSpec()
+    if attack != usual.attack:
+        return f"naive {attack}" if naive else attack
+    return knowledge if decoder == usual.decoder else f"{knowledge} {decoder}"
 
 
 def legend(used: Sequence[Part], unknown: Sequence[str] = ()) -> str:

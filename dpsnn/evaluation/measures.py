@@ -23,12 +23,14 @@ class Measure:
         error: Column of its standard error.
         floor: Column of what no information gives.
         floor_label: What that is.
+        class_floor: Column of what the true class alone gives.
         ceiling: Column of what the true image gives.
         perfect: What the true image gives, where that is the same number for all.
         leaks: Which values leak more, `higher` or `lower`.
         digits: After the point, in texts.
         percent: Whether it is a share of right answers in percent.
         shown: Whether figures and the headline show it wherever leakage is shown.
+        instead_of: Name of a measure that is not shown where this one has values.
     """
 
     name: str
@@ -38,12 +40,14 @@ class Measure:
     error: str = ""
     floor: str = ""
     floor_label: str = "floor: mean image"
+    class_floor: str = ""
     ceiling: str = ""
     perfect: str = ""
     leaks: str = "higher"
     digits: int = 3
     percent: bool = False
     shown: bool = False
+    instead_of: str = ""
 
     @property
     def heading(self) -> str:
@@ -87,6 +91,8 @@ CLASSIFIER = [
     ),
     WIRE,
     Measure("sparsity", "Sparsity", "share of weights that are zero"),
+    Measure("restless", "Restless", "difference of two answers of the client to one image"),
+    Measure("flat", "NoGradient", "images at which the client has no gradient %", digits=1),
 ]
 """Of a row of the table of classifiers."""
 
@@ -151,9 +157,11 @@ def leakage(columns: Collection[str] | None = None) -> list[Measure]:
     """The measures of a reconstruction that figures and the headline show; they may disagree, hence all.
 
     Args:
-        columns: Of the table at hand: an older one may lack some.
+        columns: Those of the table at hand that have values: an older one may lack some, and small images too.
     """
-    return [m for m in reconstructions() if m.shown and (columns is None or m.column in columns)]
+    found = [m for m in reconstructions() if m.shown and (columns is None or m.column in columns)]
+    replaced = {m.instead_of for m in found}
+    return [m for m in found if m.name not in replaced]
 
 
 # ---------------------------------------------------------------- what is none

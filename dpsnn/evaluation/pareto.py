@@ -1,6 +1,6 @@
 """Accuracy against leakage, a point per defence: which of them nothing beats, by name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from dpsnn.evaluation.plots import (
     estimate,
     finish,
     look,
+    over,
     references,
     shared_leakage,
 )
@@ -61,7 +62,8 @@ def pareto(families: Families, title: str) -> Figure:
     """
     attacks = pd.concat(a for members in families.values() for *_, a in members)
     measures = shared_leakage([attacks])
-    found = {measure.name: _points(families, measure) for measure in measures}
+    about = over(group for groups in _repetitions(families, measures) for group in groups)
+    found = {measure.name: _points(families, measure, about) for measure in measures}
     alike = {m.name: _alike(found[m.name], m, attacks) for m in measures}
     shown = [m for m in measures if not alike[m.name]] or measures
     with plt.rc_context(STYLE):
@@ -79,18 +81,27 @@ def pareto(families: Families, title: str) -> Figure:
             for number, family in enumerate(families)
         }
         left_out = [alike[measure.name] for measure in measures if measure not in shown]
-        finish(figure, title, below="\n".join(left_out), handles=handles)
+        finish(figure, title, below="\n".join(left_out), handles=handles, about=about)
         for axis, best in zip(axes, fronts):
             label_points(axis, [(p.x, p.y) for p in best], [p.label for p in best])
     return figure
 
 
-def _points(families: Families, measure: Measure) -> list[Point]:
+def _repetitions(
+    families: Families, measures: Sequence[Measure]
+) -> Iterator[Iterator[pd.DataFrame]]:
+    """Of every defence the classifiers, and by each measure their strongest attackers."""
+    for members in families.values():
+        for _, classifiers, attacks in members:
+            yield iter([classifiers, *(_strongest(attacks, measure) for measure in measures)])
+
+
+def _points(families: Families, measure: Measure, about: str) -> list[Point]:
     return [
-        Point(label, number, *estimate(_strongest(attacks, measure), measure), *accuracy)
+        Point(label, number, *estimate(_strongest(attacks, measure), measure, about), *accuracy)
         for number, members in enumerate(families.values())
         for label, classifier, attacks in members
-        for accuracy in [estimate(classifier, ACCURACY)]
+        for accuracy in [estimate(classifier, ACCURACY, about)]
     ]
 
 

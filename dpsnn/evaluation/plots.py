@@ -1,6 +1,6 @@
 """Plots of numbers, in one style: labelled, colour-blind safe, and told apart by marker and line in black and white."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.stats import binomtest
 
 from dpsnn.evaluation.apart import name_lines, settle, thin_ticks
 from dpsnn.evaluation.measures import ACCURACY, WIRE, Measure, leakage
@@ -71,12 +72,48 @@ def looks(labels: Sequence[Label], first: int = 0) -> list[dict[str, Any]]:
     return found
 
 
-def estimate(rows: pd.DataFrame, measure: Measure) -> tuple[float, float]:
-    """Mean of a measure and half its 95 % interval: over seeds where there are several, else over images."""
+SEEDS, IMAGES = "seeds", "images"
+"""What an interval is over: trainings anew, or the images that are scored by one."""
+
+
+def over(groups: Iterable[Sized]) -> str:
+    """What the intervals of a table or figure are over: seeds if each group of repetitions has several, else images.
+
+    Both say different things, so none shows one beside the other.
+    """
+    counts = [len(rows) for rows in groups if len(rows)]
+    return SEEDS if counts and min(counts) > 1 else IMAGES
+
+
+def estimate(rows: pd.DataFrame, measure: Measure, about: str = "") -> tuple[float, float]:
+    """Mean of a measure and half its 95 % interval.
+
+    Args:
+        rows: Repetitions.
+        measure: Of their table.
+        about: What the interval is over; by default what `over` says of these rows.
+    """
     values = rows[measure.column].dropna()
-    if len(values) == 1 and measure.error in rows:
-        return float(values.iloc[0]), 1.96 * float(rows[measure.error][values.index[0]])
-    return float(values.mean()), interval([float(value) for value in values])
+    middle = float(values.mean())
+    if (about or over([values])) == IMAGES and measure.error in rows:
+        halves = [_half(rows.loc[index], measure) for index in values.index]
+        return middle, sum(halves) / len(halves) if halves else np.nan
+    return middle, interval([float(value) for value in values])
+
+
+def _half(row: Any, measure: Measure) -> float:
+    """Half the interval over images of one row: of shares the exact one of Clopper & Pearson, where their count is known."""
+    count = row.get("Images") if measure.percent else None
+    if count is None or pd.isna(count):
+        return 1.96 * float(row[measure.error])
+    right = round(float(row[measure.column]) / 100 * float(count))
+    low, high = binomtest(right, int(count)).proportion_ci(method="exact")
+    return 50 * float(high - low)
+
+
+def over_all(series: Series, x: str) -> str:
+    """What the intervals of all these lines are over."""
+    return over(group for rows in series.values() for _, group in rows.groupby(x))
 
 
 def curves(
@@ -86,6 +123,7 @@ def curves(
     measure: Measure,
     xlabel: str,
     first: int = 0,
+    about: str = "",
 ) -> None:
     """One line per series, the mean over seeds with its interval; floor and ceiling where the measure has them.
 
@@ -96,11 +134,11 @@ def curves(
         measure: Column of the vertical axis.
         xlabel: What stands below.
         first: How many colours and markers other panels of the figure already use.
+        about: What the intervals are over; by default what all series have.
     """
+    about = about or over_all(series, x)
     for (label, rows), own in zip(series.items(), looks([*series], first)):
-        points = []
-        for _, repeated in rows.groupby(x):
-            points.append(estimate(repeated, measure))
+        points = [estimate(repeated, measure, about) for _, repeated in rows.groupby(x)]
         middle, half = np.array(points).reshape(-1, 2).T
         text = label if isinstance(label, str) else ", ".join(label)
         axis.errorbar(sorted(set(rows[x])), middle, yerr=half, label=text, **own, capsize=2)
@@ -153,6 +191,7 @@ def finish(
     rows: int = 0,
     below: str = "",
     handles: Mapping[str, Artist] | None = None,
+    about: str = "",
 ) -> None:
     """Title, ticks apart, names of floors and ceilings in their panels, one legend below, each entry once.
 
@@ -163,7 +202,9 @@ def finish(
         rows: Of the legend; 0: as few as four columns need.
         below: A remark between the panels and the legend.
         handles: Entries of the legend that look other than what is drawn.
+        about: What intervals are over, which is told below; none are drawn where empty.
     """
+    below = "\n".join(filter(None, (about and f"bars: 95 % intervals over {about}", below)))
     drawn = {
         axis: [line for line in axis.lines if line.get_gid() == REFERENCE["gid"]]
         for axis in figure.axes
@@ -227,7 +268,7 @@ def leakage_curves(
     measures = measures or shared_leakage(series.values())
     ways = {label[1] for label in series if not isinstance(label, str)}
     with plt.rc_context(STYLE):
-        figure, axes = _panels(len(measures), 3.7 if below else 3.3)
+        figure, axes = _panels(len(measures), 3.8 if below else 3.5)
         ticks = sorted({float(value) for rows in series.values() for value in rows[x]})
         for axis, measure in zip(axes, measures):
             curves(axis, series, x, measure, xlabel)
@@ -243,7 +284,7 @@ def leakage_curves(
                     ticks, _apart(ticks) if scale == "log" else map("{:g}".format, ticks)
                 )
                 axis.minorticks_off()
-        finish(figure, title, rows=len(ways), below=below)
+        finish(figure, title, rows=len(ways), below=below, about=over_all(series, x))
     return figure
 
 
@@ -260,12 +301,12 @@ def _apart(ticks: Sequence[float]) -> list[str]:
 
 def leakage_bars(groups: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """The measures of leakage for settings that are no numbers, one bar each with its interval and its own floor."""
-    measures = shared_leakage(groups.values())
+    measures, about = shared_leakage(groups.values()), over(groups.values())
     with plt.rc_context(STYLE):
-        figure, axes = _panels(len(measures), 3.0)
+        figure, axes = _panels(len(measures), 3.2)
         for axis, measure in zip(axes, measures):
             for number, rows in enumerate(groups.values()):
-                value, half = estimate(rows, measure)
+                value, half = estimate(rows, measure, about)
                 axis.bar(
                     number,
                     value,
@@ -287,18 +328,18 @@ def leakage_bars(groups: Mapping[str, pd.DataFrame], title: str) -> Figure:
                 axis.axhline(height, label=name, zorder=4, **REFERENCE)
             axis.set_xticks(range(len(groups)), [*groups])
             axis.set_ylabel(measure.label)
-        finish(figure, title, turn=True)
+        finish(figure, title, turn=True, about=about)
     return figure
 
 
 def wire_curves(series: dict[str, pd.DataFrame], x: str, xlabel: str, title: str) -> Figure:
     """Distance correlation on the wire and test accuracy against a setting, by its column and its name."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(8, 3.3))
+        figure, axes = plt.subplots(1, 2, figsize=(8, 3.5))
         for axis, measure in zip(axes, (WIRE, replace(ACCURACY, floor=""))):
             curves(axis, series, x, measure, xlabel)
         axes[0].set_ylim(bottom=min(0, axes[0].get_ylim()[0]))
-        finish(figure, title)
+        finish(figure, title, about=over_all(series, x))
     return figure
 
 
@@ -324,12 +365,13 @@ def privacy_curves(
     members = models.assign(TestAcc=models.MeanTrainAcc, SETestAcc=models.SETrainAcc)
     leaked = shared_leakage(series.values())
     accuracies = {"accuracy on training images": members, "accuracy on test images": models}
+    about = over_all({**accuracies, **series}, x)
     with plt.rc_context(STYLE):
-        figure, axes = _panels(1 + len(leaked), 3.5)
-        curves(axes[0], accuracies, x, floored, xlabel)
+        figure, axes = _panels(1 + len(leaked), 3.7)
+        curves(axes[0], accuracies, x, floored, xlabel, about=about)
         for axis, measure in zip(axes[1:], leaked):
-            curves(axis, series, x, measure, xlabel, len(accuracies))
+            curves(axis, series, x, measure, xlabel, len(accuracies), about)
         for axis in axes:
             axis.set_xticks(list(ticks), list(ticks.values()))
-        finish(figure, title)
+        finish(figure, title, about=about)
     return figure

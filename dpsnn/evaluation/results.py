@@ -86,11 +86,7 @@ class Results:
         changed = [new for old, new in changed_columns().items() if old in strengths]
         now = [*ATTACKER_COLUMNS, *strengths, *changed]
         attackers = self._table(tables.attackers_table(folders.results_dir), now)
-        attackers["Kind"] = [
-            ("adaptive" if adaptive else "naive")
-            + ("" if decoder == ATTACKER.decoder else f" {decoder}")
-            for adaptive, decoder in zip(attackers.Adaptive, attackers.Decoder)
-        ]
+        attackers["Kind"] = [_kind(row) for row in _records(attackers)]
         for part in parts.declared("defence"):
             for column in (made.column for made in part.options[:1]):
                 if column not in models:
@@ -116,13 +112,12 @@ class Results:
         return models.loc[[agrees(row, wanted, columns) for row in _records(models)]]
 
     def _take(self, models: pd.DataFrame) -> "Results":
-        """Have these classifiers, and attackers of the usual kind."""
+        """Have these classifiers, and their attackers at the cut of training, each attack as it is by default."""
         own = self._longest[1]
         own = own[own.Model.isin(models.Model)]
-        if "Attack" in own:
-            own = own[own.Attack.fillna(ATTACKER.attack).eq(ATTACKER.attack)]
+        if "Cut" in own:
             own = own[own.Cut.isna()]
-        self.models, self.attackers = models.copy(), own.copy()
+        self.models, self.attackers = models.copy(), _by_default(own).copy()
         return self
 
     @property
@@ -190,7 +185,11 @@ class Results:
                 for now, then in changed_columns().items()
                 if now in row and then in row
             )
-            if row["Model"] in names and row["Queries"] == "1" and not changed:
+            usual = (row.get("Surrogate"), row.get("DataPct")) in (
+                (self.dataset, "100"),
+                (None, None),
+            )
+            if row["Model"] in names and row["Queries"] == "1" and usual and not changed:
                 found.append({c: float(text) for c, text in row.items() if _is_number(text)})
         rows = pd.DataFrame([row for row in found if row["Tried"] > 1])
         return rows if rows.empty else rows[rows.Images == rows.Images.max()]
@@ -314,6 +313,20 @@ def _plainest(models: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     for name, *cells in keys:
         shortest[*cells,] = min(shortest.get((*cells,), name), name, key=len)
     return models.loc[[shortest[*cells,] == name for name, *cells in keys]].copy()
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    decoder = ATTACKER.decoder if legends.is_empty(row["Decoder"]) else str(row["Decoder"])
+    return legends.attacker(*_attack(row), not row["Adaptive"], decoder)
+
+
+def _by_default(attackers: pd.DataFrame) -> pd.DataFrame:
+    """Of attackers alike in all that figures ask for those of the shortest name: others have settings of their own."""
+    asked = ["Model", "Kind", "Surrogate", "DataPct", "Queries", *changed_columns()]
+    keys = attackers[[column for column in asked if column in attackers]].astype(str).agg(tuple, 1)
+    names = attackers.Attacker.map(seedless)
+    shortest = names.groupby(keys).transform(lambda own: min(own, key=len)) if len(names) else names
+    return attackers[names == shortest]
 
 
 def _attack(row: Mapping[str, Any]) -> tuple[str]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from dpsnn.evaluation import measures, tables, victims
 from dpsnn.evaluation.columns import changed_columns, is_outcome
 from dpsnn.evaluation.measures import Measure
+from dpsnn.evaluation.tables import number
 
 RESAMPLES = 2000
 """Bootstrap samples of the victims, each with a choice of its own."""
@@ -117,7 +118,7 @@ def strongest_table(results_dir: str | Path) -> Path:
 
 
 def write_strongest(results_dir: str | Path) -> Path | None:
-    """Write the table of the strongest attacker on each target beside that of all attackers.
+    """Write the table of the strongest attacker on each target, by what images it owns, beside that of all attackers.
 
     Returns:
         The table; None where there is none to write, as nobody was scored victim by victim.
@@ -125,8 +126,14 @@ def write_strongest(results_dir: str | Path) -> Path | None:
     rows = tables.read(tables.attackers_table(results_dir))
     targets: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
-        targets.setdefault(target_of(row), []).append(row)
-    found = [line for members in targets.values() if (line := _line(members, results_dir))]
+        known = (row.get("Surrogate", ""), row.get("DataPct", ""))
+        targets.setdefault((*target_of(row), *known), []).append(row)
+    found = [
+        line
+        for members in targets.values()
+        for count in sorted({int(number(row, "Images") or 0) for row in members}, reverse=True)
+        if (line := _line(members, results_dir, count))
+    ]
     if not found:
         return None
     path = strongest_table(results_dir)
@@ -135,15 +142,24 @@ def write_strongest(results_dir: str | Path) -> Path | None:
 
 
 def target_of(row: Mapping[str, str]) -> tuple[str, ...]:
-    """Which target was attacked, as it stood, how often it was heard, and on how many victims."""
-    columns = ("Model", "Cut", "Queries", "Images", *changed_columns())
+    """Which target was attacked, as it stood, and how often it was heard."""
+    columns = ("Model", "Cut", "Queries", *changed_columns())
     return tuple(row.get(column, "") for column in columns)
 
 
-def _line(rows: Sequence[Mapping[str, str]], results_dir: str | Path) -> dict[str, object] | None:
-    """One target: what its attackers have in common, and by each measure the strongest of them."""
+def _line(
+    members: Sequence[Mapping[str, str]], results_dir: str | Path, count: int
+) -> dict[str, object] | None:
+    """One target: what its attackers have in common, and by each measure the strongest of them.
+
+    Args:
+        members: Rows of its attackers.
+        results_dir: Where the scores of each victim are.
+        count: Of the victims: attackers scored on more are compared on the first of these, others left out.
+    """
+    rows = [row for row in members if (number(row, "Images") or 0) >= count]
     scored = {
-        name: scores
+        name: {measure: values[:count] for measure, values in scores.items()}
         for row in rows
         if (name := row.get("Attacker"))
         and (scores := victims.load(results_dir, name, victims.mark(row)))
@@ -155,13 +171,25 @@ def _line(rows: Sequence[Mapping[str, str]], results_dir: str | Path) -> dict[st
     alike = {
         c: rows[0][c] for c in told if not is_outcome(c) and len({r.get(c) for r in rows}) == 1
     }
-    line: dict[str, object] = {"Model": rows[0]["Model"], **alike, "Images": rows[0]["Images"]}
+    line: dict[str, object] = {"Model": rows[0]["Model"], **alike, "Images": count}
     for measure in known:
         values = {name: each[measure.name] for name, each in scored.items() if measure.name in each}
         values = {name: each for name, each in values.items() if bool(each.isfinite().all())}
         if measure.shown and len(values) > 0 and len(next(iter(values.values()))) > 1:
             line |= _cells(measure, strongest(values, measure.sign < 0), rows)
-    return line if "Tried" in line else None
+    if "Tried" not in line:
+        return None
+    return line | _bound(line, [row for row in rows if int(number(row, "Images") or 0) == count])
+
+
+def _bound(line: Mapping[str, object], rows: Sequence[Mapping[str, str]]) -> dict[str, object]:
+    """What nobody beats on these victims, where a row says it of them, and its share of the strongest's error."""
+    bound = next((b for row in rows if (b := number(row, "MSEBound")) is not None), None)
+    if bound is None:
+        return {}
+    error = line.get("MSE")
+    share = bound / error if isinstance(error, float) and error else None
+    return {"MSEBound": bound, "BoundShare": share}
 
 
 def _cells(

@@ -6,14 +6,36 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from dpsnn.evaluation.measures import Measure, named
-from dpsnn.evaluation.plots import estimate, shared_leakage
+from dpsnn.evaluation.plots import SEEDS, estimate, over, shared_leakage
 
 
-def plus_minus(rows: pd.DataFrame, measure: Measure) -> str:
-    """Mean ± half its 95 % interval: over seeds where there are several, else over images; empty if there is none."""
-    value, half = estimate(rows, measure)
+def plus_minus(rows: pd.DataFrame, measure: Measure, about: str = "") -> str:
+    """Mean ± half its 95 % interval, over `about` as in `estimate`; empty if there is none."""
+    value, half = estimate(rows, measure, about)
     digits = measure.digits
     return "" if math.isnan(value) else f"{value:.{digits}f} ± {half:.{digits}f}"
+
+
+OVER = "± over"
+"""Heading of what intervals are over."""
+
+
+def repeated(rows: pd.DataFrame, about: str) -> str:
+    """What the intervals of a line are over: so many seeds, or images."""
+    count = rows.Seed.nunique() if "Seed" in rows else len(rows)
+    return f"{count} seeds" if about == SEEDS else about
+
+
+def reachable(bound: float, measured: float, digits: int) -> str:
+    """The least error that anybody reaches; where it is far below what is measured it says nothing of attackers."""
+    if math.isnan(bound):
+        return ""
+    far = bound < INFORMATIVE * measured
+    return f"{bound:.{digits}f}" + (", not informative" if far else "")
+
+
+INFORMATIVE = 0.2
+"""Share of what was measured below which a bound is not informative."""
 
 
 def reference(rows: pd.DataFrame, measure: Measure, column: str) -> str:
@@ -25,7 +47,7 @@ def reference(rows: pd.DataFrame, measure: Measure, column: str) -> str:
 def in_words(
     rows: pd.DataFrame, by: Mapping[str, str], measures: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """One line for each setting: over how many seeds, and each measure with half its 95 % interval.
+    """One line for each setting: each measure with half its 95 % interval, and what that is over.
 
     Floors and ceilings that are the same for all stand in lines of their own at the end, others beside their measure.
 
@@ -35,17 +57,18 @@ def in_words(
         measures: Names of those that are shown; all of leakage where empty.
     """
     groups = [group for _, group in rows.groupby([*by], dropna=False)]
+    about = over(groups)
     lines: list[dict[str, object]] = [
         {word: group[column].iloc[0] for column, word in by.items()}
-        | {"seeds": group.Seed.nunique()}
+        | {OVER: repeated(group, about)}
         for group in groups
     ]
     first, *others = by.values()
-    empty = dict.fromkeys((*others, "seeds"), "")
+    empty = dict.fromkeys((*others, OVER), "")
     last: dict[str, dict[str, object]] = {}
     for measure in [*map(named, measures)] or shared_leakage([rows]):
         for line, group in zip(lines, groups):
-            line[measure.heading] = plus_minus(group, measure)
+            line[measure.heading] = plus_minus(group, measure, about)
         for name, column in (("floor", measure.floor), ("ceiling", measure.ceiling)):
             values = [reference(group, measure, column) for group in groups]
             if len(set(values)) > 1:

@@ -65,6 +65,7 @@ class Metric:
         digits: After the point, in texts.
         percent: Whether it is a share of right answers in percent.
         shown: Whether figures and the headline show it wherever leakage is shown.
+        instead_of: Key of another that is not shown where this one has values.
         order: Where it stands among others.
         smallest: Pixels on a side for which it is defined; of smaller images it is not a number.
     """
@@ -86,6 +87,7 @@ class Metric:
     digits: ClassVar[int] = 3
     percent: ClassVar[bool] = False
     shown: ClassVar[bool] = False
+    instead_of: ClassVar[str] = ""
     order: ClassVar[int] = 50
     smallest: ClassVar[int] = 1
 

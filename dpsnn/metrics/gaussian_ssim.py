@@ -52,6 +52,9 @@ class GaussianSSIM(Metric):
     label = "SSIM, borders left out (higher: leaks more)"
     short = "SSIM, no borders"
     perfect = "1"
+    shown = True
+    # Whose values black borders inflate: .332 of the mean image of MNIST, here .109.
+    instead_of = "ssim"
     order = 45
     smallest = 2 * RADIUS + 1
 

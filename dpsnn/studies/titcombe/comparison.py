@@ -7,19 +7,16 @@ from typing import NamedTuple
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.columns import FOLLOWS, agrees, expected, is_outcome, published_columns
+from dpsnn.evaluation.legends import attacker
 from dpsnn.evaluation.measures import CLASSIFIER, settings
 from dpsnn.evaluation.rows import Row, of_longest
 from dpsnn.evaluation.tables import number
-from dpsnn.specs import ClassifierSpec
+from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.studies.titcombe.published import CONTROL, PUBLISHED, Published
 from dpsnn.tensors import Number
 
-KINDS = {
-    ("True", "conv"): "adaptive",
-    ("False", "conv"): "naive",
-    ("True", "linear"): "linear",
-}
-"""The attackers of a sound row, by the columns Adaptive and Decoder."""
+KINDS = ("adaptive", "naive", "ridge", "adaptive linear", "refiner", "mixture")
+"""The attackers of a sound row."""
 
 
 class Line(NamedTuple):
@@ -147,7 +144,7 @@ def _attackers(rows: Iterable[Row], model: Row | None) -> dict[str, Row]:
         return {}
     found: dict[str, Row] = {}
     for row in rows:
-        kind = KINDS.get((row.get("Adaptive", ""), row.get("Decoder", "")))
+        kind = _kind(row)
         usual = (
             row["Model"] == model["Model"]
             and row.get("Surrogate") == row.get("Dataset")
@@ -156,6 +153,13 @@ def _attackers(rows: Iterable[Row], model: Row | None) -> dict[str, Row]:
             and number(row, "NoiseScale") == number(row, "TrainNoiseScale")
             and number(row, "Seed") == number(model, "Seed")
         )
-        if kind and usual:
+        if usual:
             found[kind] = row
-    return {kind: found[kind] for kind in KINDS.values() if kind in found}
+    return {kind: found[kind] for kind in KINDS if kind in found}
+
+
+def _kind(row: Row) -> str:
+    """What kind of attacker it is; of one with settings of its own nothing that is sought."""
+    usual = AttackerSpec()
+    naive = row.get("Adaptive") == "False"
+    return attacker(row.get("Attack") or usual.attack, naive, row.get("Decoder") or usual.decoder)

@@ -1,89 +1,84 @@
 """The table and the picture of the README, from the rows and checkpoints of the group `headline`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from dpsnn.evaluation.legends import legend
-from dpsnn.evaluation.measures import ACCURACY, WIRE, Measure, leakage
+from dpsnn.evaluation.legends import attacker, legend
+from dpsnn.evaluation.measures import ACCURACY, WIRE, named
 from dpsnn.evaluation.pictures import plot_attacks
+from dpsnn.evaluation.plots import over, shared_leakage
 from dpsnn.evaluation.results import Missing, Results
 from dpsnn.evaluation.tables import shown_epsilon, write_text
-from dpsnn.evaluation.words import plus_minus, reference
+from dpsnn.evaluation.words import OVER, plus_minus, reachable, reference, repeated
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
+
+BOUND = named("bound")
 
 Trained = Sequence[tuple[Experiment, Path, list[Path]]]
 
 
 def kind(spec: AttackerSpec) -> str:
     """The attacker in a word or two."""
-    knowledge = "naive" if spec.naive else "adaptive"
-    return knowledge if spec.decoder == "conv" else f"{knowledge} {spec.decoder}"
+    return attacker(spec.attack, spec.naive, spec.decoder)
 
 
 def markdown(experiments: Sequence[Experiment], results: Results) -> str:
     """One line per defence and attacker with all seeds that the tables have, floor and ceiling at the end.
 
-    After ± stands half the 95 % interval: over seeds where there are several, else over images.
+    After ± stands half the 95 % interval: over seeds if all were repeated, else over images.
     """
-    measures = leakage([*map(str, results.rows[1])])
+    measures = shared_leakage([results.rows[1]])
     wire = [ACCURACY.heading, WIRE.heading]
-    headings = ["defence", "attacker", "seeds", *wire, *(m.heading for m in measures), "ε"]
+    headings = ["defence", "attacker", OVER, *wire, *(m.heading for m in measures)]
+    headings += ["least MSE anybody reaches", "ε"]
     lines = [headings, ["---"] * 2 + ["---:"] * (len(headings) - 2)]
-    classifiers, attacks = [], []
-    # The same for every seed, hence each once.
-    for spec, attackers in _seedless(experiments).items():
-        models, *found = results.of(spec, attackers)
-        classifiers.append(models)
-        for attacker, rows in zip(attackers, found):
-            if rows.empty:
-                continue
-            attacks.append(rows)
-            lines.append(
-                [
-                    legend(spec.active),
-                    kind(attacker),
-                    str(len(rows)),
-                    *(plus_minus(models, m) for m in (ACCURACY, WIRE)),
-                    *(plus_minus(rows, m) for m in measures),
-                    shown_epsilon(float(rows.Epsilon.iloc[0])),
-                ]
-            )
-        lines += _strongest(spec, models, results, measures)
-    if not attacks:
+    targets = [_rows(spec, known, results) for spec, known in _seedless(experiments).items()]
+    shown = [(spec, models, found) for spec, models, found in targets if found]
+    if not shown:
         raise Missing("the tables have no rows of these experiments")
-    alike, shown = results.alike(pd.concat(classifiers)), pd.concat(attacks)
+    about = over(rows for _, models, found in shown for rows in (models, *found.values()))
+    for spec, models, found in shown:
+        for attacker, rows in found.items():
+            numbers = (plus_minus(models, m, about) for m in (ACCURACY, WIRE))
+            leaks = (plus_minus(rows, m, about) if m.column in rows else "" for m in measures)
+            said = [legend(spec.active), attacker, repeated(rows, about), *numbers, *leaks]
+            lines.append([*said, _least(rows), shown_epsilon(float(rows.Epsilon.iloc[0]))])
+    alike = results.alike(pd.concat(models for _, models, _ in shown))
+    every = pd.concat(rows for *_, found in shown for rows in found.values())
     floors = [
         *(reference(alike, m, m.floor) for m in (ACCURACY, WIRE)),
-        *(reference(shown, m, m.floor) for m in measures),
+        *(reference(every, m, m.floor) for m in measures),
     ]
-    ceilings = [m.perfect or reference(shown, m, m.ceiling) for m in measures]
-    lines.append(["*floor*", "mean image", "", *floors, "0"])
-    lines.append(["*ceiling*", "true image", "", "", "", *ceilings, ""])
+    ceilings = [m.perfect or reference(every, m, m.ceiling) for m in measures]
+    lines.append(["*floor*", "mean image", "", *floors, "", "0"])
+    if any(m.class_floor in every for m in measures if m.class_floor):
+        classes = [reference(every, m, m.class_floor) for m in measures]
+        lines.append(["*floor*", "mean image of the true class", "", "", "", *classes, "", ""])
+    lines.append(["*ceiling*", "true image", "", "", "", *ceilings, "", ""])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _strongest(
-    spec: ClassifierSpec, models: pd.DataFrame, results: Results, measures: Sequence[Measure]
-) -> list[list[str]]:
-    """The line of the strongest attacker by each measure, chosen on other victims than it is scored on."""
-    rows = results.strongest(models)
-    if rows.empty:
-        return []
-    tried = f"{rows.Tried.min():.0f}"
-    return [
-        [
-            legend(spec.active),
-            f"strongest of {tried}",
-            str(len(rows)),
-            *(plus_minus(models, m) for m in (ACCURACY, WIRE)),
-            *(plus_minus(rows, m) if m.column in rows else "" for m in measures),
-            shown_epsilon(float(rows.Epsilon.iloc[0])),
-        ]
-    ]
+def _rows(
+    spec: ClassifierSpec, attackers: Iterable[AttackerSpec], results: Results
+) -> tuple[ClassifierSpec, pd.DataFrame, dict[str, pd.DataFrame]]:
+    """A defence: its classifiers, and by the kind of attacker its attackers, the strongest last."""
+    known = [*attackers]
+    models, *found = results.of(spec, known)
+    rows = {kind(attacker): own for attacker, own in zip(known, found) if not own.empty}
+    strongest = results.strongest(models)
+    if not strongest.empty:
+        rows[f"strongest of {strongest.Tried.min():.0f}"] = strongest
+    return spec, models, rows
+
+
+def _least(rows: pd.DataFrame) -> str:
+    if "MSEBound" not in rows or "MSE" not in rows:
+        return ""
+    return reachable(rows.MSEBound.mean(), rows.MSE.mean(), BOUND.digits)
 
 
 def _seedless(
@@ -95,11 +90,6 @@ def _seedless(
         own = found.setdefault(replace(experiment.classifier, seed=0), {})
         own |= dict.fromkeys(replace(attacker, seed=0) for attacker in experiment.attackers)
     return found
-
-
-def _is_noisy(spec: ClassifierSpec) -> bool:
-    """Whether transmissions differ, without which a naive attacker is the adaptive one."""
-    return any(part.noisy for part in spec.active)
 
 
 def headline(trained: Trained, folders: Folders) -> tuple[Path, Path]:
@@ -119,7 +109,7 @@ def headline(trained: Trained, folders: Folders) -> tuple[Path, Path]:
         (f"{legend(experiment.classifier.active)}\n{kind(spec)} attacker", path)
         for experiment, _, paths in trained
         for spec, path in zip(experiment.attackers, paths)
-        if spec.seed == first and (not spec.naive or _is_noisy(experiment.classifier))
+        if spec.seed == first
     ]
     figure = Path(folders.results_dir) / "figures" / f"headline_{dataset}.png"
     return text, plot_attacks(

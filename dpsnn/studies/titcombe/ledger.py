@@ -40,7 +40,8 @@ decays, its images are shuffled, and layers may compute in bfloat16. Letters bel
 - *Paper*: as published. `{nothing}`: nothing was.
 - *Protocol*: ours by the published protocol. The pictures of its decoder are confined to [0, 1] only on the wire.
 - *Sound*: ours with logits, step size 1e-3, batches of 128, NoPeek with exponent 1, accuracy on test images that chose
-  nothing, bias-corrected DCorr of what crosses the wire, and of the attackers adaptive, naive and linear the one that
+  nothing, bias-corrected DCorr of what crosses the wire, and of the attackers that were tried (adaptive, naive,
+  ridge, refiner and mixture) the one that
   does most harm by each measure.
 - *DCorr*: distance correlation with the images. *Activation*: before the noise. *Wire*: after it. The paper does not
   say which of the two it measured.

@@ -187,16 +187,17 @@ def clean(line: Line, plain: Line) -> str:
 
 
 def linear(line: Line, plain: Line) -> str:
-    """How much weaker the linear decoder is than the strongest attacker (b)."""
-    strongest, mse = best(line, "MSE", -1), number(line.attackers.get("linear"), "MSE")
-    if strongest is None or mse is None or strongest[0] == "linear":
+    """How much weaker the best linear map is than the strongest attacker (b)."""
+    linear = next((k for k in ("ridge", "adaptive linear") if k in line.attackers), "")
+    strongest, mse = best(line, "MSE", -1), number(line.attackers.get(linear), "MSE")
+    if strongest is None or mse is None or strongest[0] == linear:
         return ""
     kind, row = strongest
     least = number(row, "MSE") or 0.0
-    errors = (number(row, "SEMSE"), number(line.attackers["linear"], "SEMSE"))
+    errors = (number(row, "SEMSE"), number(line.attackers[linear], "SEMSE"))
     if not least or not differs(mse, least, *errors):
         return ""
-    return f"(b) Soundly a linear decoder has {mse / least:.1f} times the MSE of the {kind} one."
+    return f"(b) Soundly a linear map has {mse / least:.1f} times the MSE of the {kind} one."
 
 
 def shorter(line: Line, plain: Line) -> str:
