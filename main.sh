@@ -28,6 +28,7 @@ groups='
   figures      draw every figure from the tables and checkpoints
   performance  measure every trained classifier and attacker and write the tables
   all          plain, noise, nopeek, combo, post_noise, volume, shift and queries, with the tables and figures
+  docs         build the site of the documentation with its reference, docs/_build/index.html
   install      make .venv if need be and print the Python that the groups use; `install secure`: .venv-secure, likewise federated'
 
 usage() {
@@ -189,6 +190,19 @@ run_tests() {
     "$python" -m pytest "$@"
 }
 
+build_docs() {
+    local words=(-m sphinx -W --keep-going -q -b html docs docs/_build)
+    if [[ " $* " == *" --dry-run "* || " $* " == *" --dry_run "* ]]; then
+        echo "$python ${words[*]}"
+        return
+    fi
+    [[ $# -eq 0 ]] || fail "docs takes no options but --dry-run"
+    has "$python" sphinx myst_parser pydata_sphinx_theme ||
+        fail "$python has no sphinx, myst-parser or pydata-sphinx-theme; run: $python -m pip install -e '.[docs]'"
+    "$python" "${words[@]}" >&2
+    echo "$PWD/docs/_build/index.html"
+}
+
 group=${1-}
 case $group in
     -h | --help) usage; exit 0 ;;
@@ -212,6 +226,7 @@ choose_python
 case $group in
     install) echo "$python" ;;
     test) run_tests "$@" ;;
+    docs) build_docs "$@" ;;
     *)
         # Signals wait until dpsnn can take them: a Python that is still starting would answer with a traceback.
         calmly=(env --block-signal=INT --block-signal=TERM --block-signal=HUP)

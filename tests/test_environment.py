@@ -54,7 +54,7 @@ def locked_version(name: str) -> str:
 
 
 def test_setup_has_the_lists_this_file_knows() -> None:
-    assert set(SETUP) == {"run", "test", "notebooks", "dev", *APART}
+    assert set(SETUP) == {"run", "test", "notebooks", "docs", "dev", *APART}
     assert all(SETUP.values())
 
 
