@@ -16,17 +16,19 @@ extensions = [
 html_theme = "pydata_sphinx_theme"
 html_title = "dpsnn"
 html_theme_options = {"show_prev_next": False, "navigation_with_keys": False}
-html_static_path: list[str] = []
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 
-myst_enable_extensions = ["html_image"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
 
 # Docstrings say `code` with one backtick, as they are read in an editor.
 default_role = "code"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    "ignore-module-all": True,
+}
 # Lightning documents its hooks for its own pages.
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"

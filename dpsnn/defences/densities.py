@@ -111,7 +111,7 @@ class Noise(ABC):
 
 @dataclass(frozen=True)
 class Laplace(Noise):
-    """Laplace(0, scale), with the density exp(-|x|/scale) / 2 scale."""
+    """Laplace(0, scale), with the density `exp(-|x|/scale) / 2 scale`."""
 
     scale: Number
     pace: ClassVar[float] = 1.2

@@ -72,7 +72,7 @@ def evidence(
     N-th power of their average, which is 1). Hence his capital passes 10⁶ at most once in a million times (Markov),
     for any number of images and whatever the errors are distributed like.
 
-    What a guess is better by than the optimum is |x - m|² - |x - g|² = 2⟨g - m, x - m⟩ - |g - m|². So an attacker whose
+    What a guess is better by than the optimum is ‖x - m‖² - ‖x - g‖² = 2⟨g - m, x - m⟩ - ‖g - m‖². So an attacker whose
     error is below the optimum's wins, and so does one whose error is not, but who knows what nobody can.
 
     Args:

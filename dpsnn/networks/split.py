@@ -21,7 +21,7 @@ class SplitNetwork(nn.Module):
         bound: Largest absolute value the client can emit (1 behind a tanh), or None where nothing limits it. The
             guarantee of noise on the wire rests on it.
         cuts: Name of each place where the network may be cut → number of layers before it. Client and server must be
-            `nn.Sequential`s then.
+            of the kind `nn.Sequential` then.
         cut: Name of the place where it is cut now; empty where it has one place only, without a name.
     """
 

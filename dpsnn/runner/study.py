@@ -28,13 +28,13 @@ class Command:
 
     name: str
     action: str
-    """`module:function` that does it: takes the options and returns what it wrote, or None."""
+    """What does it, module and function with a colon between; takes the options and returns what it wrote, or None."""
     heading: str = "studies"
     """Under which `dpsnn --help` lists it."""
     said: str = ""
     """One line for `dpsnn --help`."""
     experiments: str = ""
-    """`module:function` whose docstring begins with that line, where `said` is empty."""
+    """Likewise, where `said` is empty, what begins its docstring with that line."""
     about: str = ""
     """What its own `--help` says; by default the same line."""
     options: Callable[[ArgumentParser], object] = _nothing
@@ -58,11 +58,11 @@ class Study:
 
     commands: tuple[Command, ...]
     figures: str = ""
-    """`module:dict` of the names of files and how each is drawn, from `Results`; `dpsnn figures` draws them all."""
+    """Likewise a dict of the names of files and how each is drawn, from `Results`; `dpsnn figures` draws them all."""
     texts: str = ""
-    """`module:function` that writes tables of text beside the figures: folders and data set → the files."""
+    """Likewise what writes tables of text beside the figures: folders and data set → the files."""
     ledger: str = ""
-    """`module:function` that gives its part of the ledger: takes the data set, the results and `ledger_options`."""
+    """Likewise what gives its part of the ledger: takes the data set, the results and `ledger_options`."""
     title: str = ""
     """Of that part, with the {dataset}; none where it brings its own."""
     ledger_options: Callable[[ArgumentParser], object] = _nothing
