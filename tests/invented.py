@@ -3,7 +3,9 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dpsnn import checkpoints
 from dpsnn.evaluation import tables
@@ -120,6 +122,25 @@ Group = Callable[[ClassifierSpec, AttackerSpec], list[Experiment]]
 
 
 def write_tables(folder: Path, *seeds: int, group: str | Group = "all") -> Folders:
+    """Both tables of a group with these seeds, and for `all` that of `suppress`, in the results of this folder."""
+    folders = Folders(results_dir=str(folder / "results"), models_dir=str(folder / "models"))
+    for name, content in _written(seeds, group).items():
+        path = Path(folders.results_dir) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folders
+
+
+@cache
+def _written(seeds: tuple[int, ...], group: str | Group) -> dict[str, bytes]:
+    """Made once: to spell the names of a hundred members takes a second."""
+    with TemporaryDirectory() as place:
+        results = Path(_write(Path(place), seeds, group).results_dir)
+        files = (path for path in results.rglob("*.csv"))
+        return {str(path.relative_to(results)): path.read_bytes() for path in files}
+
+
+def _write(folder: Path, seeds: tuple[int, ...], group: str | Group) -> Folders:
     make = GROUPS[group] if isinstance(group, str) else group
     experiments = [
         experiment

@@ -69,7 +69,7 @@ def test_two_processes_give_the_same_rows_as_one(
         assert main([*short, "--seeds", "0", "1", *folders, *more]) == 0
     assert "ahead]" in capsys.readouterr().err
     one, two = rows(Path("one/results")), rows(Path("two/results"))
-    assert one == two and len(one[1]) == 6
+    assert one == two and len(one[1]) == 4
     assert list(Path("two/results/logs/jobs").glob("*.txt"))
 
 

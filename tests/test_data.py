@@ -224,6 +224,7 @@ def test_omniglot_drawings_are_bright_on_black_and_chosen_once(tmp_path: Path) -
         read_drawings(tmp_path / "drawings.zip", 11, 21)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Omniglot, OmniglotOverlap])
 def test_omniglot_keeps_alphabets_apart(kind: type[Omniglot], tmp_path: Path) -> None:
     """A drawing carries its alphabet in its pixels; published, the attacker owns two of those it is scored on."""

@@ -617,6 +617,7 @@ def test_an_audit_exposes_a_training_without_noise() -> None:
 TRAIN = "train_model --dataset digits --max_epochs 2 --batch_size 100 --learning_rate 0.003".split()
 
 
+@pytest.mark.slow
 def test_a_classifier_is_trained_privately_and_says_so(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -646,6 +647,7 @@ def test_a_classifier_is_trained_privately_and_says_so(
     assert row["Epsilon"] == "inf", "noise in training is none on the wire"
 
 
+@pytest.mark.slow
 def test_a_budget_alone_sets_the_noise(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TRAIN, "--dp_target_epsilon", "5", "--dp_delta", "1e-4"]) == 0
     path = Path(capsys.readouterr().out.strip())

@@ -158,6 +158,7 @@ def test_a_strangers_checkpoint_holds_no_secret() -> None:
 # ---------------------------------------------------------------- the command line
 
 
+@pytest.mark.slow
 def test_two_commands_draw_different_noise_and_leave_no_secret(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +184,7 @@ def test_two_commands_draw_different_noise_and_leave_no_secret(
         assert not any(key in content or key.hex().encode() in content for key in keys), file
 
 
+@pytest.mark.slow
 def test_repeatable_noise_marks_name_checkpoint_and_table(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -108,6 +108,7 @@ def test_a_retrained_model_is_evaluated_again(
     assert "attacked another model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rows_of_a_training_that_ended_in_another_epoch_are_dropped(
     models: Path, classifier_file: Callable[..., Path]
 ) -> None:
@@ -325,6 +326,7 @@ def test_a_judge_that_gives_no_numbers_judges_nothing() -> None:
         judge(SplitClassifier(network), torch.zeros(4, 1, 2, 2), torch.zeros(4, dtype=torch.long))
 
 
+@pytest.mark.slow
 def test_a_row_under_the_name_of_then_is_replaced_and_not_doubled(
     place: Path, classifier_file: Callable[..., Path], attacker_file: Callable[..., Path]
 ) -> None:

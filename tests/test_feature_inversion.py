@@ -443,6 +443,7 @@ def test_a_white_box_knows_the_noise_that_is_on_the_wire_now() -> None:
 ATTACK = "train_attacker --data_pct 10 --model".split()
 
 
+@pytest.mark.slow
 def test_one_checkpoint_is_attacked_at_any_cut(
     place: Path, classifier_file: FileMaker, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -210,6 +210,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return write_tables(folder, 0, group=omniglot_experiments)
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn_and_what_has_no_checkpoint_is_named(
     drawn: Folders,
     classifier_file: FileMaker,

@@ -229,6 +229,7 @@ def test_the_demo_shows_what_it_says(place: Path, capsys: pytest.CaptureFixture[
     assert float(noise["MSE"]) > 1.3 * float(plain["MSE"])
 
 
+@pytest.mark.slow
 def test_without_noise_the_naive_attacker_is_the_adaptive_one_and_is_not_trained_again(
     place: Path,
     quick: None,

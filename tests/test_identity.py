@@ -217,6 +217,7 @@ def as_then(models_dir: Path, target: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_attackers_of_a_models_folder_of_the_version_before(
     place: Path, classifier_file: FileMaker, raised: Callable[[str, str], None]
 ) -> None:
@@ -260,6 +261,7 @@ def test_attackers_of_a_models_folder_of_the_version_before(
     assert shown[2] == "1" and shown[5].startswith(f"{float(rows[new.stem]['MSE']):.4f} ± ")
 
 
+@pytest.mark.slow
 def test_an_attacker_of_the_first_version_hands_its_name_to_the_second(
     place: Path, classifier_file: FileMaker
 ) -> None:

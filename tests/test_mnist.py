@@ -7,37 +7,37 @@ import pytest
 
 from dpsnn.cli import main
 
-PLAIN, NOISY = "mnist_00noise_00nopeek_3epochs", "mnist_10noise_00nopeek_3epochs"
+PLAIN, NOISY = "mnist_00noise_00nopeek_2epochs", "mnist_10noise_00nopeek_2epochs"
 
 
 @pytest.mark.slow
 def test_plain_leaks_noise_hides_from_the_naive_and_less_from_the_adaptive(
     place: Path, mirror: Path
 ) -> None:
-    mnist = ["--dataset", "mnist", "--max_epochs", "3"]
+    mnist = ["--dataset", "mnist", "--max_epochs", "2"]
     assert main(["train_model", *mnist, "--validator"]) == 0
     assert main(["train_model", *mnist]) == 0
     assert main(["train_model", *mnist, "--noise_scale", "1.0"]) == 0
-    for options in (["--model", PLAIN], ["--model", PLAIN, "--decoder", "linear"], ["--model", NOISY],
-                    ["--model", NOISY, "--naive"]):  # fmt: skip
-        short = ["--max_epochs", "8", "--learning_rate", "0.003", "--augment", "none"]
+    short = ["--max_epochs", "6", "--learning_rate", "0.003", "--augment", "none"]
+    for options in (["--model", PLAIN], ["--model", NOISY], ["--model", NOISY, "--naive"]):
         assert main(["train_attacker", *options, *short]) == 0
+    assert main(["train_attacker", "--model", PLAIN, "--attack", "ridge"]) == 0
     assert main(["evaluate_models"]) == 0 and main(["evaluate_attackers"]) == 0
     folder = place / "results" / "quantitative_measures"
     with open(folder / "model_performances.csv", newline="") as file:
         accuracy = {
             r["Model"].split("_epoch")[0]: float(r["TestAcc"]) for r in csv.DictReader(file)
         }
-    assert accuracy[PLAIN] >= 98.5 and accuracy[NOISY] >= 97.5
+    assert accuracy[PLAIN] >= 98 and accuracy[NOISY] >= 97
     with open(folder / "attack_performances.csv", newline="") as file:
         attacks = {
-            (r["Model"].split("_epoch")[0], r["Adaptive"], r["Decoder"]): r
+            (r["Model"].split("_epoch")[0], r["Adaptive"], r["Attack"]): r
             for r in csv.DictReader(file)
         }
-    conv, linear = attacks[PLAIN, "True", "conv"], attacks[PLAIN, "True", "linear"]
+    conv, ridge = attacks[PLAIN, "True", "decoder"], attacks[PLAIN, "True", "ridge"]
     assert float(conv["MSEFloor"]) == pytest.approx(0.0678, abs=5e-4)
     assert float(conv["SSIM"]) >= 0.85 and float(conv["MSE"]) <= 0.015
-    assert float(linear["MSE"]) > 1.3 * float(conv["MSE"])
+    assert float(ridge["MSE"]) <= 0.015, "the best linear map, of what the tanh bent straightened"
     assert float(conv["ValAccuracy"]) > 95 > 2 * float(conv["ValAccuracyFloor"])
-    adaptive, naive = attacks[NOISY, "True", "conv"], attacks[NOISY, "False", "conv"]
+    adaptive, naive = attacks[NOISY, "True", "decoder"], attacks[NOISY, "False", "decoder"]
     assert float(adaptive["MSE"]) <= 0.6 * float(naive["MSE"])

@@ -126,6 +126,7 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_an_adversary_goes_on_as_if_nothing_had_happened(
     plugged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_data_set_a_network_and_a_decoder_work_together(
     assert "unknown dataset 'stripes'" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_study_is_a_command_with_a_figure_and_a_part_of_the_ledger(
     plugged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +250,7 @@ def test_an_attack_goes_from_the_command_line_to_the_table(
     )
 
 
+@pytest.mark.slow
 def test_a_metric_goes_from_the_command_line_to_table_figure_and_headline(
     plugged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

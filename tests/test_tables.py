@@ -171,6 +171,7 @@ def upsert_many(path: Path, writer: int, start: Barrier) -> None:
         tables.upsert(path, [own, {"Model": "shared", "Acc": float(writer)}], KEY)
 
 
+@pytest.mark.slow
 def test_four_processes_at_once_lose_no_row(path: Path) -> None:
     tables.upsert(path, [{"Model": "before", "Acc": 1.0}], KEY)
     # A server imports the package once, then forks: four imports would take longer than the test.
