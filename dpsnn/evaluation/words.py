@@ -7,6 +7,7 @@ import pandas as pd
 
 from dpsnn.evaluation.measures import Measure, named
 from dpsnn.evaluation.plots import SEEDS, estimate, over, shared_leakage
+from dpsnn.metrics.optimum import INFORMATIVE
 
 
 def plus_minus(rows: pd.DataFrame, measure: Measure, about: str = "") -> str:
@@ -32,10 +33,6 @@ def reachable(bound: float, measured: float, digits: int) -> str:
         return ""
     far = bound < INFORMATIVE * measured
     return f"{bound:.{digits}f}" + (", not informative" if far else "")
-
-
-INFORMATIVE = 0.2
-"""Share of what was measured below which a bound is not informative."""
 
 
 def reference(rows: pd.DataFrame, measure: Measure, column: str) -> str:
