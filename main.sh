@@ -28,7 +28,7 @@ groups='
   figures      draw every figure from the tables and checkpoints
   performance  measure every trained classifier and attacker and write the tables
   all          plain, noise, nopeek, combo, post_noise, volume, shift and queries, with the tables and figures
-  docs         build the site of the documentation with its reference, docs/_build/index.html
+  docs         build the site of the documentation, docs/_build/index.html
   install      make .venv if need be and print the Python that the groups use; `install secure`: .venv-secure, likewise federated'
 
 usage() {

@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = (
     "demo test plain noise nopeek combo post_noise volume shift queries headline published omniglot suppress faces"
-    " federated secure figures performance all install"
+    " federated secure figures performance all docs install"
 ).split()
 
 # Stands in for Python: notes its arguments in $CALLS, answers main.sh's questions by the names of
@@ -25,6 +25,7 @@ case "$*" in
     --version) echo "Python 3.11.7"; exit 0 ;;
     *ensurepip*) [[ ! -e $here/too_old ]]; exit ;;
     *find_spec*pytest*) [[ ! -e $here/no_pytest ]]; exit ;;
+    *find_spec*sphinx*) [[ ! -e $here/no_sphinx ]]; exit ;;
     *find_spec*spu*) [[ -e $here/has_secure ]]; exit ;;
     *find_spec*) [[ -e $here/has_dpsnn ]]; exit ;;
     *"import pip") exit 0 ;;
@@ -271,6 +272,25 @@ def test_active_environment_without_pytest_gets_one_line(front: Front) -> None:
     (line,) = done.stderr.splitlines()
     assert "pip install -e '.[test]'" in line
     assert front.calls == []
+
+
+def test_docs_builds_the_site_and_every_warning_is_an_error(front: Front) -> None:
+    front.stub("python", "has_dpsnn")
+    done = front("docs")
+    assert front.calls == ["path/python -m sphinx -W --keep-going -q -b html docs docs/_build"]
+    assert done.stdout == f"{front.repo}/docs/_build/index.html\n"
+    done = front("docs", "--dry-run")
+    assert front.calls == [] and done.stdout.endswith(
+        "python -m sphinx -W --keep-going -q -b html docs docs/_build\n"
+    )
+    assert front("docs", "--fast").returncode == 2
+
+
+def test_docs_without_sphinx_says_how_to_get_it(front: Front) -> None:
+    front.stub("python", "has_dpsnn", "no_sphinx")
+    done = front("docs")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and front.calls == [] and "pip install -e '.[docs]'" in line
 
 
 def test_install_prints_the_python_that_the_groups_use(front: Front) -> None:
