@@ -1,7 +1,6 @@
 """The site: these pages and the reference from the docstrings. `./main.sh docs` builds it, warnings are errors."""
 
 from importlib.metadata import version as version_of
-from typing import Any
 
 project = "dpsnn"
 author = copyright = "dpsnn contributors"

@@ -102,7 +102,7 @@ def estimate(rows: pd.DataFrame, measure: Measure, about: str = "") -> tuple[flo
 
 
 def _half(row: Any, measure: Measure) -> float:
-    """Half the interval over images of one row: of shares the exact one of Clopper & Pearson, where their count is known."""
+    """Half the interval over images of one row: of shares that of Clopper & Pearson, where their count is known."""
     count = row.get("Images") if measure.percent else None
     if count is None or pd.isna(count):
         return 1.96 * float(row[measure.error])

@@ -19,7 +19,7 @@ WEIGHED = 1.0
 
 
 def _experiment(base: ClassifierSpec, attacker: AttackerSpec, **defence: Any) -> Experiment:
-    """A classifier with its attackers: adaptive, the best linear map, and naive (ignores the noise) where there is any."""
+    """A classifier with its attackers: adaptive, the best linear map, and where there is noise the naive one."""
     classifier = replace(base, **defence)
     attackers = [attacker, _ridge(attacker)]
     if is_noisy(classifier):

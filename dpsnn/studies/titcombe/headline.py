@@ -42,10 +42,10 @@ def markdown(experiments: Sequence[Experiment], results: Results) -> str:
         raise Missing("the tables have no rows of these experiments")
     about = over(rows for _, models, found in shown for rows in (models, *found.values()))
     for spec, models, found in shown:
-        for attacker, rows in found.items():
+        for name, rows in found.items():
             numbers = (plus_minus(models, m, about) for m in (ACCURACY, WIRE))
             leaks = (plus_minus(rows, m, about) if m.column in rows else "" for m in measures)
-            said = [legend(spec.active), attacker, repeated(rows, about), *numbers, *leaks]
+            said = [legend(spec.active), name, repeated(rows, about), *numbers, *leaks]
             lines.append([*said, _least(rows), shown_epsilon(float(rows.Epsilon.iloc[0]))])
     alike = results.alike(pd.concat(models for _, models, _ in shown))
     every = pd.concat(rows for *_, found in shown for rows in found.values())
@@ -68,7 +68,7 @@ def _rows(
     """A defence: its classifiers, and by the kind of attacker its attackers, the strongest last."""
     known = [*attackers]
     models, *found = results.of(spec, known)
-    rows = {kind(attacker): own for attacker, own in zip(known, found) if not own.empty}
+    rows = {kind(each): own for each, own in zip(known, found) if not own.empty}
     strongest = results.strongest(models)
     if not strongest.empty:
         rows[f"strongest of {strongest.Tried.min():.0f}"] = strongest
