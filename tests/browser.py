@@ -5,6 +5,7 @@ and answers on 4, JSON with a zero byte behind each.
 """
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -158,29 +159,29 @@ class Browser:
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
     """A browser that keeps all it writes in `folder`, and is gone after the block."""
-    (read_to, to), (back, write_back) = os.pipe(), os.pipe()
-    command = [
-        chromium(),
-        "--headless",
-        "--remote-debugging-pipe",
-        "--no-first-run",
-        "--disable-gpu",
-    ]
-    command += [f"--user-data-dir={folder}", "--disable-dev-shm-usage", "--hide-scrollbars"]
+    (read, to), (back, write) = os.pipe(), os.pipe()
+    # Out of the way of 3 and 4, which the browser's own ends become.
+    ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (read, write)]
+
+    def wire() -> None:
+        for number, end in zip((3, 4), ends):
+            os.dup2(end, number)
+
+    command = [chromium(), "--headless", "--remote-debugging-pipe", "--no-first-run"]
+    command += [f"--user-data-dir={folder}", "--disable-gpu", "--disable-dev-shm-usage"]
+    command += ["--hide-scrollbars"]
     # Chromium has no sandbox for root, as whom containers run.
     command += ["--no-sandbox"] if os.geteuid() == 0 else []
-
-    # By a shell: descriptors 3 and 4 must be its own, whatever numbers ours have.
-    wired = ["/bin/sh", "-c", f'exec "$@" 3<&{read_to} 4>&{write_back}', "sh", *command]
     process = subprocess.Popen(
-        wired,
-        pass_fds=(read_to, write_back),
+        command,
+        pass_fds=(3, 4),
+        preexec_fn=wire,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    os.close(read_to)
-    os.close(write_back)
+    for end in (read, write, *ends):
+        os.close(end)
     try:
         yield Browser(to, back)
     finally:

@@ -40,6 +40,8 @@ def report(options: argparse.Namespace) -> Path:
         raise UsageError(f"--savepath is {options.savepath!r}; end the name in .html")
     gate = Gate.of(options)
     result = AuditResult.load(source)
+    if gate:
+        gate.check(result.measures)
     path = write_report(result, target)
     if gate:
         try:

@@ -83,10 +83,16 @@ class Scale:
 
 PERCENT = Scale(1, "%")
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 def rough(value: Number | None) -> str:
-    """A number alone, to four digits."""
-    return NOTHING if value is None else f"{value:,.4g}".replace("-", "\N{MINUS SIGN}")
+    """A number alone, to four digits: `0.0123`, `1 × 10⁻⁵`."""
+    if value is None:
+        return NOTHING
+    digits, _, power = f"{value:,.4g}".replace("-", "\N{MINUS SIGN}").partition("e")
+    raised = str(int(power.replace("\N{MINUS SIGN}", "-"))).translate(RAISED) if power else ""
+    return f"{digits} × 10{raised}" if raised else digits
 
 
 def count(number: int | None, one: str = "", many: str = "") -> str:
