@@ -179,7 +179,7 @@ AUDITS = (
     Command(
         name="report",
         action="dpsnn.audit.report:report",
-        heading="audit any model",
+        heading="audit a model",
         said="make the page of an audit anew, and check it against limits or an earlier audit",
         options=_report,
         resume="",

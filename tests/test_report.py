@@ -231,7 +231,7 @@ def test_guarantees_are_numbers_beside_words() -> None:
         "naming": 0.053, "candidates": 1000, "epsilon": 8.0, "delta": 1e-5, "dfil": 0.002, "words": "a bound",
         "with_clip": {"bound": 4.0, "naming": 0.031, "words": "in a ball of radius 4"},
     }  # fmt: skip
-    made["cuts"][1]["bounds"] = {"mse": 0.05, "share": 0.7, "named": 61.0, "n": 40}
+    made["cuts"][1]["bounds"] = {"mse": 0.05, "share": 0.7, "named": 0.61, "n": 40}
     bare, bounded = digest(AuditResult.of(made)).cuts
     assert bare.promised == "No guarantee: no noise crosses the wire."
     assert [fact.name for fact in bare.guarantees] == ["Values"]
@@ -239,10 +239,8 @@ def test_guarantees_are_numbers_beside_words() -> None:
     assert told["Naming bound"] == "Nobody names more than 5.3\N{NO-BREAK SPACE}% among 1,000."
     assert told["Local differential privacy"] == "ε = 8, δ = 1 × 10⁻⁵"
     assert told["Least possible MSE"] == "0.05 over 40 pictures; ≤ 0.069 measured"
-    assert (
-        bounded.clipped
-        == "In a ball of radius 4. Nobody names more than 3.1\N{NO-BREAK SPACE}% among 1,000."
-    )
+    assert bounded.clipped == "In a ball of radius 4."
+    assert told["Named by who knows them all"] == "61.0\N{NO-BREAK SPACE}% of 40"
     made["cuts"][1]["bounds"]["mse"] = 0.08
     told = {f.name: f.text for f in digest(AuditResult.of(made)).cuts[1].guarantees}
     assert "above, which cannot be" in told["Least possible MSE"]
@@ -415,8 +413,8 @@ def test_a_chart_is_the_same_whenever_it_is_drawn() -> None:
 def test_the_page_says_each_verdict_on_top(root: Element) -> None:
     verdict = by_id(root, "verdict")
     assert [each.text for each in verdict.all("li")] == [
-        "1 conv1 Leaks conv1: a sentence that says leaks.",
-        "2 conv2 At the floor conv2: a sentence that says floor.",
+        "1 conv1 Leaks A sentence that says leaks.",
+        "2 conv2 At the floor A sentence that says floor.",
     ]
     assert "Recommended cut: conv2 — the first cut at which nothing is seen" in verdict.text
 

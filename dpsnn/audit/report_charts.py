@@ -20,7 +20,7 @@ WIDTH = 5.2
 LONGEST = 20
 """Letters of a name that are drawn."""
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "dpsnn",
     "text.parse_math": False,
@@ -105,16 +105,18 @@ def tradeoff_chart(chart: Tradeoff) -> str:
         figure = Figure(figsize=(WIDTH, 3.7))
         axis = figure.add_axes((0.125, 0.165, 0.845, 0.8))
         if chart.line:
-            x, y = zip(*((p.leakage.value, p.accuracy.value) for p in chart.line))
+            x, y = [p.x for p in chart.line], [p.y for p in chart.line]
             axis.plot(x, y, color=INKS["accent"], linewidth=1.2, marker=".", markersize=7)
-            for left, lower, point in zip(x, y, chart.line):
-                below = {
-                    "xytext": (4, -4),
-                    "textcoords": "offset points",
-                    "ha": "left",
-                    "va": "top",
-                }
-                axis.annotate(point.short, (left, lower), color=INKS["accent"], fontsize=9, **below)
+            for point in chart.line:
+                axis.annotate(
+                    point.short,
+                    (point.x, point.y),
+                    xytext=(4, -4),
+                    textcoords="offset points",
+                    va="top",
+                    color=INKS["accent"],
+                    fontsize=9,
+                )
         for point in chart.points:
             _place(axis, point)
         every = (*chart.points, *chart.line)
@@ -128,7 +130,7 @@ def tradeoff_chart(chart: Tradeoff) -> str:
         return svg(figure, "tradeoff", chart.title, f"{chart.words}. {chart.caption}")
 
 
-def _lines(cuts: Sequence[Point] | Sequence[Box]) -> tuple[Figure, Axes]:
+def _lines(cuts: Sequence[Point | Box]) -> tuple[Figure, Axes]:
     """A figure with a line for each cut, the one nearest to the input on top."""
     rows = len(cuts)
     height = 0.36 * rows + 0.68
@@ -162,7 +164,7 @@ def _mark(axis: Axes, point: Point, at: Number) -> None:
         axis.plot(
             [low, high], [at, at], color=colour, linewidth=2.2, alpha=0.45, solid_capstyle="butt"
         )
-    axis.plot(point.leakage.value, at, **_look(point), markersize=7, linestyle="", zorder=4)
+    axis.plot(point.x, at, **_look(point), markersize=7, linestyle="", zorder=4)
 
 
 def _look(point: Point) -> dict[str, Any]:
@@ -180,26 +182,16 @@ def _look(point: Point) -> dict[str, Any]:
 def _place(axis: Axes, point: Point) -> None:
     """A cut by its leakage and accuracy, with both intervals."""
     colour = INKS[point.level]
-    (x, left, right), (y, below, above) = (
-        (each.value, each.low, each.high) for each in (point.leakage, point.accuracy)
-    )
-    thin = {"color": colour, "linewidth": 1.0, "alpha": 0.45}
+    left, right = point.leakage.low, point.leakage.high
     if left is not None and right is not None:
-        axis.plot([left, right], [y, y], **thin)
+        axis.plot([left, right], [point.y, point.y], color=colour, linewidth=1, alpha=0.45)
+    below, above = point.accuracy.low, point.accuracy.high
     if below is not None and above is not None:
-        axis.plot([x, x], [below, above], **thin)
-    axis.plot(x, y, **_look(point), markersize=7, linestyle="", zorder=4)
+        axis.plot([point.x, point.x], [below, above], color=colour, linewidth=1, alpha=0.45)
+    axis.plot(point.x, point.y, **_look(point), markersize=7, linestyle="", zorder=4)
     if point.recommended:
-        axis.plot(
-            x,
-            y,
-            marker="o",
-            markersize=15,
-            fillstyle="none",
-            color=INKS["accent"],
-            markeredgewidth=1.8,
-            linestyle="",
-        )
+        ring = {"marker": "o", "fillstyle": "none", "color": INKS["accent"], "linestyle": ""}
+        axis.plot(point.x, point.y, markersize=15, markeredgewidth=1.8, **ring)  # type: ignore[arg-type]
 
 
 def _leakage(
@@ -236,15 +228,15 @@ def _accuracy(axis: Axes, chart: Tradeoff, known: Sequence[Number]) -> None:
 def _number(axis: Axes, points: Sequence[Point]) -> None:
     """The number of each cut above it, stepwise higher where others stand already."""
     taken: list[tuple[Number, Number]] = []
-    for point in sorted(points, key=lambda p: (-(p.accuracy.value or 0), p.leakage.value or 0)):
-        x, y = axis.transData.transform((point.leakage.value, point.accuracy.value))
+    for point in sorted(points, key=lambda p: (-p.y, p.x)):
+        x, y = axis.transData.transform((point.x, point.y))
         lift = 9.0
         while any(abs(x - left) < 16 and abs(y + lift - lower) < 14 for left, lower in taken):
             lift += 14
         taken.append((x, y + lift))
         axis.annotate(
             str(point.number),
-            (point.leakage.value or 0, point.accuracy.value or 0),
+            (point.x, point.y),
             xytext=(0, lift),
             textcoords="offset pixels",
             ha="center",

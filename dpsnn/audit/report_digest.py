@@ -145,7 +145,7 @@ def digest(result: AuditResult) -> Digest:
     )
 
 
-def favourites(result: AuditResult) -> list[Json]:
+def favourites(result: AuditResult) -> Sequence[Json]:
     """The measures that are drawn: of FAVOURITE those that there are, else the first one."""
     there = {
         c
@@ -215,25 +215,30 @@ def _flags(cuts: Sequence[Json]) -> tuple[Flag, ...]:
 
 
 def _cut(cut: Json, number: int, result: AuditResult) -> CutDigest:
-    level = cut["verdict"]["level"]
+    level, best = cut["verdict"]["level"], result.recommended
     clip = cut["guarantees"]["with_clip"]
     return CutDigest(
         number=number,
         name=clean(cut["name"]),
         level=level,
         word=LEVELS[level],
-        sentence=clean(cut["verdict"]["sentence"]),
-        recommended=bool(result.recommended) and result.recommended["cut"] == cut["name"],
+        sentence=_verdict(cut),
+        recommended=best is not None and best["cut"] == cut["name"],
         facts=tuple(_facts(cut)),
         notes=tuple(map(sentence, cut["notes"])),
         guarantees=tuple(_guarantees(cut)),
         promised=sentence(cut["guarantees"]["words"]),
-        clipped=f"{sentence(clip['words'])} {_named(clip['naming'], cut)}".strip() if clip else "",
+        clipped=sentence(clip["words"]) if clip else "",
         attacks=attack_table(cut, result),
         failed=sum(attack["status"] != "ok" for attack in cut["attacks"]),
         spread=spread_table(cut, result),
         classes=class_table(cut, result),
     )
+
+
+def _verdict(cut: Json) -> str:
+    """The sentence, less the name of the cut, which stands beside it."""
+    return sentence(clean(cut["verdict"]["sentence"]).removeprefix(f"{clean(cut['name'])}: "))
 
 
 def _facts(cut: Json) -> list[Fact]:
@@ -264,7 +269,7 @@ def _guarantees(cut: Json) -> list[Fact]:
     if bounds and bounds["mse"] is not None:
         found.append(Fact("Least possible MSE", _against(bounds, cut)))
     if bounds and bounds["named"] is not None:
-        told = f"{PERCENT.text(bounds['named'])} of {count(bounds['n'])}"
+        told = f"{PERCENT.text(100 * bounds['named'])} of {count(bounds['n'])}"
         found.append(Fact("Named by who knows them all", told))
     return found
 

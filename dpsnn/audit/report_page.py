@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from dpsnn.audit.report_charts import depth_chart, spread_chart, tradeoff_chart
 from dpsnn.audit.report_digest import Digest
+from dpsnn.audit.report_series import Depth, Spread, Tradeoff
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -32,7 +33,9 @@ def page(digest: Digest) -> str:
     )
     # Ours alone is marked as safe: what svg() makes is written by an XML library, which escapes.
     drawn = digest.series
-    charts = [(chart, Markup(depth_chart(chart))) for chart in drawn.depth]
+    charts: list[tuple[Depth | Spread | Tradeoff, Markup]] = [
+        (chart, Markup(depth_chart(chart))) for chart in drawn.depth
+    ]
     if drawn.tradeoff:
         charts.insert(1, (drawn.tradeoff, Markup(tradeoff_chart(drawn.tradeoff))))
     if drawn.spread:

@@ -97,15 +97,15 @@ def galleries(
         for point in sorted(result.curve or [], key=lambda point: float(point["noise"]))
         if (found := _whole(point["pictures"]))
     ]
-    found = []
+    shown: list[Gallery] = []
     if over_cuts:
         start = next((at for at, (name, _) in enumerate(over_cuts) if name == best), 0)
         states = tuple(state for _, state in over_cuts)
-        found.append(Gallery("cuts", "What an attacker sees", "Cut", states, start))
+        shown.append(Gallery("cuts", "What an attacker sees", "Cut", states, start))
     if over_noise:
         title = "What an attacker sees as noise grows"
-        found.append(Gallery("noise", title, "Noise", tuple(over_noise), 0))
-    return tuple(found)
+        shown.append(Gallery("noise", title, "Noise", tuple(over_noise), 0))
+    return tuple(shown)
 
 
 def _whole(pictures: object) -> Json | None:

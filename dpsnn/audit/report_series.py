@@ -24,8 +24,14 @@ class Axis:
 
     @classmethod
     def of(cls, measure: Json, scale: Scale) -> "Axis":
-        ends = (measure[key] for key in ("floor", "class_floor", "perfect"))
-        return cls(clean(measure["column"]), measure["lower_leaks"], *ends, scale)
+        return cls(
+            clean(measure["column"]),
+            measure["lower_leaks"],
+            measure["floor"],
+            measure["class_floor"],
+            measure["perfect"],
+            scale,
+        )
 
     def references(self) -> str:
         """What the lines across a chart are, in words."""
@@ -54,6 +60,18 @@ class Point:
     recommended: bool = False
     short: str = ""
     """Of a noise: how much, in a few letters."""
+
+    @property
+    def x(self) -> Number:
+        """Its leakage, which is known of whatever is drawn."""
+        assert self.leakage.value is not None
+        return self.leakage.value
+
+    @property
+    def y(self) -> Number:
+        """Its accuracy, which is known of whatever is drawn against it."""
+        assert self.accuracy.value is not None
+        return self.accuracy.value
 
 
 @dataclass(frozen=True)

@@ -262,8 +262,12 @@ def spread_table(cut: Json, result: AuditResult) -> Table | None:
     )
     return Table(
         f"{clean(column)} over victims{leaks.get(column, '')}: so many victims lie below",
-        (*(Heading(text) for text in QUANTILES.values()), Heading("Worst 1 %", "mean")),
-        (Row((*cells, worst)),),
+        (
+            Heading("Measure", "", False),
+            *(Heading(text) for text in QUANTILES.values()),
+            Heading("Worst 1 %", "mean"),
+        ),
+        (Row((Cell(clean(column)), *cells, worst)),),
     )
 
 
