@@ -82,6 +82,18 @@ def test_it_fits_any_screen(page: Browser, width: int, dark: bool) -> None:
     assert page.run(small) >= 9
 
 
+def test_long_names_and_many_cuts_fit_a_phone(page: Browser, tmp_path: Path) -> None:
+    made = example()
+    (first, second) = made["cuts"]
+    made["cuts"] = [{**first, "name": "features_" * 12 + str(at), "order": at} for at in range(12)]
+    made["cuts"].append({**second, "name": "conv2", "order": 12})
+    path = write_report(AuditResult.of(made), tmp_path / "long.html")
+    page.look(320, 800)
+    page.open(path.as_uri())
+    assert page.run("document.documentElement.scrollWidth") == 320
+    page.fetched.clear()
+
+
 def _contrast(page: Browser) -> list[float]:
     """Of each text with what lies behind it, by WCAG 2."""
     found: list[float] = page.run("""(() => {
