@@ -164,10 +164,10 @@ def test_the_headline_counts_verdicts() -> None:
     made = content()
     found = digest(AuditResult.of(made))
     assert found.headline == "1 of 2 cuts leaks, 1 is at the floor."
-    assert (found.recommended, found.reason) == ("conv2", "the first cut at which nothing is seen")
+    assert (found.recommended, found.reason) == ("conv2", "the first cut at which nothing is seen.")
     assert found.doubt == "1 reason to doubt, 2 attacks failed"
     made["cuts"][1]["verdict"]["level"] = "leaks"
-    assert digest(AuditResult.of(made)).headline == "All 2 cuts leak."
+    assert digest(AuditResult.of(made)).headline == "Both cuts leak."
     made |= {"cuts": made["cuts"][:1], "recommended": None}
     assert digest(AuditResult.of(made)).headline == "The cut leaks."
     assert digest(AuditResult.of(made | {"cuts": []})).headline == "No cut was audited."
@@ -184,7 +184,7 @@ def test_cuts_stand_by_depth_whatever_their_order_in_the_file() -> None:
 def test_the_table_has_every_number_with_its_interval_and_a_key_to_sort_by() -> None:
     table = digest(AuditResult.of(content())).table
     names = [heading.text for heading in table.headings]
-    assert names == "Cut,Verdict,Accuracy,MSE,SSIM,Re-identified,Named,Sent,Weights,Work".split(",")
+    assert names == "Cut,Verdict,Accuracy,SSIM,MSE,Re-identified,Named,Sent,Weights,Work".split(",")
     first = dict(zip(names, table.rows[0].cells))
     assert (first["SSIM"].text, first["SSIM"].below, first["SSIM"].sort) == (
         "0.900",
@@ -199,9 +199,9 @@ def test_the_table_has_every_number_with_its_interval_and_a_key_to_sort_by() -> 
     assert first["Named"].text == "none"
     feet = {row.cells[0].text: [c.text for c in row.cells[3:5]] for row in table.foot}
     assert feet == {
-        "Floor: the mean picture": ["0.0700", "0.100"],
-        "Mean picture of the class": ["0.0500", "0.200"],
-        "Perfect": ["0.0000", "1.000"],
+        "Floor: the mean picture": ["0.100", "0.0700"],
+        "Mean picture of the class": ["0.200", "0.0500"],
+        "Perfect": ["1.000", "0.0000"],
     }
     assert [row.marked for row in table.rows] == [False, True]
 
@@ -212,7 +212,7 @@ def test_flags_that_cuts_share_are_said_once() -> None:
     assert (flag.raised, flag.cuts) == ("It was scored on 40 victims.", "all cuts")
     made["cuts"][1]["flags"] = []
     (flag,) = digest(AuditResult.of(made)).flags
-    assert flag.cuts == "conv1"
+    assert flag.cuts == "cut conv1"
 
 
 def test_a_failed_attack_says_why_in_its_row() -> None:
@@ -393,7 +393,7 @@ def test_names_in_a_chart_are_its_own(drawn: dict[str, ElementTree.Element]) -> 
 
 def test_names_are_no_mathematics(drawn: dict[str, ElementTree.Element]) -> None:
     texts = [each.text for each in drawn["depth-1"].iter(f"{SVG}text")]
-    assert "2  $\\frac{<b>&" in texts
+    assert "2 · $\\frac{<b>&" in texts
 
 
 def test_floors_are_lines(drawn: dict[str, ElementTree.Element]) -> None:

@@ -135,8 +135,10 @@ def _lines(cuts: Sequence[Point | Box]) -> tuple[Figure, Axes]:
     rows = len(cuts)
     height = 0.36 * rows + 0.68
     figure = Figure(figsize=(WIDTH, height))
-    axis = figure.add_axes((0.32, 0.6 / height, 0.66, 0.36 * rows / height))
-    axis.set_yticks(range(rows), [f"{cut.number}  {_short(cut.name)}" for cut in cuts])
+    longest = max(len(_short(cut.name)) for cut in cuts)
+    left = min(0.36, (0.55 + 0.075 * longest) / WIDTH)
+    axis = figure.add_axes((left, 0.6 / height, 0.98 - left, 0.36 * rows / height))
+    axis.set_yticks(range(rows), [f"{cut.number} · {_short(cut.name)}" for cut in cuts])
     for label, cut in zip(axis.get_yticklabels(), cuts):
         label.set_color(INKS["ink"])
         label.set_fontweight("bold" if cut.recommended else "normal")
@@ -237,9 +239,8 @@ def _number(axis: Axes, points: Sequence[Point]) -> None:
         axis.annotate(
             str(point.number),
             (point.x, point.y),
-            xytext=(0, lift),
+            xytext=(7, lift - 4),
             textcoords="offset pixels",
-            ha="center",
             va="bottom",
             fontweight="bold" if point.recommended else "normal",
         )

@@ -128,10 +128,10 @@ def digest(result: AuditResult) -> Digest:
         about=_about(result),
         headline=_headline(cuts),
         recommended=clean(best["cut"]) if best else "",
-        reason=clean(best["reason"]) if best else "",
+        reason=f"{clean(best['reason']).rstrip('.')}." if best else "",
         doubt=_doubt(cuts, flags),
         cuts=tuple(_cut(cut, at + 1, result) for at, cut in enumerate(cuts)),
-        table=cuts_table(cuts, result, LEVELS),
+        table=cuts_table(cuts, result, [*scales], LEVELS),
         series=series(
             cuts, result, [(each, scales[each["column"]]) for each in favourites(result)]
         ),
@@ -176,7 +176,7 @@ def _headline(cuts: Sequence[Json]) -> str:
     if len(levels) == 1:
         return f"The cut {found[0][1][0]}."
     if len(found) == 1:
-        return f"All {len(levels)} cuts {found[0][1][1]}."
+        return f"{'Both' if len(levels) == 2 else f'All {len(levels)}'} cuts {found[0][1][1]}."
     (first, words), *rest = found
     told = [f"{first} of {len(levels)} cuts {words[first > 1]}"]
     told += [f"{number} {words[number > 1]}" for number, words in rest]
@@ -206,7 +206,14 @@ def _flags(cuts: Sequence[Json]) -> tuple[Flag, ...]:
             names += [cut["name"]] if cut["name"] not in names else []
     every = len(cuts) > 1
     return tuple(
-        Flag(*words, "all cuts" if every and len(names) == len(cuts) else listed(names))
+        Flag(
+            *words,
+            (
+                "all cuts"
+                if every and len(names) == len(cuts)
+                else f"cut{'s' * (len(names) > 1)} {listed(names)}"
+            ),
+        )
         for words, names in found.items()
     )
 
@@ -264,7 +271,7 @@ def _guarantees(cut: Json) -> list[Fact]:
         found.append(Fact("Local differential privacy", f"ε = {rough(given['epsilon'])}{delta}"))
     if given["naming"] is not None and given["naming"] < 1:
         found.append(Fact("Naming bound", _named(given["naming"], cut)))
-    if given["dfil"] is not None:
+    if given["dfil"]:
         found.append(Fact("1/dFIL", f"{rough(given['dfil'])}, of unbiased attackers alone"))
     if bounds and bounds["mse"] is not None:
         found.append(Fact("Least possible MSE", _against(bounds, cut)))

@@ -152,7 +152,7 @@ def _victim(which: str, at: str, pictures: Json, scales: Mapping[str, Scale]) ->
     rebuilt = f"The attacker’s reconstruction of victim {number} at {at}"
     return Shown(
         who=f"{who}: victim {number}",
-        scores=scores,
+        scores=", ".join(each.replace(" ", "\N{NO-BREAK SPACE}") for each in scores.split(", ")),
         truth=png(pictures["truth"][which]),
         guess=png(pictures["guess"][which]),
         truth_alt=f"Victim {number} as sent ({who.lower()})",

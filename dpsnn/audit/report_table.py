@@ -130,15 +130,16 @@ def _naming(cut: Json) -> Cell:
     return Cell(PERCENT.text(100 * share), "", 100 * share)
 
 
-def _columns(cuts: Sequence[Json], result: AuditResult) -> list[_Column]:
-    """Those in which any cut has something to say."""
+def _columns(cuts: Sequence[Json], result: AuditResult, first: Sequence[str]) -> list[_Column]:
+    """Those in which any cut has something to say; measures that are not among the `first` stand last."""
     found: list[_Column] = []
     if any(cut["accuracy"] for cut in cuts):
         floors = {cut["accuracy"]["floor"] for cut in cuts if cut["accuracy"]} - {None}
         foot = (PERCENT.text(min(floors)) if len(floors) == 1 else "", "", "")
         found.append(_Column(Heading("Accuracy", "of the task"), _accuracy, foot))
     there = {column for cut in cuts for column in cut["strongest"]}
-    found += [_measure(each, cuts) for each in result.measures if each["column"] in there]
+    measures = {each["column"]: each for each in result.measures if each["column"] in there}
+    found += [_measure(measures[name], cuts) for name in first]
     among = {cut["reidentified"]["candidates"] for cut in cuts if cut["reidentified"]}
     if among:
         told = f"among {count(among.pop())}" if len(among) == 1 else "of the victims"
@@ -155,12 +156,21 @@ def _columns(cuts: Sequence[Json], result: AuditResult) -> list[_Column]:
     for name, key in (("Weights", "weights_share"), ("Work", "flops_share")):
         if any(cut[key] is not None for cut in cuts):
             found.append(_share(name, "in the client", key))
-    return found
+    return found + [_measure(each, cuts) for name, each in measures.items() if name not in first]
 
 
-def cuts_table(cuts: Sequence[Json], result: AuditResult, levels: Mapping[str, str]) -> Table:
-    """One line for each cut, with floors and ceilings at its foot."""
-    columns = _columns(cuts, result)
+def cuts_table(
+    cuts: Sequence[Json], result: AuditResult, first: Sequence[str], levels: Mapping[str, str]
+) -> Table:
+    """One line for each cut, with floors and ceilings at its foot.
+
+    Args:
+        cuts: By depth.
+        result: The audit that they are of.
+        first: The measures to begin with.
+        levels: Words for verdicts, the worst first.
+    """
+    columns = _columns(cuts, result, first)
     severity = [*levels]
     best = result.recommended["cut"] if result.recommended else None
     rows = [
