@@ -36,7 +36,7 @@ SHARED = frozenset(("max_epochs", "batch_size", "learning_rate"))
 COLUMNS = frozenset(
     "Doubling OwnMSE OwnMSEFloor BoundN BoundShare DFILBound MSEBound NamedBound NamingBound NamingBoundHere"
     " Model MeanTrainAcc SETrainAcc MeanValAcc SEValAcc MeanTrainDCorr SETrainDCorr MeanValDCorr SEValDCorr"
-    " TestAcc SETestAcc AccFloor TrainDCorrFloor ValDCorrFloor DCorrN DPEpsilon Epsilon EpsilonDelta Sparsity Restless NoGradient"
+    " TestAcc SETestAcc AccFloor TrainDCorrFloor ValDCorrFloor DCorrN DPEpsilon Epsilon EpsilonDelta Sparsity"
     " Dataset DataSource Network Cut Seed Epoch MaxEpochs BatchSize LearningRate Norm Dropout SGDMomentum"
     " ConstantRate FixedOrder Precision Versions Digest Identity Attacker ValAccuracy SEValAccuracy MSE SEMSE"
     " PSNR SSIM SESSIM SSIM2 SESSIM2 RelativeL2 SERelativeL2 ValConfidence SEValConfidence RelativeL2Shuffled"
