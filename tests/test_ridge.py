@@ -113,3 +113,10 @@ def test_from_the_command_line_to_the_table(
     row, _ = attacker_row(path, "models", "data", None)
     assert row["Attack"] == "ridge" and 0 < row["MSE"] < 0.08
     assert isinstance(load_attacked(path, "models").attack, Linear)
+
+
+@pytest.mark.parametrize("spread", [0.1, 3.0, 100.0])
+def test_noise_wider_than_the_range_of_the_values_breaks_nothing(spread: float) -> None:
+    """The function that bent them is not undone where noise carries values beyond its range."""
+    made = Linear(Knowledge(lambda images: (0.1 * client(images)).tanh(), gaussian(spread), OWN))
+    assert made.prepare(learn).value <= 1.05 * float(OWN.var(0).mean())

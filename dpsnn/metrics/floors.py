@@ -1,21 +1,24 @@
 """What a metric gives for no information at all: a number means little without it."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from dpsnn.batches import to_unit
-from dpsnn.tensors import Labels, Pixels
+from dpsnn.tensors import Labels
+
+Pictures = Shaped[Tensor, "n c h w"]
+"""Bytes, or floats in [0, 1]."""
 
 
-def mean_image(surrogate: Pixels, count: int) -> Float[Tensor, "{count} c h w"]:
+def mean_image(surrogate: Pictures, count: int) -> Float[Tensor, "{count} c h w"]:
     """The mean of the attacker's own images, `count` times: the best constant guess."""
     mean = to_unit(surrogate).mean(0, keepdim=True)
     return mean.expand(count, -1, -1, -1)
 
 
 def class_means(
-    surrogate: Pixels, own: Labels, labels: Int[Tensor, " victims"]
+    surrogate: Pictures, own: Labels, labels: Int[Tensor, " victims"]
 ) -> Float[Tensor, "victims c h w"] | None:
     """For each label the mean of the own images of that class: the best guess of who knows the class and no more.
 

@@ -216,6 +216,9 @@ class Front(nn.Module):
             bend.low + max(fine.below(-bend.low), spread) / 2,
             bend.high - max(fine.below(bend.high), spread) / 2,
         )
+        if ends[0] > ends[1]:
+            # Noise as wide as the range leaves nothing to straighten; beyond it the function has no inverse.
+            ends = (bend.low + bend.high) / 2, (bend.low + bend.high) / 2
         self.low.copy_((low - around).clamp(*ends))
         self.high.copy_((high + around).clamp(*ends))
         self.centre.zero_()

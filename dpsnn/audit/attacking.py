@@ -1,0 +1,207 @@
+"""One attack at one cut: prepared on own pictures, scored on victims, kept in a file, and never silently missing."""
+
+import ast
+import hashlib
+import math
+import time
+import zipfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dpsnn.atomic import staged
+from dpsnn.attacks import Attack, AttackModule
+from dpsnn.audit.plan import LEAST, Planned
+from dpsnn.audit.wire import Wire
+from dpsnn.batches import to_unit
+from dpsnn.errors import UsageError
+from dpsnn.metrics.squared_error import mse
+from dpsnn.training import Fitted, device, fit, seeded
+
+JUDGED = 250
+"""Own validation pictures on which an attack judges itself, at most."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of one attack."""
+
+    planned: Planned
+    seed: int
+    status: str = "ok"
+    reason: str | None = None
+    guesses: Float[Tensor, "n c h w"] = field(default_factory=lambda: torch.zeros(0, 1, 1, 1))
+    """Of the first n victims, in [0, 1]."""
+    seconds: float = 0.0
+    own_error: float | None = None
+    own_floor: float | None = None
+    doubling: float | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def victims(self) -> int:
+        return len(self.guesses)
+
+
+class _Lesson:
+    """How an attack is trained here."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(
+        self,
+        module: pl.LightningModule,
+        *,
+        monitor: str,
+        mode: str,
+        max_epochs: int,
+        trial: str = "",
+    ) -> Fitted:
+        return fit(
+            module, monitor=monitor, mode=mode, max_epochs=max_epochs, seed=self.seed, title=trial
+        )
+
+
+def attempt(
+    wire: Wire, planned: Planned, seed: int, seconds: float, folder: Path | None
+) -> Attempt:
+    """Attack, or take what the same attack gave before.
+
+    Args:
+        wire: What is heard.
+        planned: The attack.
+        seed: Of what it draws.
+        seconds: Of descents for single victims.
+        folder: Where what it gives is kept; None keeps nothing.
+    """
+    if reason := planned.hindrance(wire):
+        return Attempt(planned, seed, "skipped", reason)
+    method = planned.method(wire, seconds)
+    path = None if folder is None else folder / f"{_mark(wire, method, planned, seed)}.npz"
+    if path is not None and (known := _read(path, planned, seed)):
+        return known
+    start = time.monotonic()
+    try:
+        done = _attacked(wire, planned, method, seed, seconds)
+    except (Exception, SystemExit) as error:  # a failed attack is a row, whatever it failed of
+        told = " ".join(str(error).split())[:300] or "no reason given"
+        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+        return Attempt(planned, seed, "failed", f"{kind}{told}", seconds=time.monotonic() - start)
+    done = replace(done, seconds=time.monotonic() - start)
+    if path is not None:
+        _keep(path, done)
+    return done
+
+
+def _attacked(wire: Wire, planned: Planned, method: Attack, seed: int, seconds: float) -> Attempt:
+    given = wire if planned.own is None else _with_fewer(wire, planned.own)
+    with seeded(seed, 3):
+        attack = method.build(given.knowledge(method.needs), wire.queries, seed)
+    with seeded(seed, 13):
+        fitted = attack.to(device()).prepare(_Lesson(seed))
+    attack.to(device()).eval()
+    truth = to_unit(wire.validation[:JUDGED])
+    floor = float(mse(to_unit(wire.own).mean(0).expand_as(truth), truth).mean())
+    # Who descends for each picture by itself has judged itself on own ones already.
+    own = fitted.value if planned.gradients and math.isfinite(fitted.value) else None
+    if planned.learns and not planned.gradients:
+        with torch.no_grad(), seeded(seed, 12):
+            guesses = _guessed(attack, wire.heard_validation[:, : len(truth)])
+        own = float(mse(guesses, truth).mean())
+    with torch.no_grad(), seeded(seed, 11):
+        guesses = _answered(attack, wire.heard, seconds if planned.gradients else math.inf)
+    chosen = {**method.flattened(), **attack.chosen(), "seed": seed, "own_pictures": len(given.own)}
+    doubling = chosen.get("doubling")
+    settings = {name: value for name, value in chosen.items() if _is_plain(value)}
+    return Attempt(
+        planned, seed, "ok", None, guesses, fitted.seconds, own, floor, doubling, settings
+    )
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _with_fewer(wire: Wire, own: int) -> Wire:
+    return replace(wire, own=wire.own[:own], activations=wire.activations[:own])
+
+
+def _answered(attack: AttackModule, heard: Tensor, seconds: float) -> Tensor:
+    """Guesses of all victims, or of as many as the time allows, but no fewer than LEAST."""
+    if math.isinf(seconds):
+        return _guessed(attack, heard)
+    start = time.monotonic()
+    first = _guessed(attack, heard[:, :LEAST])
+    each = (time.monotonic() - start) / len(first)
+    count = min(heard.shape[1], max(len(first), int(seconds / each)))
+    return (
+        torch.cat([first, _guessed(attack, heard[:, len(first) : count])])
+        if count > len(first)
+        else first
+    )
+
+
+def _guessed(attack: AttackModule, heard: Tensor) -> Tensor:
+    guesses = attack.infer_in_parts(heard.to(device())).float().cpu()
+    if not bool(guesses.isfinite().all()):
+        raise UsageError("a guess is no finite picture")
+    return guesses
+
+
+# ---------------------------------------------------------------- kept
+
+
+def _mark(wire: Wire, method: Attack, planned: Planned, seed: int) -> str:
+    """What tells this attempt from every other."""
+    said = (wire.digest, wire.queries, method, method.version, planned.own, planned.gradients, seed)
+    return f"{planned.key}-{hashlib.sha256(repr(said).encode()).hexdigest()[:24]}"
+
+
+def _keep(path: Path, done: Attempt) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = {
+        name: math.nan if (value := getattr(done, name)) is None else value
+        for name in ("seconds", "own_error", "own_floor", "doubling")
+    }
+    settings = {name: np.array(repr(value)) for name, value in done.settings.items()}
+    with staged(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            guesses=done.guesses.numpy(),
+            numbers=np.array([*numbers.values()]),
+            **{f"set_{name}": value for name, value in settings.items()},
+        )
+
+
+def _read(path: Path, planned: Planned, seed: int) -> Attempt | None:
+    """What was kept; None where there is nothing, or nothing whole."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            numbers = [None if math.isnan(each) else float(each) for each in kept["numbers"]]
+            settings = {
+                name.removeprefix("set_"): ast.literal_eval(str(kept[name]))
+                for name in kept.files
+                if name.startswith("set_")
+            }
+            guesses = torch.from_numpy(kept["guesses"])
+    except (OSError, ValueError, KeyError, SyntaxError, zipfile.BadZipFile):
+        return None
+    seconds, own_error, own_floor, doubling = numbers
+    return Attempt(
+        planned,
+        seed,
+        guesses=guesses,
+        seconds=seconds or 0.0,
+        own_error=own_error,
+        own_floor=own_floor,
+        doubling=doubling,
+        settings=settings,
+    )

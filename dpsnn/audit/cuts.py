@@ -1,0 +1,268 @@
+"""Where a model can be cut: places at which one tensor alone crosses from client to server.
+
+They are read off the traced graph of the model, or, where it cannot be traced, found by trial: the tensor of a layer is
+put in its place while the model is shown other images, and if the answer stays, nothing else crosses.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dpsnn.audit.hooked import hooked_places
+from dpsnn.audit.places import Halves, Place, Whole
+from dpsnn.audit.traced import traced_places
+from dpsnn.defences import DefenceList
+from dpsnn.defences.values import Values
+from dpsnn.errors import UsageError, meant
+from dpsnn.target import Target
+from dpsnn.training import device, seeded
+
+TOLERANCE = 1e-4
+"""By how much, of its largest value, the answer of the two halves may differ from that of the whole."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place where a model can be cut, and the halves."""
+
+    name: str
+    order: int
+    kind: str
+    """Of the layer that ends the client."""
+    shape: tuple[int, ...]
+    """Of one activation."""
+    target: Target
+    """The halves, with nothing on the wire, or what one of our models was trained with."""
+    weights_share: float | None
+    flops_share: float | None
+    work: int | None
+    """Operations of the client for one image."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """On the wire for one image, in float32."""
+        return 4 * self.values
+
+    def defended(self, mechanism: DefenceList) -> Target:
+        """The same with a mechanism on the wire; one without defences leaves what is there."""
+        return replace(self.target, mechanism=mechanism) if len(mechanism) else self.target
+
+
+class Cuts:
+    """All places of a model where one tensor alone crosses; what is asked for is cut there.
+
+    Args:
+        model: Images in [0, 1] → scores of classes, in evaluation mode.
+        image_shape: Of one image.
+        name: Of the model.
+
+    Raises:
+        UsageError: If it has no cut.
+    """
+
+    def __init__(self, model: nn.Module, image_shape: tuple[int, ...], name: str = "") -> None:
+        self.model = model if isinstance(model, Whole) else Whole(model)
+        self.images, self.name = _probe(image_shape), name
+        self.answer = _answered(self.model, self.images)
+        found = traced_places(self.model, self.images)
+        if found is None or not found.places:
+            hooked = hooked_places(self.model, self.images)
+            found = hooked if found is None or hooked.places else found
+        self.places, self.refused = found.places, found.refused
+        """Name of a module that is no cut → why."""
+        if not self.places:
+            why = "; ".join(f"{n}: {r}" for n, r in [*self.refused.items()][:3])
+            raise UsageError(
+                "the model has no place where one tensor alone crosses"
+                f" ({why or 'it is a single layer'}); split it by hand and give the client as the model"
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """Of every place, in the order of the model."""
+        return [place.name for place in self.places]
+
+    def chosen(self, names: Sequence[str] = ("all",)) -> list[Cut]:
+        """The model cut at each place asked for, in its order.
+
+        `all` leaves out places between which and the next one only something is computed value by value: to cut there
+        costs as much, and gives more away.
+
+        Raises:
+            UsageError: If one is not there, or is no cut.
+        """
+        aliases = {a: place.name for place in self.places for a in place.aliases}
+        wanted = {aliases.get(name, name) for name in names}
+        for name in wanted - {"all", *self.names}:
+            if name in self.refused:
+                raise UsageError(
+                    f"{name} is no cut: {self.refused[name]}; choose from {self.names}"
+                )
+            hint = meant(name, [*self.names, *aliases])
+            raise UsageError(f"the model has no cut {name!r}; choose from {self.names}{hint}")
+        if "all" in wanted:
+            outer = {place.name for place in self.places if not place.inner}
+            wanted |= outer or {*self.names}
+        total = _Total(
+            sum(p.numel() for p in {*self.model.parameters()}), _flops(self.model, self.images[:1])
+        )
+        cuts = []
+        for order, place in enumerate(self.places):
+            if place.name not in wanted:
+                continue
+            halves = place.halves()
+            if reason := _wrong(halves, self.images, self.answer):
+                self.refused[place.name] = reason
+                if "all" not in names:
+                    raise UsageError(f"{place.name} is no cut: {reason}; choose from {self.names}")
+                continue
+            cuts.append(_cut(place, halves, order, self.images, total, self.name))
+        if not cuts:
+            raise UsageError(
+                f"{self.name or 'the model'} has no cut: {[*self.refused.items()][:3]}"
+            )
+        return cuts
+
+
+class _Total(NamedTuple):
+    weights: int
+    flops: int | None
+
+
+def _probe(image_shape: tuple[int, ...]) -> Tensor:
+    """Two images of noise, the same always."""
+    return torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def _answered(model: nn.Module, images: Tensor) -> Tensor:
+    # Of a model that draws random numbers both halves together draw the same.
+    with seeded(0):
+        answer: Tensor = model(images)
+    return answer
+
+
+@torch.no_grad()
+def _wrong(place: Halves, images: Tensor, whole: Tensor) -> str:
+    """Why the halves are not the whole; empty where they are."""
+    try:
+        with seeded(0):
+            answer = place.server(place.client(images.clone()))
+    except Exception as error:  # whatever anyone's layers may raise
+        return f"the halves cannot be run by themselves ({' '.join(str(error).split())[:120]})"
+    scale = max(float(whole.abs().max()), torch.finfo(whole.dtype).tiny)
+    if answer.shape != whole.shape or float((answer - whole).abs().max()) > TOLERANCE * scale:
+        return "the halves do not give the answer of the whole: more than this tensor crosses"
+    return ""
+
+
+def _flops(module: nn.Module, images: Tensor) -> int | None:
+    """Of one image, in products of matrices and convolutions; None where they cannot be counted."""
+    counter = FlopCounterMode(display=False)
+    try:
+        with torch.no_grad(), counter:
+            module(images.clone())
+    except Exception:  # a layer may do what the counter does not know
+        return None
+    return int(counter.get_total_flops())
+
+
+def _settled(part: nn.Module, given: Tensor) -> nn.Module:
+    """A copy to evaluate, where computations are made, in the memory layout in which it is fast if it takes that."""
+    part = copy.deepcopy(part).eval().requires_grad_(False).to(device())
+    try:
+        with torch.no_grad():
+            part.to(memory_format=torch.channels_last)(given.to(device()))
+    except RuntimeError:  # a view of what does not lie in the usual order
+        part.to(memory_format=torch.contiguous_format)
+    return part
+
+
+def _cut(place: Place, halves: Halves, order: int, images: Tensor, total: _Total, name: str) -> Cut:
+    with torch.no_grad():
+        activation = halves.client(images.clone()).contiguous()
+    client, server = _settled(halves.client, images), _settled(halves.server, activation)
+    target = Target.of_client(
+        lambda given: client(given.to(device())).contiguous(),
+        tuple(images.shape[1:]),
+        server=lambda smashed: server(smashed.contiguous()).float(),
+        name=name,
+    )
+    values = Values.behind(place.layer or nn.Identity(), target.cut_shape)
+    target = replace(target, values=values, cut=place.name)
+    own, others = ({id(p): p for p in part} for part in (halves.weights, halves.others))
+    weights = sum(each.numel() for each in own.values())
+    flops = _flops(halves.client, images[:1])
+    notes = list(place.notes)
+    if shared := sum(own[key].numel() for key in own.keys() & others.keys()):
+        notes.append(f"{shared:,} weights of the client are the server's as well: it knows them")
+    return Cut(
+        place.name,
+        order,
+        place.kind,
+        target.cut_shape,
+        target,
+        weights / total.weights if total.weights else None,
+        flops / total.flops if total.flops and flops is not None else None,
+        flops,
+        tuple(notes),
+    )
+
+
+def of_classifier(classifier: Any, name: str, names: Sequence[str] = ("all",)) -> list[Cut]:
+    """The cuts of one of our classifiers: its own, with its defences, or all that it has names for.
+
+    Args:
+        classifier: A `SplitClassifier`.
+        name: Of its checkpoint.
+        names: Those that are asked for.
+
+    Raises:
+        UsageError: If it was trained with a defence on the wire at its own cut, and another is asked for.
+    """
+    from dpsnn.building import recut
+
+    network = classifier.network
+    own = network.cut or "cut"
+    defended = any(part.place is not None for part in classifier.defences)
+    known = [own] if defended or not network.cuts else list(network.cuts)
+    asked = known if "all" in names else list(names)
+    images = _probe(network.image_shape)
+    weights = sum(p.numel() for p in {*network.parameters()})
+    total = _Total(weights, _flops(network.eval(), images[:1]))
+    cuts = []
+    for order, each in enumerate(known):
+        if each not in asked:
+            continue
+        if each != own:
+            recut(classifier, each)
+        target = replace(Target.of(classifier, name), cut=each)
+        client = classifier.network.client
+        flops = _flops(client, images[:1])
+        last = [*client.children()][-1] if [*client.children()] else client
+        cuts.append(
+            Cut(
+                each,
+                order,
+                type(last).__name__,
+                tuple(classifier.network.cut_shape),
+                target,
+                sum(p.numel() for p in {*client.parameters()}) / weights,
+                flops / total.flops if total.flops and flops is not None else None,
+                flops,
+            )
+        )
+    if missing := set(asked) - set(known):
+        raise UsageError(f"{name} has no cut {min(missing)!r}; choose from {known}")
+    return cuts

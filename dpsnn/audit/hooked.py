@@ -1,0 +1,162 @@
+"""Cuts of a model that cannot be traced, found by trial.
+
+The client is the model, stopped where the layer has answered. The server is the model shown black images, with what was
+sent in the place of the layer's answer: if it answers as the whole model does, that tensor alone crosses. It does the
+client's work once more for nothing, which is said.
+"""
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpsnn.audit.places import Found, Halves, Place, Whole, is_pointwise, shown
+from dpsnn.training import seeded
+
+NOTE = "found by trial: the model cannot be traced, and its server repeats the client's work"
+
+
+class _Reached(BaseException):
+    """The layer has answered; no Exception, which a model might catch."""
+
+    def __init__(self, answer: Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class Until(nn.Module):
+    """Images → what a layer of a model gives for them."""
+
+    def __init__(self, model: nn.Module, path: str) -> None:
+        super().__init__()
+        self.model, self.path = model, path
+
+    def forward(self, images: Tensor) -> Tensor:
+        def stop(layer: nn.Module, given: Any, answer: Tensor) -> None:
+            raise _Reached(answer)
+
+        hook = self.model.get_submodule(self.path).register_forward_hook(stop)
+        try:
+            self.model(images.clone())
+        except _Reached as reached:
+            return reached.answer
+        finally:
+            hook.remove()
+        raise RuntimeError(f"the model did not call its layer {self.path}")
+
+
+class After(nn.Module):
+    """What a layer gave → what the model makes of it."""
+
+    def __init__(self, model: nn.Module, path: str, image_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.model, self.path, self.image_shape = model, path, image_shape
+
+    def forward(self, smashed: Tensor) -> Tensor:
+        def put(layer: nn.Module, given: Any, answer: Any) -> Tensor:
+            return smashed.clone()
+
+        hook = self.model.get_submodule(self.path).register_forward_hook(put)
+        try:
+            found: Tensor = self.model(smashed.new_zeros(len(smashed), *self.image_shape))
+            return found
+        finally:
+            hook.remove()
+
+
+class _Calls:
+    """Which modules were called, in which order, with what they were given and gave."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        self.count: dict[str, int] = {}
+        self.answers: dict[str, Any] = {}
+        self.given: dict[str, Any] = {}
+        self.before: dict[str, list[nn.Parameter]] = {}
+        begun: list[nn.Parameter] = []
+        hooks = []
+        for path, module in model.named_modules():
+            if not path or not shown(path):
+                continue
+
+            def begin(module: nn.Module, given: Any, path: str = path) -> None:
+                self.given[path] = given[0] if given else None
+                begun.extend(module.parameters(recurse=False))
+
+            def end(module: nn.Module, given: Any, answer: Any, path: str = path) -> None:
+                self.count[path] = self.count.get(path, 0) + 1
+                self.answers[path] = answer
+                self.before[path] = list(begun)
+
+            hooks += [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
+        try:
+            with torch.no_grad(), seeded(0):
+                self.answer = model(images.clone())
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self.paths = list(self.answers)
+
+
+def hooked_places(model: Whole, images: Tensor) -> Found:
+    """Every place of a model behind a module that is called once, and why its other modules are none."""
+    calls, found = _Calls(model, images), Found()
+    shape = tuple(images.shape[1:])
+    layers = dict(model.named_modules())
+    every = [*model.parameters()]
+    taken: dict[int, Place] = {}
+    paths: list[str] = []
+    for path in calls.paths:
+        name, answer = shown(path), calls.answers[path]
+        if reason := _unfit(calls, path, len(images)):
+            found.refused[name] = reason
+            continue
+        if id(answer) in taken and id(calls.given[path]) != id(answer):
+            # What a module gives is what its last one gave: the same place, under the shorter name.
+            place = taken[id(answer)]
+            place.aliases, place.name = (*place.aliases, place.name), name
+            continue
+        client, server = Until(model, path), After(model, path, shape)
+        if not _alone(client, server, images, calls.answer):
+            found.refused[name] = "a branch or skip connection crosses beside it"
+            continue
+        own = calls.before[path]
+        rest = [p for p in every if all(p is not o for o in own)]
+        layer = layers[path]
+        halves = Halves(client, server, own, rest)
+        made = functools.partial(_given, halves)
+        place = Place(name, type(layer).__name__, made, layer, notes=(NOTE,))
+        found.places.append(place)
+        taken[id(answer)] = place
+        paths.append(path)
+    for place, path, following in zip(found.places, paths, paths[1:]):
+        handed_on = calls.given[following] is calls.answers[path]
+        place.inner = handed_on and is_pointwise(layers[following])
+    return found
+
+
+def _given(halves: Halves) -> Halves:
+    return halves
+
+
+def _unfit(calls: _Calls, path: str, count: int) -> str:
+    answer = calls.answers[path]
+    if calls.count[path] > 1:
+        return f"it is called {calls.count[path]} times; name the module around it"
+    if not isinstance(answer, Tensor) or not answer.is_floating_point():
+        return "its output is not one tensor"
+    if answer.dim() < 2 or len(answer) != count:
+        return "its output has no row for each image"
+    if answer is calls.answer:
+        return "it is the whole model, and nothing is left to the server"
+    return ""
+
+
+@torch.no_grad()
+def _alone(client: nn.Module, server: nn.Module, images: Tensor, whole: Tensor) -> bool:
+    try:
+        with seeded(0):
+            answer = server(client(images))
+    except Exception:  # whatever anyone's layers may raise
+        return False
+    return answer.shape == whole.shape and torch.allclose(answer, whole, rtol=1e-4, atol=1e-5)

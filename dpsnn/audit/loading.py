@@ -1,0 +1,285 @@
+"""The model under audit: a function of the user's, a name of torchvision's or a checkpoint of ours, and its weights."""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpsnn.audit.cuts import Cut, Cuts, of_classifier
+from dpsnn.audit.places import Whole
+from dpsnn.audit.sources import called, is_function
+from dpsnn.errors import UsageError, meant, reading
+from dpsnn.networks.split import Standardise
+
+ANSWERS = ("logits", "out", "output", "scores", "pred", "prediction")
+"""Names under which models give their answer beside others."""
+
+SHOWN = 3
+"""Names in a line."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model in evaluation mode, and what is to be said of it."""
+
+    module: nn.Module
+    name: str
+    source: str
+    notes: tuple[str, ...] = ()
+    classifier: Any = None
+    """Of ours, where it is one: it knows its cuts and its defences."""
+    before: nn.Module | None = None
+    """What is done to images first."""
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in {*self.module.parameters()})
+
+    @property
+    def image_shape(self) -> tuple[int, ...] | None:
+        """Of one image, where the model itself says it."""
+        return None if self.classifier is None else tuple(self.classifier.network.image_shape)
+
+    @property
+    def channels(self) -> int | None:
+        """Grey or colour, where the first convolution tells."""
+        if self.image_shape:
+            return self.image_shape[0]
+        for layer in self.module.modules():
+            if isinstance(layer, nn.Conv2d):
+                return layer.in_channels if layer.in_channels in (1, 3) else None
+        return None
+
+    def cuts(
+        self, image_shape: tuple[int, ...], names: Sequence[str] = ("all",)
+    ) -> tuple[list[Cut], dict[str, str]]:
+        """It, cut at each place asked for; and modules that are no cut, with the reason.
+
+        Raises:
+            UsageError: If it does not take such images, or has no such cut.
+        """
+        if self.classifier is not None:
+            return of_classifier(self.classifier, self.name, names), {}
+        every = Cuts(_answering(self.module, image_shape, self.before), image_shape, self.name)
+        return every.chosen(names), every.refused
+
+
+def load_model(
+    model: str | nn.Module | Callable[[], nn.Module], weights: str = "", classes: int | None = None
+) -> Model:
+    """Find a model, load its weights, and put it to evaluation.
+
+    Args:
+        model: FILE.py:FUNCTION, a name of torchvision's, a checkpoint of ours, or the module itself.
+        weights: A file with the state dict; only tensors are read, and no code in it runs.
+        classes: Classes of the data, for models that are made to measure.
+
+    Raises:
+        UsageError: If there is no such model, or the weights are not its own.
+    """
+    found = _found(model, weights, classes)
+    if weights:
+        if found.classifier is not None:
+            raise UsageError("a checkpoint of ours has its weights; leave out --weights")
+        _load(found.module, weights)
+        found = replace(found, source=f"{found.source}, weights {weights}")
+    found.module.eval()
+    return found
+
+
+def _found(model: Any, weights: str, classes: int | None) -> Model:
+    if isinstance(model, nn.Module):
+        return Model(model, type(model).__name__, "given as a module")
+    if not isinstance(model, str):
+        made = model()
+        if not isinstance(made, nn.Module):
+            raise UsageError(f"the model function gave {type(made).__name__}, no torch.nn.Module")
+        return Model(made, getattr(model, "__name__", "model"), "given as a function")
+    if is_function(model):
+        made = called(model, "a model")
+        if not isinstance(made, nn.Module):
+            raise UsageError(f"{model} gave {type(made).__name__}, no torch.nn.Module")
+        return Model(made, Path(model).name, model)
+    if model.endswith(".ckpt") or Path(model).is_file():
+        return _checkpoint(Path(model))
+    return _of_torchvision(model, weights, classes)
+
+
+def _checkpoint(path: Path) -> Model:
+    from dpsnn.checkpoints import load_classifier
+
+    if not path.is_file():
+        raise UsageError(f"there is no checkpoint {path}; name the file")
+    classifier, spec, stored = load_classifier(path)
+    if spec.validator:
+        raise UsageError(
+            f"{path.name} is a validator: it judges reconstructions and is not audited"
+        )
+    return Model(classifier.network, stored.stem, str(path), classifier=classifier)
+
+
+def _of_torchvision(name: str, weights: str, classes: int | None) -> Model:
+    from torchvision.models import get_model, list_models
+
+    known = [each for each in list_models() if "." not in each and "/" not in each]
+    if name not in known:
+        raise UsageError(
+            f"there is no model {name!r}{meant(name, known)}; give FILE.py:FUNCTION, a checkpoint of ours, or a name of"
+            " torchvision's, such as resnet18"
+        )
+    notes = [
+        "images are normalised by the mean and spread of ImageNet, as torchvision's models are"
+    ]
+    if weights:
+        classes = _outputs(_state(weights)) or classes
+    else:
+        notes.append(
+            "no --weights: the model is untrained, and what it sends is not what users would send"
+        )
+    more = {} if classes is None else {"num_classes": classes}
+    try:
+        made = get_model(name, weights=None, **more)
+    except Exception as error:  # some need what others lack
+        raise UsageError(
+            f"torchvision cannot make {name}: {error}; give FILE.py:FUNCTION"
+        ) from error
+    return Model(made, name, f"torchvision {name}", tuple(notes), before=_normalisation())
+
+
+def _normalisation() -> Standardise:
+    """By the mean and spread of ImageNet, channel by channel."""
+    made = Standardise(0.0, 1.0)
+    for name, values in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
+        delattr(made, name)
+        made.register_buffer(name, torch.tensor(values).view(3, 1, 1))
+    return made
+
+
+# ---------------------------------------------------------------- weights
+
+
+def _state(path: str) -> dict[str, Tensor]:
+    """The tensors in a file, by name; whatever else would have to be run is refused.
+
+    Raises:
+        UsageError: If it holds anything but tensors, or none.
+    """
+    remedy = "save model.state_dict() with torch.save"
+    with reading(path, "a file of weights", remedy):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{path} holds {type(content).__name__}, no state dict; {remedy}")
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UsageError(f"{path} holds no tensors; {remedy}")
+    return tensors
+
+
+def _outputs(state: Mapping[str, Tensor]) -> int | None:
+    """Classes of a classifier: as many as its last bias has values."""
+    last = [value for value in state.values() if value.dim() == 1]
+    return len(last[-1]) if last else None
+
+
+def _load(module: nn.Module, path: str) -> None:
+    """Load weights, all of them, whatever stands in front of their names.
+
+    Raises:
+        UsageError: If some are missing, strangers, or of another shape.
+    """
+    state, wanted = _state(path), module.state_dict()
+    for prefix in ("module.", "model.", "_orig_mod."):
+        if all(name.startswith(prefix) for name in state) and not wanted.keys() & state.keys():
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    # A count of batches that older files lack, and evaluation does not use.
+    idle = {name for name in wanted if name.endswith("num_batches_tracked")}
+    state |= {name: wanted[name] for name in idle - state.keys()}
+    said = _differences(wanted, state)
+    if said:
+        raise UsageError(
+            f"{path} does not fit the model: {said}; give the weights of this very model"
+        )
+    module.load_state_dict(dict(state))
+
+
+def _differences(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """What does not fit, in a line; empty where all does."""
+
+    def some(names: list[str]) -> str:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        return f"{', '.join(names[:SHOWN])}{more}"
+
+    missing = [name for name in wanted if name not in state]
+    strange = [name for name in state if name not in wanted]
+    shapes = [
+        f"{n} is {tuple(state[n].shape)}, not {tuple(wanted[n].shape)}"
+        for n in wanted
+        if n in state and state[n].shape != wanted[n].shape
+    ]
+    bad = [n for n in wanted if n in state and not bool(state[n].isfinite().all())]
+    parts = (
+        ("it lacks ", missing),
+        ("it has besides ", strange),
+        ("", shapes),
+        ("not finite: ", bad),
+    )
+    return "; ".join(f"{said}{some(names)}" for said, names in parts if names)
+
+
+# ---------------------------------------------------------------- answers
+
+
+def _answering(
+    module: nn.Module, image_shape: tuple[int, ...], before: nn.Module | None = None
+) -> Whole:
+    """The model as one that gives a row of scores for each image.
+
+    Raises:
+        UsageError: If it does not take such images, or gives nothing of the kind.
+    """
+    try:
+        with torch.no_grad():
+            images = torch.rand(2, *image_shape)
+            given = module(before(images) if before else images)
+    except Exception as error:  # whatever anyone's layers may raise
+        told = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"the model does not take images of shape {image_shape}: {told}; give its pictures their size with --size"
+        ) from error
+    if isinstance(given, Tensor):
+        return Whole(module, _row if given.dim() == 1 else _same, before).eval()
+    if isinstance(given, Mapping):
+        key = next((k for k in ANSWERS if _is_answer(given.get(k))), None)
+        key = key or next((k for k, each in given.items() if _is_answer(each)), None)
+        if key is not None:
+            return Whole(module, lambda answer: answer[key], before).eval()
+    if isinstance(given, tuple | list):
+        at = next((n for n, each in enumerate(given) if _is_answer(each)), None)
+        if at is not None:
+            return Whole(module, lambda answer: answer[at], before).eval()
+    for key in ANSWERS:
+        if _is_answer(getattr(given, key, None)):
+            return Whole(module, operator.attrgetter(key), before).eval()
+    raise UsageError(
+        f"the model gives {type(given).__name__} without a row of scores for each image; wrap it in a module that"
+        " returns them"
+    )
+
+
+def _same(answer: Any) -> Any:
+    return answer
+
+
+def _row(answer: Any) -> Any:
+    return answer.unsqueeze(1)
+
+
+def _is_answer(given: object) -> bool:
+    return isinstance(given, Tensor) and given.dim() >= 2 and given.is_floating_point()

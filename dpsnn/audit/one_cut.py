@@ -1,0 +1,212 @@
+"""All that is found at one cut, in plain values."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dpsnn.audit import promises, scoring, shown
+from dpsnn.audit.attacking import Attempt, attempt
+from dpsnn.audit.cuts import Cut
+from dpsnn.audit.doubts import doubts
+from dpsnn.audit.plan import Budget, Planned
+from dpsnn.audit.result import Json
+from dpsnn.audit.scoring import Scale
+from dpsnn.audit.wire import Wire
+from dpsnn.metrics.dependence import LEAST, block_size, dcorr_blocks
+from dpsnn.metrics.floors import majority_share
+
+
+@dataclass(frozen=True)
+class Task:
+    """How every cut is audited."""
+
+    budget: Budget
+    seeds: Sequence[int]
+    classes: Sequence[str]
+    rows: Tensor
+    """Of the victims, in the data as it was given."""
+    folder: Path | None
+    doubts: Sequence[str] = ()
+    """Reasons to doubt that the data give."""
+
+
+def audit_cut(
+    cut: Cut | None,
+    wire: Wire,
+    measures: Sequence[Scale],
+    task: Task,
+    told: Callable[[Planned, int], None],
+) -> Json:
+    """Attack one cut, and say what came of it.
+
+    Args:
+        cut: Where; None where there are pairs alone.
+        wire: What is heard there.
+        measures: Those that are defined.
+        task: How.
+        told: Is called before each attack, with its seed.
+    """
+    attempts: dict[str, list[Attempt]] = {}
+    for planned in task.budget.at(wire):
+        for seed in task.seeds:
+            told(planned, seed)
+            done = attempt(wire, planned, seed, task.budget.seconds, task.folder)
+            attempts.setdefault(planned.label, []).append(done)
+    name = cut.name if cut else "smashed"
+    values = {
+        label: {scale.column: scoring.per_victim(each, scale, wire) for scale in measures}
+        for label, each in attempts.items()
+    }
+    rows = [_row(each, values[label]) for label, each in attempts.items()]
+    total = len(wire.victims)
+    strongest: dict[str, Json] = {}
+    for scale in measures:
+        scores = {
+            label: torch.stack(each[scale.column]).mean(0)
+            for label, each in values.items()
+            if each[scale.column]
+        }
+        if found := scoring.strongest_of(scores, scale.lower_leaks, total):
+            strongest[scale.column] = found
+    identified = scoring.reidentified(attempts, wire)
+    said = _of_strongest(attempts, strongest, measures, wire, task)
+    beaten = said.pop("beaten")
+    plain = {scale.column: scale.plain() for scale in measures}
+    notes = [*(cut.notes if cut else ()), *_notes(wire, rows, total)]
+    notes += [
+        f"{label} is left out: the client's gradients cost more than the budget pays for"
+        for label in task.budget.unpaid(wire)
+    ]
+    return {
+        "name": name,
+        "order": cut.order if cut else 0,
+        "kind": cut.kind if cut else "given",
+        "shape": [*wire.cut_shape],
+        "values": wire.activations[0].numel(),
+        "bytes": 4 * wire.activations[0].numel(),
+        "weights_share": cut.weights_share if cut else None,
+        "flops_share": cut.flops_share if cut else None,
+        "notes": notes,
+        "accuracy": _accuracy(wire, bool(task.classes)),
+        "dcorr": _dcorr(wire),
+        "attacks": rows,
+        "strongest": strongest,
+        "reidentified": identified,
+        **said,
+        "guarantees": promises.guarantees(wire),
+        "flags": doubts(wire, rows, name, beaten, task.doubts),
+        "verdict": shown.verdict(name, strongest, plain, identified, rows, total),
+    }
+
+
+def _notes(wire: Wire, rows: Sequence[Json], total: int) -> list[str]:
+    found = []
+    if wire.is_reduced:
+        size = "×".join(map(str, wire.image_shape[1:]))
+        found.append(
+            f"attacked at {size} pixels, while the client sees pictures as they are sent; attacks that ask the client"
+            " for pictures of their own are left out"
+        )
+    for row in rows:
+        if row["status"] == "ok" and row["victims"] < total:
+            found.append(f"{row['label']} was scored on {row['victims']} of {total} victims")
+    return found
+
+
+def _row(attempts: Sequence[Attempt], values: Mapping[str, Sequence[Tensor]]) -> Json:
+    """One attack, over all seeds."""
+    done = [each for each in attempts if each.status == "ok"]
+    bad = next((each for each in attempts if each.status != "ok"), None)
+    first = done[0] if done else attempts[0]
+
+    def mean(name: str) -> float | None:
+        found = [getattr(each, name) for each in done if getattr(each, name) is not None]
+        return sum(found) / len(found) if found else None
+
+    reason = None if bad is None else bad.reason
+    if bad is not None and len(attempts) > 1:
+        reason = f"seed {bad.seed}: {bad.reason}"
+    return {
+        "attack": first.planned.key,
+        "label": first.planned.label,
+        "settings": first.settings,
+        "status": "ok" if bad is None else bad.status,
+        "reason": reason,
+        "victims": min((each.victims for each in done), default=0),
+        "measures": {c: scoring.estimate(each) for c, each in values.items() if each},
+        "seconds": sum(each.seconds for each in attempts),
+        "own_error": mean("own_error"),
+        "own_floor": mean("own_floor"),
+        "doubling": mean("doubling"),
+    }
+
+
+def _of_strongest(
+    attempts: Mapping[str, Sequence[Attempt]],
+    strongest: Mapping[str, Json],
+    measures: Sequence[Scale],
+    wire: Wire,
+    task: Task,
+) -> Json:
+    """What is shown of the strongest attack by the squared error alone: its victims, classes, pictures, bounds."""
+    nothing: Json = {
+        "distribution": None,
+        "by_class": [],
+        "pictures": None,
+        "bounds": None,
+        "beaten": "",
+    }
+    main = next((scale for scale in measures if scale.column == "MSE"), None)
+    if main is None or main.column not in strongest:
+        return nothing
+    label = strongest[main.column]["by"][0]
+    best = next(each for each in attempts[label] if each.status == "ok")
+    count = best.victims
+    scores = {scale.column: scale.of(best.guesses, wire) for scale in measures}
+    rows = task.rows[:count]
+    limits, beaten = (None, "")
+    if count == len(wire.victims) > 1:
+        limits, beaten = promises.bounds(wire, best.guesses)
+    return {
+        "distribution": shown.distribution(
+            main.column, scores[main.column], rows, main.lower_leaks
+        ),
+        "by_class": shown.by_class(scores, wire.labels[:count], task.classes),
+        "pictures": shown.pictures(
+            best.guesses, wire.victims[:count], scores, rows, main.lower_leaks
+        ),
+        "bounds": limits,
+        "beaten": beaten,
+    }
+
+
+@torch.no_grad()
+def _accuracy(wire: Wire, labelled: bool) -> Json | None:
+    """Of the server on the very tensors that are attacked, in percent; None without labels or scores of classes."""
+    if not labelled or wire.whole is None or wire.whole.server is None:
+        return None
+    logits = wire.whole.answer(wire.heard).cpu()
+    if logits.dim() != 2 or int(wire.labels.max()) >= max(2, logits.shape[1]):
+        return None
+    guess = logits.argmax(1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
+    share = float((guess == wire.labels).double().mean())
+    low, high = scoring.binomial(share, len(logits))
+    return {
+        "value": 100 * share,
+        "low": 100 * low,
+        "high": 100 * high,
+        "floor": majority_share(wire.labels),
+    }
+
+
+def _dcorr(wire: Wire) -> Json | None:
+    """Distance correlation of pictures and what is sent of them once, beside that of shuffled pairs."""
+    count = min(scoring.CANDIDATES, len(wire.victims))
+    if count < LEAST:
+        return None
+    blocks = dcorr_blocks(wire.victims[:count], wire.heard[0, :count], block_size(count))
+    value, floor = (float(each.double().mean()) for each in blocks)
+    return {"value": value, "floor": floor}

@@ -1,0 +1,154 @@
+"""What is promised at a cut, as it is and as it would be with a clip enforced; and what nobody can beat."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from dpsnn.audit.result import Json
+from dpsnn.audit.scoring import CANDIDATES
+from dpsnn.audit.wire import CHUNK, Wire
+from dpsnn.defences.mechanism import naming
+from dpsnn.defences.values import Clamp, Clip, Map, Values
+from dpsnn.errors import NoLikelihood
+from dpsnn.evaluation.bounds import PICTURES, Beaten, bounds_of
+
+USUAL = 0.99
+"""Quantile of what own pictures give at which a clip is set: it leaves nearly all as they are."""
+
+PATIENCE = 10**10
+"""Pairs of values of victims that may be compared to bound what can be known, about."""
+
+
+def guarantees(wire: Wire) -> Json:
+    """ε, δ, the share of people that anybody can name, and the bound for unbiased attackers, in numbers and words."""
+    candidates = max(2, min(CANDIDATES, len(wire.victims)))
+    if wire.whole is None:
+        said = "no guarantee: only pairs of images and what was sent of them are given"
+        return _none("not known", candidates, said)
+    target = wire.whole
+    epsilon, delta = target.guarantee(wire.queries)
+    share = target.naming(candidates, wire.queries)
+    try:
+        first = wire.client_images[:PICTURES]
+        dfil = float(target.unbiased_bound(first, wire.queries).double().mean())
+    except (NoLikelihood, RuntimeError):  # RuntimeError: the client has no gradient
+        dfil = None
+    clipped = _clipped(wire, candidates)
+    return {
+        "set": described(target.values),
+        "epsilon": epsilon if math.isfinite(epsilon) else None,
+        "delta": delta,
+        "naming": share,
+        "candidates": candidates,
+        "dfil": dfil,
+        "words": _words(wire, epsilon, delta, share, candidates),
+        "with_clip": clipped,
+    }
+
+
+def _none(values: str, candidates: int, words: str) -> Json:
+    return {
+        "set": values,
+        "epsilon": None,
+        "delta": None,
+        "naming": None,
+        "candidates": candidates,
+        "dfil": None,
+        "words": words,
+        "with_clip": None,
+    }
+
+
+def described(values: Values) -> str:
+    """The set in which activations lie, in words."""
+    if math.isfinite(values.low) and math.isfinite(values.high):
+        return f"each of {values.dimension} values in [{values.low:g}, {values.high:g}]"
+    if math.isfinite(values.apart_l2()):
+        return (
+            f"{values.dimension} values, any two activations at most {values.apart_l2():.3g} apart"
+        )
+    return f"{values.dimension} values, not limited"
+
+
+def _words(wire: Wire, epsilon: float, delta: float | None, share: float, candidates: int) -> str:
+    assert wire.whole is not None
+    if not wire.noisy:
+        return "no guarantee: nothing random is added to what is sent"
+    if math.isinf(epsilon) and share >= 1:
+        return (
+            f"no guarantee: {described(wire.whole.values)}, and no noise covers what nothing limits; enforce a clip"
+            " before the noise"
+        )
+    of = f" at delta {delta:g}" if delta else ""
+    often = f" sent {wire.queries} times each" if wire.queries > 1 else ""
+    return (
+        f"epsilon {epsilon:.3g}{of}; of {candidates} equally likely pictures{often} nobody names more than"
+        f" {100 * share:.1f} of 100 rightly, whatever he knows"
+    )
+
+
+def _clipped(wire: Wire, candidates: int) -> Json | None:
+    """The best promise that a clip to what own pictures usually give would make with the same noise."""
+    if not wire.noisy:
+        return None
+    assert wire.whole is not None
+    steps = wire.whole.mechanism.mechanism()
+    rows = wire.activations.flatten(1)
+    norm = float(torch.quantile(rows.norm(dim=1), USUAL))
+    largest = float(torch.quantile(rows.abs().amax(1), USUAL))
+
+    def ways() -> Iterator[tuple[Map, float, str]]:
+        if norm > 0:
+            yield Clip(norm), norm, f"clipped to an L2 norm of {norm:.3g}"
+        if largest > 0:
+            yield Clamp(largest), largest, f"each value clamped to ±{largest:.3g}"
+
+    found = [
+        (naming([clip, *steps], wire.whole.values, candidates, wire.queries), bound, said)
+        for clip, bound, said in ways()
+    ]
+    if not found:
+        return None
+    share, bound, said = min(found, key=lambda each: each[0])
+    return {
+        "bound": bound,
+        "naming": share,
+        "words": (
+            f"with activations {said} before the noise, which leaves 99 of 100 own pictures as they are, nobody names"
+            f" more than {100 * share:.1f} of 100 among {candidates}"
+        ),
+    }
+
+
+def bounds(wire: Wire, guesses: torch.Tensor) -> tuple[Json | None, str]:
+    """What no attacker can beat on these victims, and what speaks against it; None where no known noise is added.
+
+    Args:
+        wire: What is heard.
+        guesses: Of the strongest attacker, of all victims.
+    """
+    if wire.target is None or wire.clear is None or not wire.noisy:
+        return None, ""
+    each = max(1, wire.clear[0].numel() * wire.queries)
+    count = max(2, min(len(guesses), math.isqrt(PATIENCE // each)))
+    clear, victims = wire.clear[:count], wire.victims[:count]
+    found = bounds_of(wire.target, clear, victims, wire.queries)
+    if found is None:
+        return None, ""
+    for start in range(0, count, CHUNK):
+        stop = min(start + CHUNK, count)
+        found.hear(wire.heard[:, start:stop], guesses[start:stop])
+    try:
+        cells = found.cells()
+    except Beaten as error:
+        return None, str(error)
+    except RuntimeError:  # no gradient of the client, which dFIL needs
+        return None, ""
+    share, right = cells["BoundShare"], cells["NamedBound"]
+    return {
+        "mse": cells["MSEBound"],
+        "share": share,
+        "named": None if right is None else right / 100,  # type: ignore[operator]
+        "n": cells["BoundN"],
+    }, ""

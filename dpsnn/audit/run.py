@@ -1,0 +1,287 @@
+"""The audit from its inputs to its result: cut by cut and attack by attack, going on where an earlier call stopped."""
+
+import datetime
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpsnn import __version__, building
+from dpsnn.audit.cuts import Cut
+from dpsnn.audit.inputs import SMASHED, Inputs, of_model, of_pairs
+from dpsnn.audit.one_cut import Task, audit_cut
+from dpsnn.audit.plan import Budget
+from dpsnn.audit.plan import budget as budget_of
+from dpsnn.audit.progress import Progress
+from dpsnn.audit.result import NAME, AuditResult, Json
+from dpsnn.audit.scoring import scales
+from dpsnn.audit.shown import recommended
+from dpsnn.audit.sides import Sides
+from dpsnn.audit.wire import Wire, attacked_shape, wire_of, wire_of_pairs
+from dpsnn.defences import CutInfo, DefenceList
+from dpsnn.errors import UsageError
+from dpsnn.memory import keep_memory
+from dpsnn.specs import ClassifierSpec
+from dpsnn.target import Target
+
+PARTS = "attacks"
+"""Folder, within that of the audit, where what each attack found is kept."""
+
+
+def audit(
+    model: str | nn.Module | Callable[[], nn.Module] | None = None,
+    data: Any = None,
+    *,
+    weights: str = "",
+    smashed: str = "",
+    surrogate: Any = None,
+    groups: str = "",
+    trained_on: Any = None,
+    size: int | None = None,
+    cuts: Sequence[str] | str = ("all",),
+    queries: int = 1,
+    budget: str = "quick",
+    seeds: Sequence[int] = (0,),
+    out: str | Path | None = None,
+    data_dir: str = "data",
+    command: str = "",
+    **defences: Any,
+) -> AuditResult:
+    """Audit a model: how much of its inputs leaks at each cut, and what is guaranteed.
+
+    Args:
+        model: FILE.py:FUNCTION, a name of torchvision's, a checkpoint of ours, a module, or a function that makes one.
+        data: What users send: a folder of pictures, FILE.npz, FILE.py:FUNCTION, a set of ours, or arrays.
+        weights: A file with the model's state dict.
+        smashed: FILE.npz with `images` and what was sent of each, `smashed`, for who cannot give the model.
+        surrogate: What an attacker owns, as `data`; by default part of the data.
+        groups: Whose pictures stay together: `subfolder`, or the name of an array beside the images.
+        trained_on: The data that the model was trained on, as `data`.
+        size: Pixels on a side of pictures of a folder.
+        cuts: Names of modules behind which the model is cut, or `all`.
+        queries: How often each picture is sent.
+        budget: `quick`, `standard` or `thorough`.
+        seeds: Of the split of the data, the first; and of the attacks, each.
+        out: Folder for the result; what is there of an interrupted audit is gone on with. None writes nothing.
+        data_dir: Where data sets of ours lie.
+        command: By which it was called, for the record.
+        defences: On the wire, by their flat names: `noise_scale=0.5`.
+
+    Raises:
+        UsageError: If something is not there, does not fit, or makes no sense; in one line.
+    """
+    start = time.monotonic()
+    keep_memory()
+    task_budget = budget_of(budget)
+    seeds = _checked(queries, seeds)
+    folder = None if out is None else _folder(Path(out))
+    if smashed:
+        if model is not None or data is not None or defences:
+            raise UsageError("--smashed is instead of --model and --data: what was sent is given")
+        found: Inputs = of_pairs(smashed, groups, trained_on, seeds[0], task_budget)
+    else:
+        found = of_model(
+            model,
+            data,
+            weights,
+            surrogate,
+            groups,
+            trained_on,
+            size,
+            seeds[0],
+            task_budget,
+            data_dir,
+        )
+    names = [cuts] if isinstance(cuts, str) else list(cuts)
+    made = _Audit(found, task_budget, seeds, queries, defences, folder, names)
+    result = AuditResult(
+        made={**_made(command), "seconds": 0.0},
+        model=made.model,
+        data=_data(found.sides),
+        settings={
+            "budget": budget,
+            "seeds": list(seeds),
+            "queries": queries,
+            "defences": made.defended,
+            "victims_scored": made.victims,
+        },
+        measures=made.measures,
+        cuts=made.cuts,
+        recommended=recommended(made.cuts, {each["column"]: each for each in made.measures}),
+        reproduce=command or "dpsnn.audit(...)",
+    )
+    result.made["seconds"] = round(time.monotonic() - start, 2)
+    if out is not None:
+        result.save(Path(out) / NAME)
+    # As it is read again.
+    return AuditResult.of(result.plain())
+
+
+def _checked(queries: int, seeds: Sequence[int]) -> list[int]:
+    if queries < 1:
+        raise UsageError(f"queries is {queries}; each picture is sent once or more")
+    if not seeds or min(seeds) < 0 or len({*seeds}) < len(seeds):
+        raise UsageError(f"seeds are {list(seeds)}; name different whole numbers from 0")
+    return list(seeds)
+
+
+def _folder(out: Path) -> Path:
+    """Where what each attack finds is kept."""
+    place = out / PARTS
+    place.mkdir(parents=True, exist_ok=True)
+    if not os.access(place, os.W_OK):
+        raise UsageError(f"{place} may not be written to; name another folder with --out")
+    return place
+
+
+# ---------------------------------------------------------------- the work
+
+
+class _Audit:
+    """Every cut, one after another; what the result says of them."""
+
+    def __init__(
+        self,
+        found: Inputs,
+        budget: Budget,
+        seeds: Sequence[int],
+        queries: int,
+        defences: Mapping[str, Any],
+        folder: Path | None,
+        names: Sequence[str],
+    ) -> None:
+        sides, model = found.sides, found.model
+        self.defended: list[str] = []
+        self.measures: list[Json] = []
+        self.cuts: list[Json] = []
+        self.victims = 0
+        self.given = defences
+        cuts: Sequence[Cut | None] = [None]
+        refused: Mapping[str, str] = {}
+        if model is not None:
+            cuts, refused = model.cuts(sides.image_shape, names)
+        task = Task(
+            budget, seeds, sides.victims.classes, sides.victims.places, folder, _data_doubts(sides)
+        )
+        progress = Progress(len(cuts) * len(budget.attacks) * len(seeds))
+        classes = None
+        for number, cut in enumerate(cuts, 1):
+            if cut is None:
+                assert found.smashed is not None
+                wire = wire_of_pairs(sides, found.smashed)
+            else:
+                mechanism = self._mechanism(cut)
+                wire = wire_of(cut.target, mechanism, sides, queries, seeds[0], cut.work)
+                classes = cut.target.num_classes
+            progress.at(f"cut {number}/{len(cuts)} {cut.name if cut else SMASHED}")
+            self._one(cut, wire, sides, task, progress)
+        progress.done()
+        shape = attacked_shape(sides.image_shape)
+        self.model: Json = {
+            "name": model.name if model else "not given",
+            "source": model.source if model else sides.name,
+            "parameters": model.parameters if model else None,
+            "image_shape": [*sides.image_shape],
+            "attacked_shape": [*shape],
+            "classes": classes,
+            "notes": [*(model.notes if model else ())],
+            "no_cuts": [{"name": name, "reason": reason} for name, reason in refused.items()],
+        }
+
+    def _one(
+        self, cut: Cut | None, wire: Wire, sides: Sides, task: Task, progress: "Progress"
+    ) -> None:
+        alike = sides.surrogate is None or sides.own.classes == sides.victims.classes
+        labels = sides.own.labels[: len(wire.own)] if alike and sides.own.classes else None
+        measures = scales(wire, labels)
+        if len(wire.victims) >= self.victims:
+            self.victims, self.measures = len(wire.victims), [each.plain() for each in measures]
+        self.cuts.append(audit_cut(cut, wire, measures, task, progress))
+
+    def _mechanism(self, cut: Cut) -> DefenceList:
+        """The defences asked for, at a cut.
+
+        Raises:
+            UsageError: If one does nothing on the wire of a trained model, or the model has its own already.
+        """
+        target = cut.target
+        parts = ClassifierSpec(**self.given).active
+        if parts and not target.sends_as_is:
+            raise UsageError(
+                f"{target.name} was trained with a defence on its wire; leave out others, or audit one without"
+            )
+        info = CutInfo(target.cut_shape, _three(target), target.num_classes or 1, _bound(target))
+        modules = []
+        for part in parts:
+            module = building.built(part, info)
+            if module is None or not module.mechanism():
+                raise UsageError(
+                    f"{part.label or part.key} acts in training, and a model is audited as it is; leave it out"
+                )
+            modules.append(module)
+        made = DefenceList(sorted(modules, key=lambda module: module.place)).eval()
+        steps = made.mechanism() if len(made) else target.mechanism.mechanism()
+        self.defended = [str(step) for step in steps]
+        return made
+
+
+def _three(target: Target) -> tuple[int, int, int]:
+    channels, height, width = target.image_shape
+    return channels, height, width
+
+
+def _bound(target: Target) -> float | None:
+    """Largest absolute value of an activation, where something limits it."""
+    low, high = float(target.values.low), float(target.values.high)
+    largest = max(abs(low), abs(high))
+    return largest if largest < float("inf") else None
+
+
+def _data_doubts(sides: Sides) -> list[str]:
+    """What of the data should make a reader doubt."""
+    found = []
+    if sides.near_duplicates:
+        found.append(
+            f"of {sides.near_duplicates} victims the attacker owns nearly the same picture already"
+        )
+    if sides.overlap:
+        found.append(f"the model was trained on pictures of {sides.overlap} victims")
+    return found
+
+
+# ---------------------------------------------------------------- for the record
+
+
+def _made(command: str) -> Json:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    where = "a GPU" if torch.cuda.is_available() else f"{os.cpu_count()} cores"
+    return {
+        "date": now.isoformat(timespec="seconds"),
+        "dpsnn": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {where}",
+        "command": command or shlex.join(sys.argv[:1]),
+    }
+
+
+def _data(sides: Sides) -> Json:
+    return {
+        "name": sides.name,
+        "images": sides.total,
+        "own": len(sides.own),
+        "own_validation": len(sides.validation),
+        "victims": len(sides.victims),
+        "surrogate": sides.surrogate,
+        "groups": sides.groups,
+        "near_duplicates": sides.near_duplicates,
+        "overlap_with_training": sides.overlap,
+        "notes": [*sides.notes],
+    }

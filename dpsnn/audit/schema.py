@@ -1,0 +1,292 @@
+"""The schema of an audit's result: what stands where, and what is said where something is missing or wrong."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dpsnn.errors import UsageError
+
+SCHEMA = "dpsnn-audit/1"
+
+Json = dict[str, Any]
+
+LEVELS = ("leaks", "partly", "floor", "unknown")
+"""Of a verdict: near the truth, above what no information gives, at that, and too few victims to say."""
+
+STATUSES = ("ok", "failed", "skipped")
+
+SHOWN = ("best", "median", "worst")
+"""Victims whose pictures are kept, from the victim's point of view: of the worst one the picture was rebuilt best."""
+
+Check = Callable[[object, str], None]
+"""Of a value, and where it stands: raises `UsageError` where it will not do."""
+
+
+def _refuse(value: object, where: str, wanted: str) -> None:
+    shown = json.dumps(value, default=str)
+    shown = shown if len(shown) < 60 else f"{shown[:57]}..."
+    raise UsageError(f"{where} is {shown}; it must be {wanted}")
+
+
+def _is(wanted: str, test: Callable[[Any], bool]) -> Check:
+    def check(value: object, where: str) -> None:
+        if not test(value):
+            _refuse(value, where, wanted)
+
+    return check
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value, where: None if value is None else check(value, where)
+
+
+def _one_of(*allowed: str) -> Check:
+    return _is(f"one of {', '.join(allowed)}", lambda value: value in allowed)
+
+
+def _list(check: Check) -> Check:
+    def each(value: object, where: str) -> None:
+        if not isinstance(value, list):
+            _refuse(value, where, "a list")
+        assert isinstance(value, list)
+        for at, item in enumerate(value):
+            check(item, f"{where}[{at}]")
+
+    return each
+
+
+def _named(check: Check, keys: Sequence[str] = ()) -> Check:
+    """A mapping from any names, among them `keys`, to what passes a check."""
+
+    def each(value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            _refuse(value, where, "an object")
+        assert isinstance(value, dict)
+        for key in keys:
+            if key not in value:
+                raise UsageError(f"{where} lacks {key!r}")
+        for key, item in value.items():
+            check(item, f"{where}.{key}")
+
+    return each
+
+
+def _object(**checks: Check) -> Check:
+    """A mapping that has all of these; what else it has is nobody's concern."""
+
+    def each(value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            _refuse(value, where, "an object")
+        assert isinstance(value, dict)
+        for key, check in checks.items():
+            if key not in value:
+                raise UsageError(f"{where} lacks {key!r}")
+            check(value[key], f"{where}.{key}")
+
+    return each
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_text = _is("a text", lambda value: isinstance(value, str))
+_flag = _is("true or false", lambda value: isinstance(value, bool))
+_number = _is("a finite number", _is_number)
+_count = _is("a whole number, 0 or more", lambda v: type(v) is int and v >= 0)
+_whole = _is("a whole number", lambda v: type(v) is int)
+_maybe_number, _maybe_count, _maybe_text = map(_or_none, (_number, _count, _text))
+_picture = _is(
+    "a picture, data:image/png;base64,…",
+    lambda value: isinstance(value, str) and value.startswith("data:image/png;base64,"),
+)
+_texts, _counts = _list(_text), _list(_count)
+_pictures = _named(_picture, SHOWN)
+
+
+def _estimate(value: object, where: str) -> None:
+    """A value with its interval, and over what that is."""
+    _object(value=_maybe_number, low=_maybe_number, high=_maybe_number)(value, where)
+    assert isinstance(value, dict)
+    if value["low"] is not None:
+        _one_of("victims", "seeds")(value.get("over"), f"{where}.over")
+
+
+_attack = _object(
+    attack=_text,
+    label=_text,
+    settings=_named(lambda value, where: None),
+    status=_one_of(*STATUSES),
+    reason=_maybe_text,
+    victims=_count,
+    measures=_named(_estimate),
+    seconds=_maybe_number,
+    own_error=_maybe_number,
+    own_floor=_maybe_number,
+    doubling=_maybe_number,
+)
+
+
+def _strongest(value: object, where: str) -> None:
+    _estimate(value, where)
+    _object(by=_texts, tried=_count, best_of_each=_maybe_number, victims=_count)(value, where)
+
+
+QUANTILES = ("0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99")
+
+_cut = _object(
+    name=_text,
+    order=_count,
+    kind=_text,
+    shape=_counts,
+    values=_count,
+    bytes=_count,
+    weights_share=_maybe_number,
+    flops_share=_maybe_number,
+    notes=_texts,
+    accuracy=_or_none(
+        _object(value=_maybe_number, low=_maybe_number, high=_maybe_number, floor=_maybe_number)
+    ),
+    dcorr=_or_none(_object(value=_maybe_number, floor=_maybe_number)),
+    attacks=_list(_attack),
+    strongest=_named(_strongest),
+    reidentified=_or_none(_object(value=_number, low=_number, high=_number, candidates=_count)),
+    distribution=_or_none(
+        _object(
+            column=_text,
+            quantiles=_named(_number, QUANTILES),
+            worst_one_percent=_number,
+            worst_victim=_count,
+        )
+    ),
+    by_class=_list(
+        _object(**{"class": _text}, victims=_count, MSE=_maybe_number, SSIM=_maybe_number)
+    ),
+    guarantees=_object(
+        set=_text,
+        epsilon=_maybe_number,
+        delta=_maybe_number,
+        naming=_maybe_number,
+        candidates=_count,
+        dfil=_maybe_number,
+        words=_text,
+        with_clip=_or_none(_object(bound=_number, naming=_number, words=_text)),
+    ),
+    bounds=_or_none(_object(mse=_maybe_number, share=_maybe_number, named=_maybe_number, n=_count)),
+    flags=_list(_object(raised=_text, why=_text, do=_text)),
+    verdict=_object(level=_one_of(*LEVELS), sentence=_text),
+    pictures=_or_none(
+        _object(
+            truth=_pictures,
+            guess=_pictures,
+            victims=_named(_count, SHOWN),
+            scores=_named(_named(_maybe_number), SHOWN),
+        )
+    ),
+)
+
+_audit = _object(
+    made=_object(
+        date=_text,
+        dpsnn=_text,
+        torch=_text,
+        python=_text,
+        machine=_text,
+        command=_text,
+        seconds=_number,
+    ),
+    model=_object(
+        name=_text,
+        source=_text,
+        parameters=_maybe_count,
+        image_shape=_counts,
+        attacked_shape=_counts,
+        classes=_maybe_count,
+    ),
+    data=_object(
+        name=_text,
+        images=_count,
+        own=_count,
+        own_validation=_count,
+        victims=_count,
+        surrogate=_maybe_text,
+        groups=_maybe_text,
+        near_duplicates=_count,
+        overlap_with_training=_maybe_count,
+        notes=_texts,
+    ),
+    settings=_object(
+        budget=_text,
+        seeds=_list(_whole),
+        queries=_count,
+        defences=_texts,
+        victims_scored=_count,
+    ),
+    measures=_list(
+        _object(
+            column=_text,
+            label=_text,
+            lower_leaks=_flag,
+            floor=_maybe_number,
+            class_floor=_maybe_number,
+            perfect=_maybe_number,
+        )
+    ),
+    cuts=_list(_cut),
+    curve=_or_none(
+        _list(
+            _object(
+                noise=_number,
+                kind=_text,
+                accuracy=_maybe_number,
+                SSIM=_maybe_number,
+                MSE=_maybe_number,
+                naming=_maybe_number,
+                pictures=lambda value, where: None,
+            )
+        )
+    ),
+    recommended=_or_none(_object(cut=_text, reason=_text)),
+    reproduce=_text,
+)
+
+
+def validate(content: object, where: str = "the audit") -> None:
+    """Whether this is an audit of this version.
+
+    Args:
+        content: What a file says.
+        where: What to call it.
+
+    Raises:
+        UsageError: If not, with the place and what had to stand there.
+    """
+    if not isinstance(content, dict) or "schema" not in content:
+        raise UsageError(f"{where} is no audit: it names no schema; make one with dpsnn audit")
+    if content["schema"] != SCHEMA:
+        raise UsageError(
+            f"{where} has the schema {content['schema']!r}, not {SCHEMA!r}; make it again with this version of dpsnn"
+        )
+    try:
+        _audit(content, "")
+        _agree(content)
+    except UsageError as error:
+        raise UsageError(f"{where}: {str(error).removeprefix('.')}") from error
+
+
+def _agree(content: Json) -> None:
+    """What one part says of another must be there."""
+    columns = {each["column"] for each in content["measures"]}
+    names = [each["name"] for each in content["cuts"]]
+    if len({*names}) < len(names):
+        raise UsageError("two cuts have the same name")
+    if content["recommended"] and content["recommended"]["cut"] not in names:
+        raise UsageError(f"recommended.cut is {content['recommended']['cut']!r}, which is no cut")
+    for at, cut in enumerate(content["cuts"]):
+        found = {*cut["strongest"], *(c for each in cut["attacks"] for c in each["measures"])}
+        if unknown := found - columns:
+            raise UsageError(f"cuts[{at}] has the measure {min(unknown)!r}, which measures lacks")
+        for number, attack in enumerate(cut["attacks"]):
+            if attack["status"] != "ok" and not attack["reason"]:
+                raise UsageError(f"cuts[{at}].attacks[{number}] is no success and gives no reason")

@@ -1,0 +1,212 @@
+"""What attacks found, in numbers: each with its interval over victims or seeds, its floor, and the honest strongest."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.special import betaincinv, stdtrit
+from torch import Tensor
+
+from dpsnn.audit.attacking import Attempt
+from dpsnn.audit.result import Json
+from dpsnn.audit.wire import Wire
+from dpsnn.evaluation.strongest import LEVEL, RESAMPLES, strongest
+from dpsnn.metrics.base import Metric, Scored, known
+from dpsnn.metrics.floors import class_means, mean_image
+from dpsnn.tensors import Labels
+
+TAIL = (1 - LEVEL) / 2
+
+CANDIDATES = 1000
+"""Pictures among which a victim's is to be found, at most."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One measure, with what it gives for no information and for all of it."""
+
+    metric: Metric
+    floor: float | None
+    class_floor: float | None
+    perfect: float | None
+
+    @property
+    def column(self) -> str:
+        return self.metric.column
+
+    @property
+    def lower_leaks(self) -> bool:
+        return self.metric.leaks == "lower"
+
+    def plain(self) -> Json:
+        return {
+            "column": self.column,
+            "label": self.metric.label,
+            "lower_leaks": self.lower_leaks,
+            "floor": self.floor,
+            "class_floor": self.class_floor,
+            "perfect": self.perfect,
+        }
+
+    def of(self, guesses: Tensor, wire: Wire) -> Float[Tensor, " n"]:
+        """One value for each of the first victims."""
+        count = len(guesses)
+        values = self.metric.defined(Scored(guesses, wire.victims[:count], wire.labels[:count]))
+        assert values is not None
+        return values.double()
+
+
+def scales(wire: Wire, own_labels: Labels | None) -> list[Scale]:
+    """The measures that are defined for these victims.
+
+    Args:
+        wire: Whose victims.
+        own_labels: Classes of the attacker's own pictures, where they are those of the victims.
+    """
+    truth, labels = wire.victims, wire.labels
+    nothing = Scored(mean_image(wire.own, len(truth)), truth, labels)
+    guess = None if own_labels is None else class_means(wire.own, own_labels, labels)
+    found = []
+    for metric in known():
+        values = metric.defined(Scored(truth, truth, labels))
+        if values is None or len(values) != len(truth) or not bool(values.isfinite().all()):
+            continue
+        classes = None
+        if guess is not None:
+            of_classes = metric.defined(Scored(guess, truth, labels))
+            classes = None if of_classes is None else float(of_classes.double().mean())
+        perfect = float(values.double().mean())
+        found.append(Scale(metric, metric.least(nothing), classes, perfect))
+    return found
+
+
+# ---------------------------------------------------------------- intervals
+
+
+def estimate(values: Sequence[Float[Tensor, " n"]], seed: int = 0) -> Json:
+    """The mean over victims, and over seeds where there are several, with its 95 % interval.
+
+    Of one seed it is a bootstrap of the victims; of several Student's t over the means of seeds, which takes in both.
+
+    Args:
+        values: For each seed one value for each victim.
+        seed: Of the bootstrap.
+    """
+    means = [float(each.mean()) for each in values]
+    value, low, high, over = float(np.mean(means)), None, None, None
+    if len(means) > 1:
+        half = stdtrit(len(means) - 1, 1 - TAIL) * np.std(means, ddof=1) / math.sqrt(len(means))
+        low, high, over = value - float(half), value + float(half), "seeds"
+    elif len(values[0]) > 1:
+        count = len(values[0])
+        draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+        spread = draws @ values[0].numpy() / count
+        low, high = (float(each) for each in np.quantile(spread, [TAIL, 1 - TAIL]))
+        over = "victims"
+    return {"value": value, "low": low, "high": high, "over": over}
+
+
+def binomial(share: float, count: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share of `count` (Clopper & Pearson 1934)."""
+    right = share * count
+    low = float(betaincinv(right, count - right + 1, TAIL)) if right > 0 else 0.0
+    high = float(betaincinv(right + 1, count - right, 1 - TAIL)) if right < count else 1.0
+    return low, high
+
+
+# ---------------------------------------------------------------- of attacks
+
+Scores = Mapping[str, Float[Tensor, " n"]]
+"""Attack → one value for each of the first victims, the mean over seeds."""
+
+
+def per_victim(attempts: Sequence[Attempt], scale: Scale, wire: Wire) -> list[Tensor]:
+    """For each seed the values of the victims that all of them were scored on."""
+    done = [each for each in attempts if each.status == "ok"]
+    count = min((each.victims for each in done), default=0)
+    return [scale.of(each.guesses[:count], wire) for each in done] if count else []
+
+
+def strongest_of(scores: Scores, lower_leaks: bool, total: int) -> Json | None:
+    """The strongest, chosen on one half of the victims and scored on the other, all on the same victims.
+
+    Where some were scored on a few victims only, and the strongest of all on these is one that was scored on every
+    victim, it is compared anew with the others of which that is true.
+
+    Args:
+        scores: Of every attack.
+        lower_leaks: Whether lower values leak more.
+        total: Number of victims.
+    """
+    usable = {name: each for name, each in scores.items() if bool(each.isfinite().all())}
+    if not usable:
+        return None
+    count = min(map(len, usable.values()))
+    means = {name: float(each[:count].mean()) for name, each in usable.items()}
+    best = (min if lower_leaks else max)(means, key=lambda name: means[name])
+    if count < 2:
+        alone: Json = {"value": means[best], "low": None, "high": None, "over": None}
+        return {
+            **alone,
+            "by": [best],
+            "tried": len(usable),
+            "best_of_each": means[best],
+            "victims": count,
+        }
+    found = strongest({name: each[:count] for name, each in usable.items()}, lower_leaks)
+    every = {name: each for name, each in usable.items() if len(each) == total}
+    if count < total and {*found.names} <= every.keys():
+        found, count = strongest(every, lower_leaks), total
+    return {
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "over": "victims",
+        "by": [*dict.fromkeys(found.names)],
+        "tried": len(usable),
+        "best_of_each": found.oracle,
+        "victims": count,
+    }
+
+
+def named(guesses: Tensor, victims: Tensor) -> Float[Tensor, " n"]:
+    """1 where of all candidates the victim's own picture is nearest to its reconstruction, else 0.
+
+    Args:
+        guesses: Of the first n victims.
+        victims: All, the candidates.
+    """
+    candidates = victims[:CANDIDATES].flatten(1)
+    found = []
+    for start in range(0, min(len(guesses), len(candidates)), 250):
+        block = guesses[start : start + 250].flatten(1)[: len(candidates) - start]
+        # A guess that is as near to another counts as one that is not: who cannot tell them apart names neither.
+        apart = torch.cdist(block, candidates, compute_mode="donot_use_mm_for_euclid_dist")
+        own = apart.gather(1, torch.arange(start, start + len(block)).unsqueeze(1))
+        found.append((apart < own).sum(1) + ((apart == own).sum(1) > 1) == 0)
+    return torch.cat(found).double() if found else torch.zeros(0, dtype=torch.double)
+
+
+def reidentified(attempts: Mapping[str, Sequence[Attempt]], wire: Wire) -> Json | None:
+    """The share of victims that the strongest attacker at this finds among the candidates; of one candidate nothing."""
+    candidates = min(CANDIDATES, len(wire.victims))
+    scores = {}
+    for name, each in attempts.items():
+        done = [one for one in each if one.status == "ok" and one.victims >= candidates]
+        if done:
+            scores[name] = torch.stack([named(one.guesses, wire.victims) for one in done]).mean(0)
+    if not scores or candidates < 2:
+        return None
+    found = strongest(scores, lower_leaks=False)
+    share = min(1.0, max(0.0, found.value))
+    low, high = binomial(share, candidates)
+    return {
+        "value": share,
+        "low": low,
+        "high": high,
+        "candidates": candidates,
+        "by": [*dict.fromkeys(found.names)],
+    }

@@ -1,0 +1,65 @@
+"""Things that users keep in Python files of their own: FILE.py:FUNCTION names a model or a data set."""
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from dpsnn.errors import UsageError, meant, regular
+
+
+def is_function(source: str) -> bool:
+    """Whether a source names something in a Python file."""
+    path, _, name = source.rpartition(":")
+    return path.endswith(".py") and bool(name)
+
+
+def called(source: str, what: str) -> Any:
+    """What FILE.py:FUNCTION gives; what is no function is taken as it is.
+
+    Args:
+        source: The file and the name.
+        what: It is to be, in words.
+
+    Raises:
+        UsageError: If there is no such file or name, or either cannot be run: with the line that failed.
+    """
+    path, _, name = source.rpartition(":")
+    regular(path)
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(f"there is no {path}; name {what} as FILE.py:FUNCTION")
+    spec = importlib.util.spec_from_file_location(f"dpsnn_given_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    # As if it were run from its folder: what lies beside it can be imported.
+    folder = str(file.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, name):
+            public = [each for each in vars(module) if not each.startswith("_")]
+            raise UsageError(f"{path} has no {name!r}{meant(name, public)}; name {what} in it")
+        given = getattr(module, name)
+        made = given() if callable(given) and not _is_made(given) else given
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a file of others may raise
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((f" line {at.lineno}" for at in frames[::-1] if at.filename == str(file)), "")
+        told = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"{source} raised {type(error).__name__}{line}: {told}; mend it"
+        ) from error
+    finally:
+        sys.path.remove(folder)
+    return made
+
+
+def _is_made(given: Any) -> bool:
+    """Whether it is an object already, which may be called for another reason, as models are."""
+    from torch import nn
+
+    return isinstance(given, nn.Module)

@@ -1,0 +1,218 @@
+"""One cut with all that is heard there: computed once, and shared by every attack."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from dpsnn.attacks.base import Knowledge, Need
+from dpsnn.audit.sides import Sides
+from dpsnn.batches import to_unit
+from dpsnn.defences import DefenceList
+from dpsnn.errors import UsageError
+from dpsnn.target import Target
+from dpsnn.tensors import Activation
+from dpsnn.training import device, seeded
+
+SIDE = 64
+"""Pixels on the longer side at which pictures are attacked, at most; the client sees them as they are."""
+
+HELD = 2 * 10**8
+"""Values of activations, and of what is heard, that are kept in memory: 0.8 GB each."""
+
+CHUNK = 250
+"""Pictures that are sent at a time."""
+
+NO_CLIENT = "it asks the client, and only pairs of images and what was sent of them are given"
+
+
+@dataclass
+class Wire:
+    """What there is to attack at one cut. Pictures are of the size at which they are attacked."""
+
+    own: Tensor
+    activations: Float[Tensor, " own *cut"]
+    """Of the own pictures, before any mechanism; of pairs alone what was sent."""
+    validation: Tensor
+    heard_validation: Float[Tensor, "queries m *cut"]
+    victims: Tensor
+    """In [0, 1]."""
+    labels: Tensor
+    heard: Float[Tensor, "queries victims *cut"]
+    queries: int = 1
+    target: Target | None = None
+    """Of pictures of that size; None where there are pairs alone."""
+    client_images: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """Own pictures as the client sees them, in [0, 1], some."""
+    whole: Target | None = None
+    """Of pictures as the client sees them."""
+    work: int | None = None
+    """Operations of the client for one picture, where they could be counted."""
+    clear: Activation | None = None
+    """Of the victims, before the mechanism, where that is needed to bound what can be known."""
+
+    @property
+    def cut_shape(self) -> tuple[int, ...]:
+        return tuple(self.activations.shape[1:])
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return tuple(self.own.shape[1:])
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether pictures are attacked at a lower resolution than they are sent."""
+        return self.target is not None and self.whole is not self.target
+
+    @property
+    def noisy(self) -> bool:
+        """Whether what is sent of an image differs from time to time."""
+        return self.target is not None and any(d.random for d in self.target.mechanism)
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells this cut, with its mechanism, from every other, by all that is heard of the same pictures."""
+        made = sha256()
+        parts = (self.own, self.activations, self.validation, self.victims, self.heard)
+        for part in parts:
+            made.update(repr(tuple(part.shape)).encode())
+            made.update(part.contiguous().numpy().tobytes())
+        if self.target is not None:
+            made.update(repr(self.target.mechanism.mechanism()).encode())
+        return made.hexdigest()
+
+    def knowledge(self, needs: Collection[Need]) -> Knowledge:
+        """What an attack is granted; the client's answers to the own pictures are known already.
+
+        Raises:
+            UsageError: If it needs the client, and there is none.
+        """
+        if self.target is not None:
+            known = self.target.knowledge(self.own, needs)
+        elif {*needs} <= {Need.QUERIES, Need.TRANSMISSIONS}:
+            known = Knowledge(_withheld, lambda activation: activation, self.own)
+        else:
+            raise UsageError(NO_CLIENT)
+        if Need.QUERIES in needs or Need.WEIGHTS in needs:
+            # In the place of the cached properties: own pictures are asked for once for all attacks.
+            known.__dict__["activations"] = self.activations.to(device())
+            known.__dict__["cut_shape"] = self.cut_shape
+        return known
+
+
+def _withheld(images: Tensor) -> Tensor:
+    raise UsageError(NO_CLIENT)
+
+
+def attacked_shape(image_shape: tuple[int, ...], side: int = SIDE) -> tuple[int, ...]:
+    """At which size pictures are attacked: theirs, or scaled down until the longer side is `side`."""
+    channels, height, width = image_shape
+    scale = min(1.0, side / max(height, width))
+    return (channels, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+def reduced(images: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Pictures at another size by area interpolation; bytes stay bytes."""
+    if tuple(images.shape[1:]) == shape:
+        return images
+    parts = []
+    for block in images.split(CHUNK):
+        small = F.interpolate(to_unit(block), shape[1:], mode="area")
+        parts.append((255 * small).round().byte() if images.dtype == torch.uint8 else small)
+    return torch.cat(parts)
+
+
+def room(values: int, queries: int = 1) -> int:
+    """How many pictures' activations are kept in memory."""
+    return max(30, HELD // max(1, values * queries))
+
+
+def wire_of(
+    target: Target,
+    mechanism: DefenceList,
+    sides: Sides,
+    queries: int,
+    seed: int,
+    work: int | None = None,
+    side: int = SIDE,
+) -> Wire:
+    """Send the own pictures, and those of the victims, through one cut.
+
+    Args:
+        target: The halves.
+        mechanism: On the wire; one without defences leaves what is there.
+        sides: Whose pictures are whose.
+        queries: How often each is sent.
+        seed: Of the noise.
+        work: Operations of the client for one picture.
+        side: At which pictures are attacked, at most.
+    """
+    whole = replace(target, mechanism=mechanism) if len(mechanism) else target
+    values = math.prod(target.cut_shape)
+    sides = sides.within(room(values), room(values, queries))
+    shape = attacked_shape(sides.image_shape, side)
+    attacked = whole
+    if shape != sides.image_shape:
+        size, seen = sides.image_shape[1:], whole.client
+
+        def enlarged(images: Tensor) -> Tensor:
+            return seen(F.interpolate(images, size, mode="bilinear", align_corners=False))
+
+        attacked = replace(whole, client=enlarged, image_shape=shape)
+
+    def sent(activation: Activation, stream: int) -> Tensor:
+        with seeded(seed, 11, stream):
+            parts = [whole.transmit(part, queries).cpu() for part in activation.split(CHUNK)]
+        return torch.cat(parts, 1)
+
+    own, validation, victims = (
+        reduced(part.images, shape) for part in (sides.own, sides.validation, sides.victims)
+    )
+    clear = _encoded(whole, sides.victims.images)
+    return Wire(
+        own,
+        _encoded(whole, sides.own.images),
+        validation,
+        sent(_encoded(whole, sides.validation.images), 1),
+        to_unit(victims),
+        sides.victims.labels,
+        sent(clear, 0),
+        queries,
+        attacked,
+        to_unit(sides.own.images[:CHUNK]),
+        whole,
+        work,
+        None if whole.sends_as_is else clear,
+    )
+
+
+def _encoded(target: Target, images: Tensor) -> Activation:
+    return torch.cat([target.encode(to_unit(block)) for block in images.split(CHUNK)])
+
+
+def wire_of_pairs(sides: Sides, smashed: Tensor) -> Wire:
+    """Of pictures and what was sent of them, where the client is not at hand.
+
+    Args:
+        sides: Whose pictures are whose.
+        smashed: What was sent, of all pictures as they were given.
+    """
+    parts = (sides.own, sides.validation, sides.victims)
+    shape = attacked_shape(sides.image_shape)
+    own, validation, victims = (reduced(part.images, shape) for part in parts)
+    heard = [smashed[part.places].float() for part in parts]
+    return Wire(
+        own,
+        heard[0],
+        validation,
+        heard[1].unsqueeze(0),
+        to_unit(victims),
+        sides.victims.labels,
+        heard[2].unsqueeze(0),
+    )

@@ -1,0 +1,156 @@
+"""Cuts: where one tensor alone crosses the halves are the whole; where more does, it is no cut, and it is said why."""
+
+from collections.abc import Callable
+
+import audit_models as models
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpsnn import building
+from dpsnn.audit.cuts import Cuts, of_classifier
+from dpsnn.audit.hooked import hooked_places
+from dpsnn.audit.places import Whole
+from dpsnn.audit.traced import traced_places
+from dpsnn.defences import DefenceList
+from dpsnn.defences.noise import LaplaceNoise
+from dpsnn.errors import UsageError
+from dpsnn.specs import ClassifierSpec
+
+SHAPE = (1, 8, 8)
+
+
+def found(model: nn.Module) -> Cuts:
+    return Cuts(model.eval(), SHAPE, "mine")
+
+
+def logits(given: object) -> Tensor:
+    return given["logits"] if isinstance(given, dict) else given  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("make", "names", "every"),
+    [
+        (models.layers, ["2", "5", "7"], ["0", "1", "2", "3", "4", "5", "6", "7"]),
+        (
+            models.functional,
+            [
+                "conv1+relu",
+                "conv2+relu",
+                "conv2+relu+max_pool2d",
+                "conv2+relu+max_pool2d+view+tanh",
+            ],
+            None,
+        ),
+        (models.residual, ["stem", "stage.0", "stage", "pool+flatten"], None),
+        (models.identity, ["0"], ["0"]),
+    ],
+)
+def test_cuts_of_what_can_be_traced(
+    make: Callable[[], nn.Module], names: list[str], every: list[str] | None
+) -> None:
+    model = make()
+    cuts = found(model)
+    assert [cut.name for cut in cuts.chosen()] == names
+    assert every is None or cuts.names == every
+    images = torch.rand(5, *SHAPE)
+    with torch.no_grad():
+        wanted = model.eval()(images)
+        for cut in cuts.chosen(cuts.names):
+            assert tuple(cut.target.encode(images).shape[1:]) == cut.shape
+            heard = cut.target.transmit(cut.target.encode(images))
+            torch.testing.assert_close(cut.target.answer(heard), wanted)
+            before = heard.clone()
+            cut.target.answer(heard)
+            assert torch.equal(before, heard), "a layer in place must not change what was heard"
+
+
+def test_a_branch_is_no_cut_and_it_is_said_why() -> None:
+    cuts = found(models.residual())
+    assert "skip connection" in cuts.refused["stage.0.conv"]
+    assert "called 2 times" in cuts.refused["stage.0.act"]
+    assert "whole model" in cuts.refused["head"]
+    with pytest.raises(UsageError, match="stage.1.conv is no cut: a branch or skip connection"):
+        cuts.chosen(["stem", "stage.1.conv"])
+    with pytest.raises(UsageError, match=r"no cut 'stages'; choose from .*did you mean stage"):
+        cuts.chosen(["stages"])
+    # The last block gives what its stage gives.
+    assert [cut.name for cut in cuts.chosen(["stage.1", "stem"])] == ["stem", "stage"]
+
+
+def test_cuts_of_what_cannot_be_traced_are_found_by_trial() -> None:
+    model = Whole(models.awkward(), logits).eval()
+    assert traced_places(model, torch.rand(2, *SHAPE)) is None
+    cuts, traced = Cuts(model, SHAPE), found(models.residual())
+    assert [cut.name for cut in cuts.chosen()] == ["stem", "stage.0", "stage", "pool"]
+    assert "skip connection" in cuts.refused["stage.0.conv"]
+    assert "called 2 times" in cuts.refused["stage.0.act"]
+    assert "repeats the client's work" in cuts.chosen()[0].notes[0]
+    images = torch.rand(5, *SHAPE, requires_grad=True)
+    by_name = {cut.name: cut for cut in traced.chosen(traced.names)}
+    for cut in cuts.chosen(cuts.names):
+        heard = cut.target.transmit(cut.target.encode(images.detach()))
+        with torch.no_grad():
+            torch.testing.assert_close(cut.target.answer(heard), model(images))
+        assert cut.weights_share == pytest.approx(by_name[cut.name].weights_share)
+        assert cut.flops_share == pytest.approx(by_name[cut.name].flops_share)
+        (slope,) = torch.autograd.grad(cut.target.client(images).sum(), images)
+        assert slope.abs().sum() > 0
+
+
+def test_both_ways_find_the_same_modules() -> None:
+    model = Whole(models.layers()).eval()
+    images = torch.rand(2, *SHAPE)
+    traced, hooked = traced_places(model, images), hooked_places(model, images)
+    assert traced is not None
+    assert [(p.name, p.inner) for p in traced.places] == [(p.name, p.inner) for p in hooked.places]
+
+
+def test_shares_and_bytes() -> None:
+    cut = found(models.layers()).chosen(["3"])[0]
+    conv, dense = 4 * 9 + 4 + 8, 64 * 16 + 16 + 16 * 10 + 10
+    assert cut.weights_share == pytest.approx(conv / (conv + dense))
+    work = 2 * 64 * 4 * 9
+    assert cut.flops_share == pytest.approx(work / (work + 2 * (64 * 16 + 160)))
+    assert (cut.shape, cut.values, cut.bytes, cut.kind) == ((4, 4, 4), 64, 256, "MaxPool2d")
+
+
+def test_what_limits_the_values_is_known() -> None:
+    cuts = {cut.name: cut for cut in found(models.layers()).chosen(("5", "7"))}
+    assert (cuts["7"].target.values.low, cuts["7"].target.values.high) == (-1, 1)
+    assert cuts["5"].target.values.high == torch.inf
+    tanh = found(models.functional()).chosen()[-1]
+    assert tanh.name.endswith("tanh") and tanh.target.values.radius() == 1
+
+
+def test_weights_that_the_server_has_as_well_are_said() -> None:
+    cuts = found(models.tied()).chosen()
+    notes = [note for cut in cuts for note in cut.notes]
+    assert any("weights of the client are the server's as well" in note for note in notes)
+
+
+def test_a_model_that_never_answers_twice_alike_is_cut_all_the_same() -> None:
+    assert [cut.name for cut in found(models.restless()).chosen()] == ["fc1+tanh+dropout"]
+
+
+def test_a_single_layer_has_no_cut() -> None:
+    with pytest.raises(UsageError, match="no place where one tensor alone crosses"):
+        found(nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 64))))
+
+
+def test_a_mechanism_on_the_wire() -> None:
+    cut = found(models.layers()).chosen(["7"])[0]
+    target = cut.defended(DefenceList([LaplaceNoise(0.5)]))
+    assert target.guarantee()[0] == pytest.approx(2 * 16 / 0.5)
+    assert cut.defended(DefenceList()) is cut.target
+
+
+def test_a_classifier_of_ours_is_cut_where_it_says() -> None:
+    plain = of_classifier(building.build_classifier(ClassifierSpec(network="lenet5")), "mine")
+    assert len(plain) == 5
+    assert all(cut.target.cut == cut.name for cut in plain)
+    defended = building.build_classifier(ClassifierSpec(noise_scale=0.5))
+    (cut,) = of_classifier(defended, "mine")
+    assert not cut.target.sends_as_is and cut.defended(DefenceList()) is cut.target
+    with pytest.raises(UsageError, match="has no cut 'conv9'"):
+        of_classifier(defended, "mine", ["conv9"])

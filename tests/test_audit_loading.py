@@ -1,0 +1,166 @@
+"""The model under audit: what people bring is loaded, and what cannot be is refused in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import audit_models as models
+import pytest
+import torch
+from torch import nn
+
+from dpsnn.audit.loading import load_model
+from dpsnn.errors import UsageError
+
+FILE = str(Path(models.__file__))
+SHAPE = (1, 8, 8)
+
+
+def weights(path: Path, content: Any) -> str:
+    torch.save(content, path)
+    return str(path)
+
+
+def test_a_function_in_a_file(tmp_path: Path) -> None:
+    trained = models.layers()
+    for weight in trained.parameters():
+        nn.init.constant_(weight, 0.5)
+    path = weights(tmp_path / "w.pt", trained.state_dict())
+    model = load_model(f"{FILE}:layers", path)
+    assert not model.module.training and model.channels == 1
+    assert (model.name, model.parameters) == (
+        "audit_models.py:layers",
+        sum(p.numel() for p in trained.parameters()),
+    )
+    images = torch.rand(3, *SHAPE)
+    with torch.no_grad():
+        assert torch.equal(model.module(images), trained.eval()(images))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {n: v for n, v in state.items() if "num_batches" not in n},
+    ],
+)
+def test_weights_under_other_names(tmp_path: Path, change: Callable[[Any], Any]) -> None:
+    path = weights(tmp_path / "w.pt", change(models.layers().state_dict()))
+    assert load_model(models.layers, path).name == "layers"
+
+
+class Code:
+    """What would run when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return print, ("ran",)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (lambda: nn.Linear(2, 2).state_dict(), "it lacks 0.weight, 0.bias, 1.weight and"),
+        (
+            lambda: models.layers(channels=3).state_dict(),
+            r"0.weight is \(4, 3, 3, 3\), not \(4, 1, 3, 3\)",
+        ),
+        (lambda: {**models.layers().state_dict(), "more": torch.ones(1)}, "it has besides more"),
+        (lambda: {"0.weight": torch.full((4, 1, 3, 3), torch.nan)}, "not finite: 0.weight"),
+        (lambda: {"epoch": 3}, "holds no tensors"),
+        (lambda: [1, 2], "holds list, no state dict"),
+        (lambda: {"code": Code()}, "is damaged or not a file of weights"),
+    ],
+)
+def test_wrong_weights_are_one_line(
+    tmp_path: Path, content: Callable[[], Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = weights(tmp_path / "w.pt", content())
+    with pytest.raises(UsageError, match=said) as caught:
+        load_model(models.layers, path)
+    assert "\n" not in str(caught.value) and path in str(caught.value)
+    assert "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (f"{FILE}:layer", "has no 'layer'.*did you mean layers"),
+        (f"{FILE}:broken", "raised RuntimeError line [0-9]+: no such layer; mend it"),
+        (f"{FILE}:no_model", "gave int, no torch.nn.Module"),
+        ("nowhere.py:make", "there is no nowhere.py"),
+        ("resnet180", r"no model 'resnet180'.*such as resnet18"),
+        ("nowhere.ckpt", "there is no checkpoint nowhere.ckpt"),
+        (lambda: 3, "gave int, no torch.nn.Module"),
+    ],
+)
+def test_what_is_no_model_is_one_line(model: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load_model(model)
+
+
+def test_a_name_of_torchvisions(tmp_path: Path) -> None:
+    from torchvision.models import get_model
+
+    path = weights(tmp_path / "w.pt", get_model("squeezenet1_1", num_classes=7).state_dict())
+    model = load_model("squeezenet1_1", path, classes=3)
+    cuts, _ = model.cuts((3, 32, 32), ["features.2", "features.12"])
+    assert [(cut.name, cut.target.num_classes) for cut in cuts] == [
+        ("features.2", 7),
+        ("features", 7),
+    ]
+    assert model.channels == 3 and "ImageNet" in model.notes[0]
+    assert "untrained" in load_model("squeezenet1_1", classes=3).notes[1]
+
+
+def test_a_checkpoint_of_ours(classifier_file: Callable[..., Path], tmp_path: Path) -> None:
+    path = classifier_file(tmp_path, noise_scale=0.5)
+    model = load_model(str(path))
+    (cut,), _ = model.cuts((1, 28, 28))
+    assert model.image_shape == (1, 28, 28) and not cut.target.sends_as_is
+    with pytest.raises(UsageError, match="leave out --weights"):
+        load_model(str(path), "w.pt")
+    with pytest.raises(UsageError, match="is a validator"):
+        load_model(str(classifier_file(tmp_path, validator=True)))
+
+
+class Several(nn.Module):
+    def __init__(self, pack: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.body, self.head, self.pack = nn.Linear(64, 8), nn.Linear(8, 10), pack
+
+    def forward(self, images: Any) -> Any:
+        return self.pack(self.head(torch.relu(self.body(images.flatten(1)))))
+
+
+class Answer:
+    def __init__(self, logits: Any) -> None:
+        self.logits = logits
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda x: x,
+        lambda x: {"features": x[:, :2], "logits": x},
+        lambda x: {"loss": None, "y": x},
+        lambda x: (None, x, x[:, :2]),
+        lambda x: Answer(x),
+    ],
+)
+def test_the_answer_is_found_among_others(pack: Callable[[Any], Any]) -> None:
+    cut = load_model(Several(pack)).cuts(SHAPE)[0][-1]
+    images = torch.rand(4, *SHAPE)
+    assert cut.target.answer(cut.target.transmit(cut.target.encode(images))).shape == (4, 10)
+
+
+def test_a_single_score_for_each_image_is_a_column() -> None:
+    cut = load_model(Several(lambda x: x[:, 0])).cuts(SHAPE)[0][-1]
+    assert cut.target.num_classes == 1
+
+
+def test_what_gives_no_scores_or_takes_other_images_is_one_line() -> None:
+    with pytest.raises(UsageError, match="gives dict without a row of scores"):
+        load_model(Several(lambda x: {"loss": x.sum()})).cuts(SHAPE)
+    with pytest.raises(UsageError, match=r"does not take images of shape \(3, 8, 8\)"):
+        load_model(models.layers).cuts((3, 8, 8))

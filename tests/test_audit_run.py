@@ -1,0 +1,372 @@
+"""The whole audit on tiny models: known answers, what people bring, and one clear line for what cannot be."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import audit_models as models
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+import dpsnn
+from dpsnn.audit import plan, promises
+from dpsnn.audit.plan import NEAREST, RIDGE, Budget, Planned
+from dpsnn.audit.result import AuditResult
+from dpsnn.audit.run import audit
+from dpsnn.cli import main
+from dpsnn.errors import UsageError
+from dpsnn.evaluation import bounds
+
+FILE = str(Path(models.__file__))
+
+DECODER = Planned("decoder", "learned decoder", {"max_epochs": 2, "augment": "none"}, asks=False)
+INVERSION = Planned("inversion", "inversion", {"steps": 4, "restarts": 1}, True, asks=False, own=6)
+MIXTURE = Planned("mixture", "likelihood mixture", noise=True)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
+    """A budget of closed forms and of attacks that take few steps."""
+    attacks = (RIDGE, NEAREST, DECODER, MIXTURE, INVERSION)
+    monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 1e-3, attacks))
+
+
+def closed(monkeypatch: pytest.MonkeyPatch, own: int = 120, victims: int = 60) -> None:
+    """Closed forms alone."""
+    monkeypatch.setitem(plan.BUDGETS, "quick", Budget(own, victims, 0.0, (RIDGE, NEAREST)))
+
+
+def digits(count: int = 150) -> tuple[Tensor, Tensor]:
+    """Real digits of 8×8 pixels, as floats."""
+    found = load_digits()
+    images = torch.from_numpy(found.images[:count] / 16).float().unsqueeze(1)
+    return images, torch.from_numpy(found.target[:count])
+
+
+def only(result: AuditResult) -> dict[str, Any]:
+    (cut,) = result.cuts
+    return cut
+
+
+def test_the_identity_leaks_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed(monkeypatch, 700, 300)
+    cut = only(audit(models.identity, digits(1000)))
+    assert cut["verdict"]["level"] == "leaks" and "leaks" in cut["verdict"]["sentence"]
+    assert cut["strongest"]["MSE"]["value"] < 1e-4
+    assert cut["strongest"]["SSIM"]["value"] > 0.999
+    assert cut["strongest"]["MSE"]["by"] == ["linear map (ridge)"]
+    assert cut["reidentified"]["value"] == 1 and cut["reidentified"]["candidates"] == 300
+    assert cut["dcorr"]["value"] == pytest.approx(1, abs=1e-3) and abs(cut["dcorr"]["floor"]) < 0.3
+    assert "no guarantee" in cut["guarantees"]["words"]
+
+
+def test_a_constant_client_is_at_the_floor() -> None:
+    result = audit(models.constant, digits())
+    cut = next(c for c in result.cuts if c["name"] == "silent")
+    floors = {each["column"]: each["floor"] for each in result.measures}
+    assert cut["strongest"]["MSE"]["value"] == pytest.approx(floors["MSE"], rel=0.1)
+    assert cut["verdict"]["level"] in ("floor", "partly")
+    (ridge,) = (each for each in cut["attacks"] if each["attack"] == "ridge")
+    assert ridge["measures"]["MSE"]["value"] == pytest.approx(floors["MSE"], rel=0.01)
+    assert any("no gradient" in flag["raised"] for flag in cut["flags"])
+
+
+def test_of_gaussian_pictures_the_best_is_wieners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A linear client with Gaussian noise: the posterior mean and its error are known."""
+    closed(monkeypatch, 3000, 1000)
+    spread, noise = 0.1, 0.15
+    generator = torch.Generator().manual_seed(0)
+    images = 0.5 + spread * torch.randn(5000, 1, 4, 4, generator=generator)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Linear(12, 2))
+    given = images.clamp(0, 1), torch.arange(5000) % 2
+    cut = only(audit(model, given, cuts=["1"], gaussian_std=noise))
+    layer = model[1]
+    assert isinstance(layer, nn.Linear)
+    a = layer.weight.detach().double()
+    heard = spread**2 * a @ a.T + noise**2 * torch.eye(12)
+    left = spread**2 * torch.eye(16) - spread**4 * a.T @ torch.linalg.solve(heard, a)
+    wiener = float(left.trace()) / 16
+    assert cut["strongest"]["MSE"]["value"] == pytest.approx(wiener, rel=0.05)
+    assert cut["bounds"]["mse"] <= cut["strongest"]["MSE"]["high"]
+
+
+def test_a_saturated_client_is_not_called_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed(monkeypatch, 600, 200)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10))
+    layer = model[1]
+    assert isinstance(layer, nn.Linear)
+    with torch.no_grad():
+        layer.weight.mul_(1e5)
+    cut = only(audit(model, digits(1000), cuts=["2"]))
+    assert any("no gradient" in flag["raised"] for flag in cut["flags"])
+    assert cut["verdict"]["level"] == "leaks"
+
+
+def test_what_stands_in_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = audit(models.layers, digits(), cuts=["5", "7"], out=tmp_path)
+    assert AuditResult.load(tmp_path) == result
+    assert [cut["name"] for cut in result.cuts] == ["5", "7"]
+    cut = result.cuts[1]
+    assert [each["status"] for each in cut["attacks"]] == ["ok"] * 4
+    assert [each["victims"] for each in cut["attacks"]] == [60, 60, 60, 16]
+    assert {each["column"] for each in result.measures} >= {"MSE", "PSNR", "SSIM", "RelativeL2"}
+    assert {*cut["strongest"]} == {each["column"] for each in result.measures}
+    for found in cut["strongest"].values():
+        assert found["low"] <= found["value"] <= found["high"] and found["tried"] == 4
+    assert any("scored on 16 of 60 victims" in note for note in cut["notes"])
+    accuracy = cut["accuracy"]
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"] and accuracy["floor"] >= 10
+    assert sum(each["victims"] for each in cut["by_class"]) == 60
+    images, labels = digits()
+    rows = [cut["pictures"]["victims"][which] for which in ("best", "median", "worst")]
+    scores = [cut["pictures"]["scores"][which]["MSE"] for which in ("best", "median", "worst")]
+    assert scores[0] >= scores[1] >= scores[2] and len({*rows}) == 3 and max(rows) < len(images)
+    assert cut["distribution"]["worst_victim"] == rows[2]
+    assert cut["distribution"]["quantiles"]["0.5"] >= cut["distribution"]["worst_one_percent"]
+    assert (
+        result.data["own"] == 75
+        and result.data["victims"] == 60 == result.settings["victims_scored"]
+    )
+    said = capsys.readouterr().err
+    assert "cut 2/2 7: nearest own picture" in said and "left" in said and "done in" in said
+
+
+def test_an_audit_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed(monkeypatch)
+    given: dict[str, Any] = {"cuts": ["7"], "out": tmp_path}
+    first = audit(models.layers, digits(), **given)
+    kept = sorted((tmp_path / "attacks").iterdir())
+    assert [path.name.partition("-")[0] for path in kept] == ["nearest", "ridge"]
+    from dpsnn.audit import attacking
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("made anew")
+
+    monkeypatch.setattr(attacking, "_attacked", refuse)
+    again = audit(models.layers, digits(), **given)
+    assert [cut["attacks"] for cut in again.cuts] == [cut["attacks"] for cut in first.cuts]
+    # What is damaged is made anew, and so is what was made otherwise.
+    kept[0].write_bytes(b"no file")
+    assert [
+        each["status"] for each in only(audit(models.layers, digits(), **given))["attacks"]
+    ] == [
+        "ok",
+        "failed",
+    ]
+    other = only(audit(models.layers, digits(), **given, noise_scale=0.1))
+    assert [each["status"] for each in other["attacks"]] == ["failed", "failed"]
+    assert "AssertionError: made anew" in other["attacks"][0]["reason"]
+    assert other["verdict"]["level"] == "unknown" and other["pictures"] is None
+
+
+def test_noise_is_bounded_and_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    attacks = (RIDGE, NEAREST, MIXTURE)
+    monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 0.0, attacks))
+    result = audit(models.layers, digits(), cuts=["7"], gaussian_std=3.0, queries=2)
+    cut = only(result)
+    assert result.settings["defences"] == ["Gaussian(std=3.0)"] and result.settings["queries"] == 2
+    assert [each["attack"] for each in cut["attacks"]] == ["ridge", "nearest", "mixture"]
+    promised = cut["guarantees"]
+    assert promised["epsilon"] > 0 and promised["delta"] == 1e-5 and promised["candidates"] == 60
+    assert promised["set"] == "each of 16 values in [-1, 1]"
+    assert cut["reidentified"]["low"] <= promised["naming"] < 1
+    assert promised["with_clip"]["naming"] <= promised["naming"] + 1e-9
+    assert promised["dfil"] > 0
+    limits = cut["bounds"]
+    assert 0 < limits["mse"] <= cut["strongest"]["MSE"]["high"] and limits["n"] == 60
+    assert cut["reidentified"]["low"] <= limits["named"] <= 1
+
+
+def test_where_nothing_limits_the_values_only_a_clip_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed(monkeypatch)
+    cut = only(audit(models.layers, digits(), cuts=["5"], noise_scale=2.0))
+    assert "no guarantee" in cut["guarantees"]["words"] and cut["guarantees"]["epsilon"] is None
+    assert cut["guarantees"]["with_clip"]["naming"] < 1
+    assert "before the noise" in cut["guarantees"]["with_clip"]["words"]
+
+
+@pytest.mark.parametrize(
+    ("make", "cuts"),
+    [
+        (models.residual, ["stage", "pool"]),
+        (models.awkward, ["stage", "pool"]),
+        (models.tied, ["first"]),
+        (models.functional, ["all"]),
+    ],
+)
+def test_models_that_people_bring(
+    make: Callable[[], nn.Module], cuts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed(monkeypatch)
+    result = audit(make, digits(), cuts=cuts)
+    assert all(a["status"] == "ok" for cut in result.cuts for a in cut["attacks"])
+    refused = {each["name"] for each in result.model["no_cuts"]}
+    assert make not in (models.residual, models.awkward) or "stage.0.conv" in refused
+
+
+def test_dropout_left_on_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed(monkeypatch)
+    cut = only(audit(models.restless, digits()))
+    assert any("answers to the same images differ" in flag["raised"] for flag in cut["flags"])
+
+
+@pytest.mark.parametrize("count", [6, 10])
+def test_a_few_pictures_of_one_class_have_no_verdict(count: int) -> None:
+    images = digits()[0][:count]
+    result = audit(models.layers, (images, [0] * count), cuts=["7"])
+    cut = only(result)
+    assert cut["verdict"]["level"] == "unknown" and "too few" in cut["verdict"]["sentence"]
+    assert result.recommended is None
+    assert all(each["status"] in ("ok", "failed") for each in cut["attacks"])
+    assert any(each["status"] == "ok" for each in cut["attacks"])
+
+
+def test_several_seeds_give_an_interval_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed(monkeypatch)
+    cut = only(audit(models.layers, digits(), cuts=["7"], seeds=[3, 4, 5], noise_scale=0.5))
+    ridge = cut["attacks"][0]
+    assert ridge["measures"]["MSE"]["over"] == "seeds"
+    assert cut["strongest"]["MSE"]["over"] == "victims"
+    assert ridge["measures"]["MSE"]["value"] == pytest.approx(
+        cut["strongest"]["MSE"]["value"], rel=0.2
+    )
+
+
+def test_descents_are_as_long_as_the_budget_pays_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    descent = Planned("inversion", "inversion", {"steps": 300, "restarts": 1}, True, own=5)
+    for seconds, statuses in ((1e-9, []), (1e-3, ["ok"])):
+        monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, seconds, (descent,)))
+        cut = only(audit(models.layers, digits(), cuts=["7"]))
+        assert [each["status"] for each in cut["attacks"]] == statuses
+        assert any("left out" in note for note in cut["notes"]) == (not statuses)
+    assert 20 <= cut["attacks"][0]["settings"]["steps"] < 300
+
+
+class Wide(nn.Module):
+    """For pictures of 96×80."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 4, 5, stride=2), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.relu(self.conv(images)).mean((2, 3)))
+
+
+def test_large_pictures_are_attacked_at_a_lower_resolution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attacks = (RIDGE, DECODER, Planned("refiner", "refined"))
+    monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 0.0, attacks))
+    generator = torch.Generator().manual_seed(0)
+    small = torch.rand(10, 3, 6, 5, generator=generator)
+    images = nn.functional.interpolate(small, (96, 80), mode="bilinear")
+    result = audit(Wide, ((255 * images).byte(), torch.arange(10) % 2), cuts=["conv+relu"])
+    cut = only(result)
+    assert result.model["image_shape"] == [3, 96, 80]
+    assert result.model["attacked_shape"] == [3, 64, 53] and cut["shape"] == [4, 46, 38]
+    ridge, decoder = cut["attacks"]
+    assert ridge["status"] == "skipped" and "weights" in ridge["reason"]
+    assert decoder["status"] == "ok" and decoder["settings"]["decoder"] == "grid"
+    assert any("attacked at 64×53 pixels" in note for note in cut["notes"])
+
+
+def test_pairs_alone(tmp_path: Path) -> None:
+    images, labels = digits()
+    model = models.layers().eval()
+    with torch.no_grad():
+        smashed = model[:8](images)
+    path = tmp_path / "pairs.npz"
+    np.savez(path, images=images, labels=labels, smashed=smashed)
+    cut = only(audit(smashed=str(path)))
+    with_model = only(audit(models.layers, (images, labels), cuts=["7"]))
+    got = {each["attack"]: each for each in cut["attacks"]}
+    assert (
+        got["inversion"]["status"] == "skipped" and "asks the client" in got["inversion"]["reason"]
+    )
+    wanted = {each["attack"]: each for each in with_model["attacks"]}
+    for key in ("ridge", "nearest"):
+        value = got[key]["measures"]["MSE"]["value"]
+        assert value == pytest.approx(wanted[key]["measures"]["MSE"]["value"], rel=1e-3)
+    assert got["decoder"]["status"] == "ok" and cut["accuracy"] is None
+    np.savez(path, images=images, smashed=smashed[:-1])
+    with pytest.raises(UsageError, match="has 150 images, and smashed of shape"):
+        audit(smashed=str(path))
+    np.savez(path, images=images)
+    with pytest.raises(UsageError, match="has no array 'smashed'"):
+        audit(smashed=str(path))
+
+
+def test_a_checkpoint_of_ours_with_its_own_noise(
+    classifier_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed(monkeypatch)
+    for module in (promises, bounds):
+        monkeypatch.setattr(module, "PICTURES", 1)
+    path = classifier_file(tmp_path, noise_scale=0.5)
+    result = audit(str(path), "digits")
+    assert result.settings["defences"] == ["Laplace(scale=0.5)"]
+    assert only(result)["guarantees"]["epsilon"] == pytest.approx(2000)
+    with pytest.raises(UsageError, match="trained with a defence on its wire"):
+        audit(str(path), "digits", gaussian_std=1.0)
+    with pytest.raises(UsageError, match=r"takes images of shape \(1, 28, 28\)"):
+        audit(str(path), digits())
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"nopeek_weight": 0.5}, "acts in training"),
+        ({"queries": 0}, "queries is 0"),
+        ({"seeds": [1, 1]}, "seeds are"),
+        ({"budget": "huge"}, "unknown budget 'huge'"),
+        ({"cuts": ["8"]}, "8 is no cut: it is the whole model"),
+        ({"cuts": ["nine"]}, "no cut 'nine'"),
+        ({"data": None}, "name both --model and --data"),
+        ({"noise_scal": 1.0}, "there is no setting noise_scal"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(more: dict[str, Any], said: str) -> None:
+    given = {"model": models.layers, "data": digits(), **more}
+    with pytest.raises(UsageError, match=said):
+        audit(**given)
+
+
+def test_the_command(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed(monkeypatch)
+    images, labels = digits()
+    np.savez("digits.npz", images=images, labels=labels)
+    words = ["audit", "--model", f"{FILE}:layers", "--data", "digits.npz", "--cuts", "7"]
+    words += ["--noise", "0.5", "--noise-kind", "gaussian", "--out", "found"]
+    assert main(words) == 0
+    path = capsys.readouterr().out.splitlines()[-1]
+    content = json.loads(Path(path).read_text())
+    assert path == "found/audit.json" and content["settings"]["defences"] == ["Gaussian(std=0.5)"]
+    assert content["reproduce"] == content["made"]["command"]
+    assert (
+        content["reproduce"].startswith("dpsnn audit --model ")
+        and "--noise 0.5" in content["reproduce"]
+    )
+    for wrong, said in (
+        (["--noise_kind", "pink"], "unknown noise_kind 'pink'"),
+        (["--gaussian_std", "1"], "--noise and --gaussian_std say the same"),
+        (["--data", "nowhere"], "there is no data 'nowhere'"),
+    ):
+        assert main([*words, *wrong]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_the_package_is_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed(monkeypatch)
+    result = dpsnn.audit(models.identity(), digits())
+    assert isinstance(result, AuditResult) and sys.modules["dpsnn.audit"] is dpsnn.audit
