@@ -26,6 +26,7 @@ groups='
   faces        classifiers of people with and without DP-SGD, whose training faces MI-FACE rebuilds
   federated    clients who train together with Flower, by secure averaging and in the open
   secure       encrypted inference: three workers classify images that none of them sees, with weights that none sees
+  report       the page of an audit, made anew from its JSON, and a gate for pipelines
   figures      draw every figure from the tables and checkpoints
   performance  measure every trained classifier and attacker and write the tables
   all          plain, noise, nopeek, combo, post_noise, volume, shift and queries, with the tables and figures

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
 
+from dpsnn.audit.gate import add_gate_options
 from dpsnn.audit.options import COMMAND as AUDIT
-from dpsnn.errors import UsageError, WorkFailed, one_line
+from dpsnn.errors import GateFailed, UsageError, WorkFailed, one_line
 from dpsnn.folders import Folders
 from dpsnn.given import OPTIONS, given
 from dpsnn.memory import keep_memory
@@ -125,6 +126,16 @@ def _epsilon(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classic", action="store_true", help="add the classic conversion")
 
 
+def _report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "audit", metavar="AUDIT.json", help="what `dpsnn audit` wrote, or its folder"
+    )
+    parser.add_argument(
+        "--savepath", default="", metavar="FILE.html", help="where to write [report.html beside it]"
+    )
+    add_gate_options(parser)
+
+
 def _own(
     heading: str,
     name: str,
@@ -166,6 +177,16 @@ FIRST = (
     ),
     _first("plot_attack", _plot_attack, "draw originals above an attacker's reconstructions"),
 )
+AUDITS = (
+    Command(
+        name="report",
+        action="dpsnn.audit.report:report",
+        heading="audit a model",
+        said="make the page of an audit anew, and check it against limits or an earlier audit",
+        options=_report,
+        resume="",
+    ),
+)
 LAST = (
     _last("performance", _performance, "evaluate every model and attacker without a row"),
     _last("figures", _figures, "draw every figure from the tables and checkpoints"),
@@ -205,7 +226,12 @@ def make_parser() -> Parser:
     )
     said: dict[str, str] = {}
     headings: dict[str, list[str]] = {}
-    for command in (*FIRST, *(each for study in studies() for each in study.commands), *LAST):
+    for command in (
+        *FIRST,
+        *AUDITS,
+        *(each for study in studies() for each in study.commands),
+        *LAST,
+    ):
         if command.name in said:
             raise UsageError(f"two studies bring a command {command.name}; rename one")
         said[command.name] = line = command.line()
@@ -258,7 +284,8 @@ def main(words: Sequence[str] | None = None) -> int:
         words: Command and options; by default those of the process.
 
     Returns:
-        0 done, 1 if members of a group or a cluster failed, 2 bad input (one line on standard error says what), 130
+        0 done, 1 if members of a group or a cluster failed, 2 bad input (one line on standard error says what), 3 a
+        gate failed, 130
         interrupted, by Ctrl-C, SIGTERM or SIGHUP, 141 if nobody reads its output any more.
     """
     options = argparse.Namespace(resume="")
@@ -288,6 +315,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return _end(2, f"{where}{error.strerror or error}")
     except WorkFailed as error:
         return _end(1, error)
+    except GateFailed as error:
+        return _end(3, error)
     except KeyboardInterrupt:
         return _end(signals.INTERRUPTED, f"interrupted{options.resume}")
     return 0

@@ -1,4 +1,4 @@
-"""The exceptions that are shown as a single line, never as a traceback: bad input, and work that failed."""
+"""The exceptions that are shown as a single line, never as a traceback: bad input, failed work, a failed gate."""
 
 import contextlib
 import difflib
@@ -18,6 +18,10 @@ class UsageError(ValueError):
 
 class WorkFailed(RuntimeError):
     """Part of what was rightly asked for did not come about, in one line; the command line exits with 1."""
+
+
+class GateFailed(RuntimeError):
+    """What was measured is worse than was allowed, in one line; the command line exits with 3."""
 
 
 class NoSetting(UsageError, TypeError):

@@ -124,6 +124,8 @@ Group = Callable[[ClassifierSpec, AttackerSpec], list[Experiment]]
 def write_tables(folder: Path, *seeds: int, group: str | Group = "all") -> Folders:
     """Both tables of a group with these seeds, and for `all` that of `suppress`, in the results of this folder."""
     folders = Folders(results_dir=str(folder / "results"), models_dir=str(folder / "models"))
+    if Path(folders.results_dir).exists():
+        return _write(folder, seeds, group)  # rows join those that are there
     for name, content in _written(seeds, group).items():
         path = Path(folders.results_dir) / name
         path.parent.mkdir(parents=True, exist_ok=True)

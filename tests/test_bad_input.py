@@ -747,6 +747,7 @@ def test_options_stand_under_their_headings(capsys: pytest.CaptureFixture[str]) 
 
 COMMANDS = {
     "train and evaluate": "train_model train_attacker evaluate_models evaluate_attackers plot_attack",
+    "audit a model": "report",
     "groups of experiments": "demo plain noise nopeek combo post_noise volume shift queries headline all",
     "studies": "published omniglot suppress faces",
     "many parties": "secure federated",

@@ -1,0 +1,326 @@
+"""The gate: what fails an audit, what it is compared with, what a pipeline is told."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from audit_example import content, estimate
+
+from dpsnn.audit.gate import ABOVE, BELOW, Gate, Rule, add_gate_options, checks, columns, gate
+from dpsnn.audit.junit import junit
+from dpsnn.audit.result import AuditResult
+from dpsnn.cli import main
+from dpsnn.errors import GateFailed, UsageError
+
+Json = dict[str, Any]
+
+
+def whole() -> Json:
+    """The example, less the attack that failed."""
+    made = content()
+    for cut in made["cuts"]:
+        cut["attacks"] = [each for each in cut["attacks"] if each["status"] == "ok"]
+    return made
+
+
+def failing(made: Json, *rules: Rule, baseline: Json | None = None) -> list[tuple[str, str]]:
+    old = AuditResult.of(baseline) if baseline else None
+    return [(each.cut, each.rule) for each in gate(AuditResult.of(made), rules, old)]
+
+
+# ---------------------------------------------------------------- rules
+
+
+@pytest.mark.parametrize("column", ["ssim", "SSIM", "Ssim"])
+def test_a_cut_fails_above_the_limit_alone(column: str) -> None:
+    # The example's cuts have an SSIM of 0.9 and 0.1.
+    assert failing(whole(), Rule(column, ABOVE, 0.5)) == [("conv1", "SSIM not above 0.5")]
+    assert failing(whole(), Rule(column, ABOVE, 0.95)) == []
+
+
+def test_a_cut_fails_below_the_limit_alone() -> None:
+    # And errors of 0.005 and 0.069.
+    assert failing(whole(), Rule("mse", BELOW, 0.02)) == [("conv1", "MSE not below 0.02")]
+    assert failing(whole(), Rule("mse", BELOW, 0.005)) == []
+    both = failing(whole(), Rule("mse", BELOW, 0.1), Rule("ssim", ABOVE, 0.5))
+    assert [cut for cut, _ in both] == ["conv1", "conv1", "conv2"]
+
+
+def test_shares_of_victims_and_accuracy_have_rules_as_well() -> None:
+    assert failing(whole(), Rule("reidentified", ABOVE, 0.5)) == [
+        ("conv1", "reidentified not above 0.5")
+    ]
+    assert len(failing(whole(), Rule("accuracy", BELOW, 95.0))) == 2
+    assert failing(whole(), Rule("accuracy", BELOW, 90.0)) == []
+
+
+def test_an_unknown_column_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UsageError) as refused:
+        gate(AuditResult.of(whole()), [Rule("sim", ABOVE, 0.5)])
+    known = "['MSE', 'SSIM', 'reidentified', 'accuracy']"
+    assert str(refused.value) == (
+        f"--fail_above sim=0.5: there is no column 'sim'; choose from {known} (did you mean SSIM?)"
+    )
+
+
+@pytest.mark.parametrize(
+    "rule, said",
+    [
+        (Rule("ssim", BELOW, 0.5), "SSIM leaks more where it is higher; use --fail_above"),
+        (Rule("mse", ABOVE, 0.02), "MSE leaks more where it is lower; use --fail_below"),
+        (Rule("accuracy", ABOVE, 90), "accuracy is worse where it is lower; use --fail_below"),
+    ],
+)
+def test_a_rule_that_looks_the_wrong_way_is_refused(rule: Rule, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        gate(AuditResult.of(whole()), [rule])
+
+
+@pytest.mark.parametrize("text", ["ssim", "=0.5", "ssim=", "ssim=much", "ssim=nan", "ssim=inf", ""])
+def test_what_is_no_rule_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="it must be a column and a number, such as ssim=0.5"):
+        Rule.parse(text, ABOVE)
+
+
+def test_what_was_not_measured_does_not_pass() -> None:
+    made = whole()
+    del made["cuts"][1]["strongest"]["SSIM"]
+    made["cuts"][0]["strongest"]["SSIM"] |= {"value": None, "low": None, "high": None}
+    found = gate(AuditResult.of(made), [Rule("ssim", ABOVE, 0.99)])
+    assert [each.said for each in found] == ["SSIM was not measured"] * 2
+
+
+# ---------------------------------------------------------------- attacks
+
+
+def test_an_attack_that_failed_fails_the_gate() -> None:
+    found = gate(AuditResult.of(content()))
+    assert [(each.cut, each.rule) for each in found] == [
+        ("conv1", "every attack ran"),
+        ("conv2", "every attack ran"),
+    ]
+    assert found[0].said == "inversion failed (the client has no gradient)"
+
+
+@pytest.mark.parametrize(
+    "status, reason, passes",
+    [
+        ("skipped", "does not apply: no noise crosses the wire", True),
+        ("skipped", "no time was left", False),
+        ("skipped", "it does not apply", False),
+        ("failed", "does not apply", False),
+    ],
+)
+def test_only_an_attack_that_does_not_apply_may_be_left_out(
+    status: str, reason: str, passes: bool
+) -> None:
+    made = whole()
+    made["cuts"][1]["attacks"][0] |= {"status": status, "reason": reason}
+    assert failing(made) == [] if passes else [("conv2", "every attack ran")]
+
+
+def test_a_cut_without_any_attack_fails() -> None:
+    made = whole()
+    made["cuts"][0]["attacks"] = []
+    assert [each.said for each in gate(AuditResult.of(made))] == ["no attack was made"]
+
+
+# ---------------------------------------------------------------- an earlier audit
+
+
+def changed(column: str, value: float, half: float, cut: int = 1) -> Json:
+    made = whole()
+    made["cuts"][cut]["strongest"][column] |= estimate(value, half)
+    return made
+
+
+@pytest.mark.parametrize(
+    "column, value, half, worse",
+    [
+        ("SSIM", 0.17, 0.03, True),  # then 0.07 to 0.13, now 0.14 to 0.20
+        ("SSIM", 0.17, 0.05, False),  # 0.12 to 0.22: the intervals meet
+        ("SSIM", 0.02, 0.01, False),  # better
+        ("MSE", 0.06, 0.005, True),  # then 0.066 to 0.072, now 0.055 to 0.065
+        ("MSE", 0.06, 0.007, False),
+        ("MSE", 0.09, 0.001, False),
+    ],
+)
+def test_only_what_is_worse_beyond_both_intervals_fails(
+    column: str, value: float, half: float, worse: bool
+) -> None:
+    expected = [("conv2", f"{column} no worse than in the baseline")] if worse else []
+    assert failing(changed(column, value, half), baseline=whole()) == expected
+
+
+def test_an_audit_passes_beside_itself() -> None:
+    assert failing(whole(), baseline=whole()) == []
+
+
+def test_values_without_intervals_are_compared_as_they_are() -> None:
+    old, new = changed("SSIM", 0.1, 0), changed("SSIM", 0.11, 0)
+    for made in (old, new):
+        made["cuts"][1]["strongest"]["SSIM"] |= {"low": None, "high": None}
+    assert failing(new, baseline=old) == [("conv2", "SSIM no worse than in the baseline")]
+    assert failing(old, baseline=new) == []
+
+
+def test_re_identification_is_compared_among_as_many_candidates_alone() -> None:
+    new, old = whole(), whole()
+    for made, low in ((old, 0.01), (new, 0.5)):
+        made["cuts"][1]["reidentified"] |= {"value": low, "low": low, "high": low}
+    worse = [("conv2", "reidentified no worse than in the baseline")]
+    assert failing(new, baseline=old) == worse
+    old["cuts"][1]["reidentified"]["candidates"] = 1000
+    assert failing(new, baseline=old) == []
+
+
+def test_a_measure_that_is_gone_fails() -> None:
+    new = whole()
+    del new["cuts"][0]["strongest"]["MSE"]
+    (found,) = gate(AuditResult.of(new), baseline=AuditResult.of(whole()))
+    assert found.said == "MSE was 0.005 (0.002 to 0.008) and is not measured now"
+
+
+def test_new_cuts_are_compared_with_nothing_and_no_cut_in_common_is_refused() -> None:
+    old = whole()
+    del old["cuts"][0], old["recommended"]
+    old["recommended"] = None
+    assert failing(whole(), baseline=old) == []
+    old["cuts"][0]["name"] = "other"
+    with pytest.raises(UsageError, match=r"has the cuts \['other'\], and this audit none of them"):
+        failing(whole(), baseline=old)
+
+
+# ---------------------------------------------------------------- what a pipeline is told
+
+
+def test_every_rule_at_every_cut_is_a_test_case() -> None:
+    result = AuditResult.of(content())
+    found = checks(result, [Rule("ssim", ABOVE, 0.5), Rule("mse", BELOW, 0.001)], result)
+    root = ElementTree.fromstring(junit(found, "net <1>\x1b", "2026-01-31T12:00:00+00:00").encode())
+    (suite,) = root
+    # Of each cut: the attacks, two rules, and three columns beside the earlier audit.
+    assert len(suite) == len(found) == 12
+    assert suite.attrib == {
+        "name": "net <1>\\x1b", "tests": "12", "failures": "3", "errors": "0", "skipped": "0",
+        "timestamp": "2026-01-31T12:00:00+00:00",
+    }  # fmt: skip
+    failed = [case for case in suite if case.find("failure") is not None]
+    assert [(case.get("classname"), case.get("name")) for case in failed] == [
+        ("conv1", "every attack ran"),
+        ("conv1", "SSIM not above 0.5"),
+        ("conv2", "every attack ran"),
+    ]
+    (why,) = failed[1]
+    assert why.get("message") == "SSIM is 0.9 (0.87 to 0.93)"
+    assert root.attrib["failures"] == "3"
+
+
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_gate_options(parser)
+    return parser.parse_args(words)
+
+
+def test_without_options_there_is_no_gate() -> None:
+    assert Gate.of(options()) is None
+
+
+def test_rules_may_be_given_several_times() -> None:
+    made = Gate.of(
+        options("--fail_above", "ssim=0.5", "--fail_above", "PSNR=20", "--fail_below", "mse=0.01")
+    )
+    assert made is not None
+    assert made.rules == (
+        Rule("ssim", ABOVE, 0.5),
+        Rule("PSNR", ABOVE, 20),
+        Rule("mse", BELOW, 0.01),
+    )
+
+
+def test_columns_are_the_measures_of_the_strongest_and_two_more() -> None:
+    found = columns(content()["measures"])
+    assert {name: column.worse for name, column in found.items()} == {
+        "mse": BELOW, "ssim": ABOVE, "reidentified": ABOVE, "accuracy": BELOW
+    }  # fmt: skip
+
+
+def test_rules_can_be_checked_before_the_work_begins() -> None:
+    Gate((Rule("ssim", ABOVE, 0.5),)).check(content()["measures"])
+    with pytest.raises(UsageError, match="there is no column 'PSNR'"):
+        Gate((Rule("PSNR", ABOVE, 20),)).check(content()["measures"])
+
+
+def test_a_gate_that_stays_shut_names_what_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shut = Gate((Rule("ssim", ABOVE, 0.5),), junit=str(tmp_path / "deep" / "junit.xml"))
+    with pytest.raises(GateFailed, match="the gate failed: 1 of 4 checks"):
+        shut.close(AuditResult.of(whole()))
+    said = "dpsnn: failed: conv1: SSIM not above 0.5: SSIM is 0.9 (0.87 to 0.93)\n"
+    assert capsys.readouterr().err == said
+    assert ElementTree.parse(tmp_path / "deep" / "junit.xml").getroot().get("failures") == "1"
+
+
+def test_cuts_that_are_no_longer_there_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    made = whole()
+    del made["cuts"][0]
+    Gate(baseline=AuditResult.of(whole())).close(AuditResult.of(made))
+    assert capsys.readouterr().err == "dpsnn: the baseline's cut conv1 is not in this audit\n"
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Callable[[Json], Path]:
+    def write(made: Json) -> Path:
+        return AuditResult.of(made).save(tmp_path / "audit.json")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "words, code, said",
+    [
+        ("", 0, ""),
+        ("--fail-above=ssim=0.5", 3, "dpsnn: the gate failed: 1 of 4 checks"),
+        ("--fail_above blur=1", 2, "there is no column 'blur'; choose from"),
+        ("--baseline nowhere.json", 2, "there is no nowhere.json"),
+    ],
+)
+def test_exit_codes(
+    audit: Callable[[Json], Path],
+    words: str,
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = audit(whole())
+    assert main(["report", str(path), *words.split()]) == code
+    heard = capsys.readouterr()
+    assert said in (heard.err.splitlines() or [""])[-1]
+    page = path.with_name("report.html")
+    # The page is made whether or not the gate is open, and its path is the last line.
+    assert heard.out == (f"{page}\n" if code != 2 else "")
+    assert page.exists() == (code != 2)
+    assert len(heard.err.splitlines()) == {0: 0, 2: 1, 3: 2}[code]
+
+
+def test_a_worse_audit_than_the_baseline_exits_with_three(
+    audit: Callable[[Json], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(whole()))
+    path = audit(changed("SSIM", 0.5, 0.01))
+    words = ["report", str(path), "--baseline", str(old), "--junit", str(tmp_path / "junit.xml")]
+    assert main(words) == 3
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == (
+        "dpsnn: failed: conv2: SSIM no worse than in the baseline: SSIM is 0.5 (0.49 to 0.51), was 0.1 (0.07 to 0.13)"
+    )
+    assert last == "dpsnn: the gate failed: 1 of 8 checks"
