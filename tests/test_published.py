@@ -407,7 +407,7 @@ def test_the_ledger_says_what_the_numbers_show(
         "Validation accuracy is +0.22 points from the paper's.",
         "(c) Sound training changes it by +1.30 points on the test images",
         "(a) The protocol's decoder has MSE 0.0300 on clean activations, 0.0600 on the wire; an adaptive attacker",
-        "(b) Soundly a linear decoder has 1.8 times the MSE of the adaptive one.",
+        "(b) Soundly a linear map has 1.8 times the MSE of the adaptive one.",
     ):
         assert sentence in met
     (beyond,) = (line for line in lines if line.startswith("- **Noise 0.5, NoPeek 0.25.**"))
