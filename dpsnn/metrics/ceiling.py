@@ -62,8 +62,8 @@ def candidates_for(accuracy: Number, share: Number, largest: Number) -> float:
     return float(1 / ndtr(ndtri(share) - (ndtri(accuracy) - ndtri(largest))))
 
 
-def least_noise(named: Named, most: Number, start: Number = 1.0) -> float:
-    """The least noise, to a thousandth, at which a share that falls as noise rises is at most `most`.
+def least_noise(named: Named, most: Number, start: Number = 1.0, fine: Number = FINE) -> float:
+    """The least noise at which a share that falls as noise rises is at most `most`.
 
     Whatever is returned was tried: the promise rests on `named` of that noise alone, not on its falling.
 
@@ -71,6 +71,7 @@ def least_noise(named: Named, most: Number, start: Number = 1.0) -> float:
         named: As above.
         most: The share.
         start: A first guess, of any size above 0.
+        fine: By which share of it the noise may be more than the least.
 
     Raises:
         UsageError: If no noise does.
@@ -87,7 +88,7 @@ def least_noise(named: Named, most: Number, start: Number = 1.0) -> float:
         low, high = low / 2, low
         if low < start / FURTHEST:
             return high
-    while high > (1 + FINE) * low:
+    while high > (1 + fine) * low:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if named(middle) <= most else (middle, high)
     return high
