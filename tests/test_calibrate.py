@@ -12,16 +12,18 @@ from torch import Tensor, nn
 from dpsnn.attacks import DecoderAttack, Knowledge
 from dpsnn.attacks.base import Learn
 from dpsnn.attacks.decoder import LearnedDecoder
-from dpsnn.audit.calibrate import Calibration, Settings, calibrate, training
-from dpsnn.audit.calibrate_curve import Curve, Pictures, falling, grid, measure_named, remembering
+from dpsnn.audit import calibrate_server
+from dpsnn.audit.calibrate import calibrate, training
+from dpsnn.audit.calibrate_curve import Curve, Roles, falling, grid, measure_named, remembering
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
 from dpsnn.audit.calibrate_noise import (
     Goal,
-    Wire,
+    NoisyWire,
     noise_for_error,
     noise_for_naming,
     optimum_errors,
 )
+from dpsnn.audit.calibrate_result import Calibration, Settings
 from dpsnn.audit.calibrate_server import accuracy, finetuned
 from dpsnn.defences.noise import LaplaceNoise
 from dpsnn.errors import UsageError
@@ -34,9 +36,13 @@ RAW = load_digits()
 ORDER = torch.randperm(len(RAW.target), generator=torch.Generator().manual_seed(0))
 PIXELS = (torch.from_numpy(RAW.images)[ORDER].unsqueeze(1) / 16 * 255).round().to(torch.uint8)
 LABELS = torch.from_numpy(RAW.target).long()[ORDER]
-PICTURES = Pictures(
+PICTURES = Roles(
     PIXELS[:300], PIXELS[300:500].float() / 255, own_labels=LABELS[:300], labels=LABELS[300:500]
 )
+
+
+FEWER = Roles(PIXELS[:100], PICTURES.victims[:100], LABELS[:100], LABELS[300:400])
+BRIEF = LearnedDecoder(max_epochs=1, learning_rate=1e-3, augment="none")
 
 
 def target(server: bool = True) -> Target:
@@ -100,7 +106,7 @@ def test_what_cannot_be_promised_is_refused(text: str, line: str) -> None:
 @pytest.mark.parametrize("kind", ["gaussian", "laplace"])
 @pytest.mark.parametrize("queries", [1, 3])
 def test_the_noise_for_a_naming_bound(kind: str, queries: int) -> None:
-    wire, goal = Wire(target(), kind, 2.0, queries), Goal("naming", 0.1, 200)
+    wire, goal = NoisyWire(target(), kind, 2.0, queries), Goal("naming", 0.1, 200)
     codes = wire.target.encode(PICTURES.victims)
     noise = noise_for_naming(wire, goal, codes)
     assert wire.named(200)(noise) <= 0.1 < wire.named(200)(0.995 * noise)
@@ -113,7 +119,7 @@ def test_the_noise_for_a_naming_bound(kind: str, queries: int) -> None:
 
 @pytest.mark.parametrize(("kind", "what"), [("gaussian", "L2 norm"), ("laplace", "every value")])
 def test_without_a_bound_a_clip_is_asked_for(kind: str, what: str) -> None:
-    wire = Wire(target(), kind)
+    wire = NoisyWire(target(), kind)
     assert not wire.bounded
     with pytest.raises(UsageError, match=f"name a --clip of the .*{what}.* are below"):
         noise_for_naming(wire, Goal("naming", 0.1, 200), wire.target.encode(PICTURES.victims))
@@ -122,14 +128,14 @@ def test_without_a_bound_a_clip_is_asked_for(kind: str, what: str) -> None:
 def test_what_is_noisy_already_is_refused() -> None:
     noisy = Target.of_client(nn.Flatten(), (1, 8, 8), LaplaceNoise(1.0))
     with pytest.raises(UsageError, match="on the wire already"):
-        Wire(noisy, "gaussian")
+        NoisyWire(noisy, "gaussian")
     with pytest.raises(UsageError, match="kind of noise"):
-        Wire(target(), "uniform")
+        NoisyWire(target(), "uniform")
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "laplace"])
 def test_the_noise_for_an_error_keeps_it_for_other_victims_as_well(kind: str) -> None:
-    wire = Wire(target(), kind)
+    wire = NoisyWire(target(), kind)
     codes, images, goal = wire.target.encode(PICTURES.victims), PICTURES.victims, Goal("mse", 0.03)
     noise = noise_for_error(wire, goal, codes[:100], images[:100], 0)
     found, _ = optimum_errors(wire, noise, codes[100:], images[100:], 1)
@@ -139,7 +145,7 @@ def test_the_noise_for_an_error_keeps_it_for_other_victims_as_well(kind: str) ->
 
 
 def test_no_noise_makes_guesses_worse_than_the_mean_image() -> None:
-    wire = Wire(target(), "gaussian")
+    wire = NoisyWire(target(), "gaussian")
     with pytest.raises(UsageError, match="no noise makes the best guess of 200 images worse"):
         noise_for_error(
             wire, Goal("mse", 0.2), wire.target.encode(PICTURES.victims), PICTURES.victims, 0
@@ -149,8 +155,11 @@ def test_no_noise_makes_guesses_worse_than_the_mean_image() -> None:
 # ---------------------------------------------------------------- what it costs
 
 
-def test_accuracy_falls_with_noise_and_a_short_training_brings_some_back(quick: None) -> None:
-    wire = Wire(target(), "gaussian")
+def test_accuracy_falls_with_noise_and_a_short_training_brings_some_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibrate_server, "RATE", 0.02)
+    wire = NoisyWire(target(), "gaussian")
     codes = wire.target.encode(PICTURES.victims)
     assert PICTURES.labels is not None and PICTURES.own_labels is not None
     found = [accuracy(wire.at(n), codes, PICTURES.labels, 1, 0) for n in (0.0, 0.3, 1.0, 10.0)]
@@ -159,7 +168,7 @@ def test_accuracy_falls_with_noise_and_a_short_training_brings_some_back(quick: 
     assert all(each["low"] < each["value"] < each["high"] for each in found)  # type: ignore
     noisy, own = wire.at(0.3), wire.target.encode(PICTURES.own.float() / 255)
     blind = nn.Linear(24, 10)
-    trained = finetuned(blind, noisy, own, PICTURES.own_labels, 1, 15, training(0), 0)
+    trained = finetuned(blind, noisy, own, PICTURES.own_labels, 1, 4, training(0), 0)
     assert not any(p.requires_grad for p in trained.parameters()) and not trained.training
     again = accuracy(Target(**{**vars(noisy), "server": trained}), codes, PICTURES.labels, 1, 0)
     before = accuracy(Target(**{**vars(noisy), "server": blind}), codes, PICTURES.labels, 1, 0)
@@ -183,7 +192,7 @@ NOISES = (0.05, 0.5, 5.0)
 
 
 def knowledges(queries: int = 1) -> list[Knowledge]:
-    wire, part = Wire(target(), "gaussian", None, queries), LearnedDecoder()
+    wire, part = NoisyWire(target(), "gaussian", None, queries), LearnedDecoder()
     return [wire.at(noise).knowledge(PICTURES.own, part.needs) for noise in NOISES]
 
 
@@ -250,7 +259,7 @@ def test_where_it_is_no_good_dedicated_ones_take_its_place(
     passed: tuple[bool, ...], places: list[int]
 ) -> None:
     assert checked_places(7) == [0, 3, 6] and checked_places(2) == [0, 1]
-    curve = Curve(Wire(target(), "gaussian"), grid(1.0, 3, 2), PICTURES, untaught)
+    curve = Curve(NoisyWire(target(), "gaussian"), grid(1.0, 3, 2), PICTURES, untaught)
     curve.checks = [
         Check(place, 1.0 if fine else 1.1, 1.0) for place, fine in zip((0, 3, 6), passed)
     ]
@@ -290,8 +299,8 @@ def test_a_client_is_asked_once() -> None:
 
 
 def calibrated(text: str, learn: Learn = untaught, **settings: Any) -> Calibration:
-    with_these = Settings(**{"epochs": 1, **settings})
-    return calibrate(target(), PICTURES, Goal.parse(text), with_these, learn=learn)
+    with_these = Settings(**{"decoder": BRIEF, **settings})
+    return calibrate(target(), FEWER, Goal.parse(text), with_these, learn=learn)
 
 
 def check_whole(found: Calibration) -> None:
@@ -305,7 +314,14 @@ def check_whole(found: Calibration) -> None:
     assert costs["low"] <= found.ceiling + 1 and found.accuracy["without"]["value"] > 80
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "laplace", "best"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "gaussian",
+        pytest.param("laplace", marks=pytest.mark.slow),
+        pytest.param("best", marks=pytest.mark.slow),
+    ],
+)
 def test_a_naming_bound_is_kept_on_fresh_victims(kind: str) -> None:
     found = calibrated("naming=0.3@100", kind=kind, clip=2.0)
     check_whole(found)
@@ -313,13 +329,14 @@ def test_a_naming_bound_is_kept_on_fresh_victims(kind: str) -> None:
         row = next(row for row in found.curve if row["noise"] == found.noise)
         assert row["naming"] == pytest.approx(0.3, rel=0.01) and row["candidates"] == 100
     optimum = found.checked["optimum"]
-    assert found.checked["victims"] == 100 and optimum["named"] <= optimum["promised"]
+    assert found.checked["victims"] == 50 and optimum["named"] <= optimum["promised"]
     assert [each["kind"] for each in found.considered] == (
         ["gaussian", "laplace"] if kind == "best" else [kind]
     )
     assert found.checked["strongest"]["MSE"]["value"] > optimum["mse"] * 0.8
 
 
+@pytest.mark.slow
 def test_an_error_is_kept_on_fresh_victims() -> None:
     found = calibrated("mse=0.03", kind="laplace")
     check_whole(found)
@@ -327,13 +344,14 @@ def test_an_error_is_kept_on_fresh_victims() -> None:
     assert found.checked["strongest"]["MSE"]["value"] >= 0.03
 
 
+@pytest.mark.slow
 def test_a_similarity_is_kept_on_fresh_victims() -> None:
-    found = calibrated("ssim=0.5", kind="gaussian", queries=2)
+    found = calibrated("ssim=0.75", kind="gaussian", queries=2)
     check_whole(found)
     worst = found.checked["strongest"]["SSIM"]
-    assert worst["value"] <= 0.5 and found.queries == 2
+    assert worst["value"] <= 0.75 and found.queries == 2
     place = [row["noise"] for row in found.curve].index(found.noise)
-    assert place == 0 or found.curve[place - 1]["SSIM"] > 0.4, "half the noise would be too little"
+    assert place == 0 or found.curve[place - 1]["SSIM"] > 0.6, "half the noise would be too little"
 
 
 def test_what_no_server_can_do_is_said_before_anything_is_trained() -> None:
@@ -356,13 +374,13 @@ def test_who_listens_to_nothing_is_no_better_than_the_mean_image() -> None:
     with pytest.raises(UsageError, match="the mean of the attacker's own images"):
         calibrated("ssim=0.01", refusing, kind="gaussian")
     with pytest.raises(UsageError, match="give 4 or more"):
-        few = Pictures(PICTURES.own, PICTURES.victims[:3])
+        few = Roles(PICTURES.own, PICTURES.victims[:3])
         calibrate(target(), few, Goal.parse("mse=0.03"), learn=refusing)
 
 
 def test_without_server_and_classes_there_is_no_accuracy() -> None:
-    pictures = Pictures(PICTURES.own, PICTURES.victims)
-    settings = Settings(kind="gaussian", epochs=1)
+    pictures = Roles(FEWER.own, FEWER.victims)
+    settings = Settings(kind="gaussian", decoder=BRIEF)
     found = calibrate(target(False), pictures, Goal.parse("mse=0.03"), settings, learn=untaught)
     assert found.ceiling is None and found.accuracy is None
     assert {row["accuracy"] for row in found.curve} == {None}

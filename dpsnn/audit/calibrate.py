@@ -1,23 +1,23 @@
 """Find the noise that keeps a promise to who sends images, and what it costs the server.
 
-First of all stands what no server can get round: the accuracy that the promise itself leaves. Then the noise, found from
-the bound or from attacks; the curve of noises around it; the accuracy; and whether the promise is kept on victims that
-had no part in finding it.
+First of all stands what no server can get round: the accuracy that the promise itself leaves. Then the noise, found
+from the bound or from attacks; the curve of noises around it; the accuracy; and whether the promise is kept on victims
+that had no part in finding it.
 """
 
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dpsnn.attacks.base import Learn
 from dpsnn.audit.calibrate_curve import (
     Curve,
-    Pictures,
+    Roles,
     falling,
     grid,
     measure_named,
@@ -27,14 +27,15 @@ from dpsnn.audit.calibrate_noise import (
     BEST,
     KINDS,
     Goal,
-    Wire,
+    NoisyWire,
     noise_for_error,
     noise_for_naming,
     optimum_errors,
 )
+from dpsnn.audit.calibrate_result import Calibration, Settings, Shown
 from dpsnn.audit.calibrate_server import accuracy, finetuned
 from dpsnn.batches import derived_seed, to_unit
-from dpsnn.errors import UsageError, one_of
+from dpsnn.errors import UsageError
 from dpsnn.evaluation.bounds import Bounds
 from dpsnn.evaluation.strongest import Strongest
 from dpsnn.metrics.base import mean
@@ -42,7 +43,6 @@ from dpsnn.metrics.ceiling import candidates_for, largest_share
 from dpsnn.metrics.floors import mean_image
 from dpsnn.metrics.structural import ssim
 from dpsnn.target import Target
-from dpsnn.tensors import Number
 from dpsnn.training import Fitted, fit
 
 SHOWN = ("mse", "ssim")
@@ -61,60 +61,6 @@ FEW = 30
 """Victims in a half, below which a promise is not judged by them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to look for the noise."""
-
-    kind: str = BEST
-    """Of `KINDS`, or `best`: the one under whose promise a server can be the most accurate."""
-    clip: Number | None = None
-    queries: int = 1
-    accuracy: Number | None = None
-    """Per cent that are asked for; less than the promise can leave is refused at once."""
-    finetune_epochs: int = 0
-    epochs: int = 20
-    """Of a dedicated decoder."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        one_of(self.kind, (*KINDS, BEST), "kind of noise")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """The noise, what was considered, what it costs, and whether the promise is kept; docs/guarantees.md says more."""
-
-    goal: dict[str, Any]
-    """`measure`, `value`, `candidates` and the same in `words`."""
-    kind: str
-    noise: float
-    """The scale of Laplace noise or the standard deviation of Gaussian."""
-    clip: Number | None
-    queries: int
-    mechanism: str
-    ceiling: float | None
-    """Per cent that any server classifies rightly, at most; None without classes."""
-    largest_share: float | None
-    asked: Number | None
-    accuracy: dict[str, Any] | None
-    """`without` noise, `as_it_is` with it, and `finetuned` after `epochs`: estimates in per cent, or None."""
-    considered: list[dict[str, Any]]
-    """Of each kind: `kind`, `noise`, `ceiling`, and in `reason` why there is none."""
-    checked: dict[str, Any]
-    """On fresh victims: how many, the `strongest` attacker's estimates, the exact optimum of these victims (`named`,
-    `mse`), and whether the promise is `kept`; None where there are too few to say."""
-    decoder: list[dict[str, Any]]
-    """Where the conditioned decoder was looked at: `noise`, its own error and that of a `dedicated` one, `passed`."""
-    curve: list[dict[str, Any]]
-    """A row for each noise, as in an audit, with `intervals`, who is strongest (`by`) and the `ceiling` beside."""
-    notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def plain(self) -> dict[str, Any]:
-        """Without the curve, which stands by itself in an audit."""
-        return {key: value for key, value in asdict(self).items() if key != "curve"}
-
-
 def training(seed: int) -> Learn:
     """Train in full precision, and keep no progress."""
 
@@ -128,7 +74,7 @@ def training(seed: int) -> Learn:
 
 def calibrate(
     target: Target,
-    pictures: Pictures,
+    pictures: Roles,
     goal: Goal,
     settings: Settings = Settings(),
     server: nn.Module | None = None,
@@ -154,7 +100,7 @@ class _Search:
     def __init__(
         self,
         target: Target,
-        pictures: Pictures,
+        pictures: Roles,
         goal: Goal,
         settings: Settings,
         server: nn.Module | None,
@@ -190,7 +136,6 @@ class _Search:
         if self.goal.measure == "ssim":
             noise = self._noise_for_ssim(curve)
             self._refuse(wire, noise)
-        rows = self._rows(curve)
         place = curve.noises.index(noise)
         return Calibration(
             goal={**self.goal._asdict(), "words": self.goal.words},
@@ -209,19 +154,20 @@ class _Search:
                 {"noise": curve.noises[c.place], **c._asdict(), "passed": c.passed}
                 for c in curve.checks
             ],
-            curve=rows,
+            curve=self._rows(curve),
+            shown=self._shown(curve, place),
             notes=self.notes,
             seconds=time.monotonic() - self.start,
         )
 
     # ------------------------------------------------------------ the kind, and how much of it
 
-    def _considered(self) -> list[tuple[Wire, dict[str, Any]]]:
+    def _considered(self) -> list[tuple[NoisyWire, dict[str, Any]]]:
         """Every kind with the noise that it needs, or the reason why there is none."""
         kinds = [*KINDS] if self.settings.kind == BEST else [self.settings.kind]
         found = []
         for kind in kinds:
-            wire = Wire(self.target, kind, self.settings.clip, self.settings.queries)
+            wire = NoisyWire(self.target, kind, self.settings.clip, self.settings.queries)
             entry: dict[str, Any] = {"kind": kind, "noise": None, "ceiling": None, "reason": None}
             try:
                 noise = self._noise(wire)
@@ -233,7 +179,7 @@ class _Search:
             found.append((wire, entry))
         return found
 
-    def _noise(self, wire: Wire) -> float:
+    def _noise(self, wire: NoisyWire) -> float:
         """Where it is found from attacks, what those find who train nothing: it can only become more."""
         images, codes = self.pictures.victims[self.finding], self.codes[self.finding]
         if self.goal.measure == "naming":
@@ -251,8 +197,8 @@ class _Search:
         curve.untrained()
         return self._noise_for_ssim(curve)
 
-    def _between(self, wire: Wire, noises: list[float]) -> Curve:
-        made = self.settings.epochs, self.settings.seed
+    def _between(self, wire: NoisyWire, noises: list[float]) -> Curve:
+        made = self.settings.decoder, self.settings.seed
         return Curve(wire, noises, self.pictures, self.learn, *made)
 
     def _noise_for_ssim(self, curve: Curve) -> float:
@@ -274,10 +220,10 @@ class _Search:
             )
         return found
 
-    def _ceiling(self, wire: Wire, noise: float) -> float | None:
+    def _ceiling(self, wire: NoisyWire, noise: float) -> float | None:
         return None if self.largest is None else 100 * wire.ceiling(noise, self.largest)
 
-    def _refuse(self, wire: Wire, noise: float) -> None:
+    def _refuse(self, wire: NoisyWire, noise: float) -> None:
         """Where no server can be as accurate as is asked for."""
         asked, ceiling = self.settings.accuracy, self._ceiling(wire, noise)
         if asked is None or ceiling is None or ceiling >= asked:
@@ -295,7 +241,9 @@ class _Search:
             f" answers, and {asked:g} % are asked for; {' or '.join(advice)}"
         )
 
-    def _chosen(self, considered: list[tuple[Wire, dict[str, Any]]]) -> tuple[Wire, float]:
+    def _chosen(
+        self, considered: list[tuple[NoisyWire, dict[str, Any]]]
+    ) -> tuple[NoisyWire, float]:
         """The kind that leaves most; of those that leave as much that under which the server at hand is best.
 
         Raises:
@@ -320,7 +268,7 @@ class _Search:
 
     # ------------------------------------------------------------ the curve
 
-    def _curve(self, wire: Wire, noise: float) -> Curve:
+    def _curve(self, wire: NoisyWire, noise: float) -> Curve:
         curve = self._between(wire, grid(noise, STEPS, FACTOR))
         curve.untrained()
         curve.learned()
@@ -360,9 +308,36 @@ class _Search:
             )
         return rows
 
+    def _shown(self, curve: Curve, place: int) -> Shown:
+        everybody = torch.arange(len(self.codes))
+        metrics = [measure_named(key) for key in SHOWN]
+
+        def best_at(place: int) -> tuple[Tensor, dict[str, Tensor]]:
+            found = curve.strongest(place, metrics[0], everybody)
+            assert found is not None
+            guesses = curve.guesses[place][found.names[0]]
+            return guesses, {m.column: curve.values(m, guesses, everybody) for m in metrics}
+
+        # From the picture that was rebuilt best to that which was worst.
+        _, values = best_at(place)
+        order = values[metrics[0].column].argsort().tolist()
+        victims = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
+        made = [best_at(at) for at in range(len(curve.noises))]
+        return Shown(
+            victims,
+            [{which: guess[row] for which, row in victims.items()} for guess, _ in made],
+            [
+                {
+                    which: {c: float(v[row]) for c, v in values.items()}
+                    for which, row in victims.items()
+                }
+                for _, values in made
+            ],
+        )
+
     # ------------------------------------------------------------ what it costs, and whether it is kept
 
-    def _as_it_is(self, wire: Wire, noise: float) -> dict[str, Any] | None:
+    def _as_it_is(self, wire: NoisyWire, noise: float) -> dict[str, Any] | None:
         return self._measured(wire.at(noise), wire.queries)
 
     def _measured(self, target: Target, queries: int) -> dict[str, Any] | None:
@@ -371,7 +346,7 @@ class _Search:
             return None
         return accuracy(target, self.codes, labels, queries, self.settings.seed)
 
-    def _accuracy(self, wire: Wire, noise: float) -> dict[str, Any] | None:
+    def _accuracy(self, wire: NoisyWire, noise: float) -> dict[str, Any] | None:
         as_it_is = self._as_it_is(wire, noise)
         if as_it_is is None:
             return None

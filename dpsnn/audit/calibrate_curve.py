@@ -1,11 +1,11 @@
 """Leakage along a curve of noises, for little more than one of them costs.
 
-The client is asked once for every image, the attackers that train nothing are found anew for each noise, and the learned
-one is a single decoder for all: where it is not as good as dedicated ones, these take its place.
+The client is asked once for every image, the attackers that train nothing are found anew for each noise, and the
+learned one is a single decoder for all: where it is not as good as dedicated ones, these take its place.
 
-More noise is something that anybody can add to what was heard: N(0, t²) is N(0, s²) plus N(0, t² - s²), and Laplace(0, c)
-is Laplace(0, b) plus Laplace(0, c), or, with probability (b/c)², plus nothing. So whoever does well under some noise does
-at least as well under less, and the curves fall: `falling` says so of what was measured.
+More noise is something that anybody can add to what was heard: N(0, t²) is N(0, s²) plus N(0, t² - s²), and Laplace(c)
+is Laplace(b) plus Laplace(c), or, with probability (b/c)², plus nothing. So whoever does well under some noise does as
+well under less, and the curves fall: `falling` says so of what was measured.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from torch import Tensor
 from dpsnn.attacks.base import Attack, AttackModule, Learn
 from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
-from dpsnn.audit.calibrate_noise import Wire
+from dpsnn.audit.calibrate_noise import NoisyWire
 from dpsnn.evaluation.strongest import Strongest, strongest
 from dpsnn.metrics.base import Metric, Scored, known
 from dpsnn.parts import find
@@ -37,7 +37,7 @@ HELD = 2 * 10**8
 """Values of activations that are remembered."""
 
 
-class Pictures(NamedTuple):
+class Roles(NamedTuple):
     """Images that attackers own, and others that users send."""
 
     own: Pixels
@@ -76,21 +76,21 @@ class Curve:
         noises: In rising order.
         pictures: Own images and victims.
         learn: Trains what has to be trained.
-        epochs: Of a dedicated decoder.
+        decoder: Settings of a dedicated one.
         seed: Of everything that is drawn; of all noises from the same numbers.
     """
 
     def __init__(
         self,
-        wire: Wire,
+        wire: NoisyWire,
         noises: Sequence[float],
-        pictures: Pictures,
+        pictures: Roles,
         learn: Learn,
-        epochs: int = 20,
+        decoder: LearnedDecoder = LearnedDecoder(),
         seed: int = 0,
     ) -> None:
         self.wire, self.noises, self.pictures = wire, list(noises), pictures
-        self.learn, self.epochs, self.seed = learn, epochs, seed
+        self.learn, self.decoder, self.seed = learn, decoder, seed
         self.targets = [wire.at(noise) for noise in noises]
         self.codes = wire.target.encode(pictures.victims)
         self.guesses: list[dict[str, Images]] = [{} for _ in noises]
@@ -106,16 +106,22 @@ class Curve:
 
     def learned(self) -> None:
         """Attack every noise with a decoder: one for all, or, around noises at which it is no good, one for each."""
-        part = LearnedDecoder(max_epochs=self.epochs)
+        part = self.decoder
         dedicated = {
             place: self._prepared(part, self.targets[place])
             for place in checked_places(len(self.targets))
         }
         if len(self.targets) > len(dedicated):
             known = [target.knowledge(self.pictures.own, part.needs) for target in self.targets]
-            epochs = TWICE * self.epochs
             all_in_one = ConditionedDecoder(
-                known, part.decoder, self.wire.queries, None, epochs, self.seed
+                known,
+                part.decoder,
+                self.wire.queries,
+                part.learning_rate,
+                TWICE * part.max_epochs,
+                self.seed,
+                part.augment,
+                part.batch_size,
             )
             all_in_one.to(device()).prepare(self.learn)
             all_in_one.to(device())
@@ -165,16 +171,19 @@ class Curve:
 
     def strongest(self, place: int, metric: Metric, rows: Tensor) -> Strongest | None:
         """The strongest attacker at a noise, on some of the victims; None where the measure is not defined."""
-        labels = self.pictures.labels
-        truth = self.pictures.victims[rows]
-        classes = torch.zeros(len(truth), dtype=torch.long) if labels is None else labels[rows]
         scores = {}
-        for name, guess in self.guesses[place].items():
-            values = metric.defined(Scored(guess[rows], truth, classes))
-            if values is None or not bool(values.isfinite().all()):
+        for name, guesses in self.guesses[place].items():
+            scores[name] = self.values(metric, guesses, rows)
+            if not bool(scores[name].isfinite().all()):
                 return None
-            scores[name] = values
         return strongest(scores, metric.leaks == "lower", self.seed)
+
+    def values(self, metric: Metric, guesses: Images, rows: Tensor) -> Float[Tensor, " n"]:
+        """A measure of the guesses for some of the victims; not a number where it is not defined."""
+        truth, labels = self.pictures.victims[rows], self.pictures.labels
+        classes = torch.zeros(len(truth), dtype=torch.long) if labels is None else labels[rows]
+        values = metric.defined(Scored(guesses[rows], truth, classes))
+        return torch.full((len(truth),), torch.nan) if values is None else values
 
 
 def measure_named(key: str) -> Metric:

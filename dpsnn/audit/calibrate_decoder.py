@@ -1,7 +1,7 @@
-"""One decoder for every noise of a curve: it knows which mechanism is on the wire, and is told how much noise that adds.
+"""One decoder for every noise of a curve: it is told how much of it is on the wire.
 
 Whoever attacks knows the mechanism (Kerckhoffs), and can draw from it: how far two transmissions of the same activation
-lie apart is what tells the decoder where on the curve it stands, for noise of any kind, clipped before or rounded after.
+lie apart tells the decoder where on the curve it stands, for noise of any kind, clipped before or rounded after.
 """
 
 import math

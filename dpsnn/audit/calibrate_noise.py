@@ -1,4 +1,4 @@
-"""How much noise a promise asks for: what may be promised, of which noise, and the least of it that keeps the promise."""
+"""How much noise a promise asks for: what may be promised, by which noise, and the least of it that keeps it."""
 
 import math
 import re
@@ -111,7 +111,7 @@ BEST = "best"
 
 
 @dataclass(frozen=True)
-class Wire:
+class NoisyWire:
     """A target behind which noise of one kind is to be put, how much is left open."""
 
     target: Target
@@ -157,7 +157,7 @@ class Wire:
 # ---------------------------------------------------------------- how much of it
 
 
-def noise_for_naming(wire: Wire, goal: Goal, codes: Activation) -> float:
+def noise_for_naming(wire: NoisyWire, goal: Goal, codes: Activation) -> float:
     """The least noise, to a thousandth, that promises it to any input.
 
     Raises:
@@ -173,7 +173,7 @@ def noise_for_naming(wire: Wire, goal: Goal, codes: Activation) -> float:
 
 
 def optimum_errors(
-    wire: Wire, noise: Number, codes: Activation, images: Images, seed: int
+    wire: NoisyWire, noise: Number, codes: Activation, images: Images, seed: int
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """The error of the best guess there is of each image, if one of these was sent, and 1 where it names the right one.
 
@@ -188,7 +188,9 @@ def optimum_errors(
     return torch.cat(bounds.least), torch.cat(bounds.right)
 
 
-def noise_for_error(wire: Wire, goal: Goal, codes: Activation, images: Images, seed: int) -> float:
+def noise_for_error(
+    wire: NoisyWire, goal: Goal, codes: Activation, images: Images, seed: int
+) -> float:
     """The least noise, to a fiftieth, at which the best guess that there is of as many images has this error.
 
     The images at hand speak for others with a margin, `SURE`.

@@ -19,6 +19,9 @@ from dpsnn.training import device, seeded
 RATE = 1e-3
 """Adam's step size."""
 
+BATCH, LEAST_STEPS = 64, 32
+"""Images per step, and steps per epoch: few images are gone through several times."""
+
 Estimate = dict[str, float | str | None]
 """`value`, `low` and `high` of its 95 % interval, and `over` what that is."""
 
@@ -68,7 +71,9 @@ class NoisyServer(pl.LightningModule):
     def train_dataloader(self) -> TensorBatches:
         rows = self.rows[0]
         seed = derived_seed(self.seed, 1, self.trainer.current_epoch)
-        return TensorBatches(self.codes[rows], self.labels[rows], batch_size=64, shuffle_seed=seed)
+        passes = -(-LEAST_STEPS * BATCH // len(rows))
+        shown = self.codes[rows], self.labels[rows]
+        return TensorBatches(*shown, batch_size=BATCH, shuffle_seed=seed, passes=passes)
 
     def val_dataloader(self) -> TensorBatches:
         rows = self.rows[1]

@@ -1,8 +1,8 @@
 """How accurate anybody can be who hears no more than a naming bound allows, and how much noise such a bound asks for.
 
-Classes are named no more easily than inputs: a rule that tells K classes apart splits what can be heard into K sets, and
-the argument that bounds how often one of N inputs is named bounds its accuracy, with the share of the largest class in
-the place of 1/N. It holds for every server, whatever it has learnt; the proofs stand in docs/guarantees.md.
+Classes are named no more easily than inputs: a rule that tells K classes apart splits what can be heard into K sets,
+and the argument that bounds how often one of N inputs is named bounds its accuracy, with the share of the largest class
+in the place of 1/N. It holds for every server, whatever it has learnt; the proofs stand in docs/guarantees.md.
 """
 
 import math
@@ -15,7 +15,7 @@ from dpsnn.metrics.naming import gaussian_power
 from dpsnn.tensors import Labels, Number
 
 Named = Callable[[Number], float]
-"""Noise → share of N inputs that anybody names, at most; it falls as noise rises."""
+"""Noise → share of N inputs that anybody names at most, which falls as noise rises."""
 
 FINE = 1e-3
 """Of the noise: by how much more than the least is named at most."""
