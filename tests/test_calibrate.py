@@ -2,8 +2,11 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
+import audit_example
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -24,7 +27,10 @@ from dpsnn.audit.calibrate_noise import (
     optimum_errors,
 )
 from dpsnn.audit.calibrate_result import Calibration, Settings
+from dpsnn.audit.calibrate_run import calibrate_model
 from dpsnn.audit.calibrate_server import accuracy, finetuned
+from dpsnn.audit.result import AuditResult
+from dpsnn.cli import main
 from dpsnn.defences.noise import LaplaceNoise
 from dpsnn.errors import UsageError
 from dpsnn.metrics.ceiling import gaussian_shift
@@ -384,6 +390,74 @@ def test_without_server_and_classes_there_is_no_accuracy() -> None:
     found = calibrate(target(False), pictures, Goal.parse("mse=0.03"), settings, learn=untaught)
     assert found.ceiling is None and found.accuracy is None
     assert {row["accuracy"] for row in found.curve} == {None}
+
+
+# ---------------------------------------------------------------- the command
+
+MODEL = """
+from collections import OrderedDict
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    layers = {"flat": nn.Flatten(), "enc": nn.Linear(64, 12), "head": nn.Linear(12, 10)}
+    return nn.Sequential(OrderedDict(layers))
+"""
+
+
+@pytest.fixture
+def given(place: Path) -> list[str]:
+    """A model and pictures of anyone's, as options."""
+    Path("net.py").write_text(MODEL)
+    np.savez("digits.npz", images=PIXELS[:150, 0].numpy(), labels=LABELS[:150].numpy())
+    return ["--model", "net.py:make", "--data", "digits.npz", "--cut", "enc"]
+
+
+def test_the_command_writes_what_it_found_and_gives_an_audit_its_curve(given: list[str]) -> None:
+    audit = audit_example.content()
+    audit["cuts"][0]["name"], audit["recommended"] = "enc", None
+    audit["cuts"] = audit["cuts"][:1]
+    AuditResult.of(audit).save("audit/audit.json")
+    options = {"kind": "gaussian", "clip": 2.0, "queries": 2, "finetune_epochs": 1}
+    target = "naming=0.3@100"
+    path = calibrate_model("net.py:make", "digits.npz", "enc", target, learn=untaught, **options)
+    assert path == Path("audit/calibration.json")
+    content = json.loads(path.read_text())
+    found = content["calibration"]
+    assert content["schema"] == "dpsnn-calibration/1" and content["cut"] == "enc"
+    assert found["goal"]["measure"] == "naming" and found["queries"] == 2 and found["clip"] == 2
+    assert found["accuracy"]["finetuned"]["value"] <= found["ceiling"] + 10
+    assert found["checked"]["victims"] == 30 and found["checked"]["kept"]
+    curve = AuditResult.load("audit").curve
+    assert curve == content["curve"] and len(curve) == 7
+    assert all(png(row["pictures"]["guess"]["worst"]) for row in curve)
+
+
+def png(address: str) -> bool:
+    return address.startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--target", "naming=2"], "the target is 'naming=2'"),
+        ([], "name --target"),
+        (["--target", "mse=0.01", "--noise_kind", "uniform"], "noise_kind"),
+        (["--target", "mse=0.01", "--clip", "-1"], "clip is -1"),
+        (["--target", "naming=0.05@1000"], "nothing bounds what crosses the wire"),
+        (
+            ["--target", "naming=0.05@1000", "--clip", "2", "--accuracy", "90"],
+            "and 90 % are asked for",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(
+    given: list[str], options: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", *given, *options]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line in said
 
 
 def test_measures_are_found() -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dpsnn.attacks.base import Learn
 from dpsnn.audit.calibrate_curve import (
@@ -22,6 +22,7 @@ from dpsnn.audit.calibrate_curve import (
     grid,
     measure_named,
     remembering,
+    shown,
 )
 from dpsnn.audit.calibrate_noise import (
     BEST,
@@ -32,7 +33,7 @@ from dpsnn.audit.calibrate_noise import (
     noise_for_naming,
     optimum_errors,
 )
-from dpsnn.audit.calibrate_result import Calibration, Settings, Shown
+from dpsnn.audit.calibrate_result import Calibration, Settings
 from dpsnn.audit.calibrate_server import accuracy, finetuned
 from dpsnn.batches import derived_seed, to_unit
 from dpsnn.errors import UsageError
@@ -155,7 +156,7 @@ class _Search:
                 for c in curve.checks
             ],
             curve=self._rows(curve),
-            shown=self._shown(curve, place),
+            shown=shown(curve, place, [measure_named(key) for key in SHOWN]),
             notes=self.notes,
             seconds=time.monotonic() - self.start,
         )
@@ -307,33 +308,6 @@ class _Search:
                 }
             )
         return rows
-
-    def _shown(self, curve: Curve, place: int) -> Shown:
-        everybody = torch.arange(len(self.codes))
-        metrics = [measure_named(key) for key in SHOWN]
-
-        def best_at(place: int) -> tuple[Tensor, dict[str, Tensor]]:
-            found = curve.strongest(place, metrics[0], everybody)
-            assert found is not None
-            guesses = curve.guesses[place][found.names[0]]
-            return guesses, {m.column: curve.values(m, guesses, everybody) for m in metrics}
-
-        # From the picture that was rebuilt best to that which was worst.
-        _, values = best_at(place)
-        order = values[metrics[0].column].argsort().tolist()
-        victims = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
-        made = [best_at(at) for at in range(len(curve.noises))]
-        return Shown(
-            victims,
-            [{which: guess[row] for which, row in victims.items()} for guess, _ in made],
-            [
-                {
-                    which: {c: float(v[row]) for c, v in values.items()}
-                    for which, row in victims.items()
-                }
-                for _, values in made
-            ],
-        )
 
     # ------------------------------------------------------------ what it costs, and whether it is kept
 

@@ -20,6 +20,7 @@ from dpsnn.attacks.base import Attack, AttackModule, Learn
 from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
 from dpsnn.audit.calibrate_noise import NoisyWire
+from dpsnn.audit.calibrate_result import Shown
 from dpsnn.evaluation.strongest import Strongest, strongest
 from dpsnn.metrics.base import Metric, Scored, known
 from dpsnn.parts import find
@@ -221,3 +222,30 @@ def _value(estimate: Estimate) -> float:
     value = estimate["value"]
     assert isinstance(value, float | int)
     return float(value)
+
+
+def shown(curve: Curve, place: int, metrics: Sequence[Metric]) -> Shown:
+    """Three victims at every noise, chosen at one by the first of the measures."""
+    everybody = torch.arange(len(curve.codes))
+
+    def best_at(at: int) -> tuple[Images, dict[str, Tensor]]:
+        found = curve.strongest(at, metrics[0], everybody)
+        assert found is not None
+        guesses = curve.guesses[at][found.names[0]]
+        return guesses, {m.column: curve.values(m, guesses, everybody) for m in metrics}
+
+    made = [best_at(at) for at in range(len(curve.noises))]
+    order = made[place][1][metrics[0].column].argsort(descending=metrics[0].leaks == "lower")
+    victims = {
+        "best": int(order[0]),
+        "median": int(order[len(order) // 2]),
+        "worst": int(order[-1]),
+    }
+    return Shown(
+        victims,
+        [{which: guesses[row] for which, row in victims.items()} for guesses, _ in made],
+        [
+            {which: {c: float(v[row]) for c, v in values.items()} for which, row in victims.items()}
+            for _, values in made
+        ],
+    )
