@@ -47,7 +47,7 @@ PICTURES = Roles(
 )
 
 
-FEWER = Roles(PIXELS[:100], PICTURES.victims[:100], LABELS[:100], LABELS[300:400])
+FEWER = Roles(PIXELS[:60], PICTURES.victims[:64], LABELS[:60], LABELS[300:364])
 BRIEF = LearnedDecoder(max_epochs=1, learning_rate=1e-3, augment="none")
 
 
@@ -335,7 +335,7 @@ def test_a_naming_bound_is_kept_on_fresh_victims(kind: str) -> None:
         row = next(row for row in found.curve if row["noise"] == found.noise)
         assert row["naming"] == pytest.approx(0.3, rel=0.01) and row["candidates"] == 100
     optimum = found.checked["optimum"]
-    assert found.checked["victims"] == 50 and optimum["named"] <= optimum["promised"]
+    assert found.checked["victims"] == 32 and optimum["named"] <= optimum["promised"]
     assert [each["kind"] for each in found.considered] == (
         ["gaussian", "laplace"] if kind == "best" else [kind]
     )
@@ -362,7 +362,7 @@ def test_a_similarity_is_kept_on_fresh_victims() -> None:
 
 def test_what_no_server_can_do_is_said_before_anything_is_trained() -> None:
     with pytest.raises(
-        UsageError, match=r"at most 5\d\.\d % .* 90 % .* ask for at most 5\d"
+        UsageError, match=r"at most 6\d\.\d % .* 90 % .* ask for at most 6\d"
     ) as line:
         calibrated("naming=0.05@1000", refusing, kind="gaussian", clip=2.0, accuracy=90)
     assert "\n" not in str(line.value)

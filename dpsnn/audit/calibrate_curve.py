@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dpsnn.attacks.base import Attack, AttackModule, Learn
@@ -179,7 +179,9 @@ class Curve:
                 return None
         return strongest(scores, metric.leaks == "lower", self.seed)
 
-    def values(self, metric: Metric, guesses: Images, rows: Tensor) -> Float[Tensor, " n"]:
+    def values(
+        self, metric: Metric, guesses: Images, rows: Int[Tensor, " rows"]
+    ) -> Float[Tensor, " rows"]:
         """A measure of the guesses for some of the victims; not a number where it is not defined."""
         truth, labels = self.pictures.victims[rows], self.pictures.labels
         classes = torch.zeros(len(truth), dtype=torch.long) if labels is None else labels[rows]
