@@ -230,11 +230,14 @@ class _Search:
         if asked is None or ceiling is None or ceiling >= asked:
             return
         assert self.largest is not None
-        advice = [f"ask for at most {ceiling:.1f} %"]
+        advice = [f"ask for at most {math.floor(10 * ceiling) / 10:.1f} %"]
         if self.goal.measure == "naming" and 100 * self.largest < asked < 100:
             among = candidates_for(asked / 100, self.goal.value, self.largest)
             if math.isfinite(among):
-                advice.append(f"promise naming={self.goal.value:g}@{math.ceil(among)}")
+                # To two digits, upwards: the noise that is found is a little more than the least.
+                step = 10 ** max(0, math.floor(math.log10(among)) - 1)
+                among = step * math.ceil(1.01 * among / step)
+                advice.append(f"promise naming={self.goal.value:g}@{among}")
         if self.goal.measure != "naming":
             advice.append("promise less, or try another --clip")
         raise UsageError(
