@@ -160,7 +160,8 @@ def _pictures(found: Calibration, at: int, victims: Images) -> Json:
 
 def _said(found: Calibration) -> str:
     """What a reader wants first."""
-    lines = [f"{found.goal['words']}: {found.mechanism}"]
+    clip = "" if found.clip is None else f", behind a clip to {found.clip:g}"
+    lines = [f"{found.goal['words']}: {found.kind} noise of {found.noise:.4g}{clip}"]
     if found.accuracy is not None:
         parts = {
             "without noise": "without",

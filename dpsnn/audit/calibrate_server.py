@@ -63,7 +63,7 @@ class NoisyServer(pl.LightningModule):
         seed: int,
     ) -> None:
         super().__init__()
-        self.server = copy.deepcopy(server).requires_grad_(True)
+        self.server = copy.deepcopy(server).requires_grad_(True).train()
         self.wire, self.queries, self.seed = target.mechanism, queries, seed
         self.rows = held_out(len(codes), seed)
         self.codes, self.labels = codes, labels
