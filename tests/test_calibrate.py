@@ -324,7 +324,7 @@ def check_whole(found: Calibration) -> None:
     "kind",
     [
         "gaussian",
-        pytest.param("laplace", marks=pytest.mark.slow),
+        "laplace",
         pytest.param("best", marks=pytest.mark.slow),
     ],
 )
@@ -342,7 +342,6 @@ def test_a_naming_bound_is_kept_on_fresh_victims(kind: str) -> None:
     assert found.checked["strongest"]["MSE"]["value"] > optimum["mse"] * 0.8
 
 
-@pytest.mark.slow
 def test_an_error_is_kept_on_fresh_victims() -> None:
     found = calibrated("mse=0.03", kind="laplace")
     check_whole(found)
