@@ -19,15 +19,15 @@ from dpsnn.audit.calibrate import calibrate
 from dpsnn.audit.calibrate_curve import Roles
 from dpsnn.audit.calibrate_noise import Goal
 from dpsnn.audit.calibrate_result import Calibration, Settings
-from dpsnn.audit.loading import load_model
+from dpsnn.audit.inputs import of_model
 from dpsnn.audit.plan import SMALLEST_MAP
 from dpsnn.audit.plan import budget as budget_of
 from dpsnn.audit.result import NAME as AUDIT
 from dpsnn.audit.result import AuditResult, Json, finite
 from dpsnn.audit.shown import png
-from dpsnn.audit.sides import make_sides
 from dpsnn.audit.wire import attacked_shape
 from dpsnn.batches import to_unit
+from dpsnn.checkpoints import ensure_writable
 from dpsnn.errors import UsageError
 from dpsnn.tensors import Images, Number
 
@@ -80,9 +80,10 @@ def calibrate_model(
     """
     goal, paid = Goal.parse(target), budget_of(budget)
     _check(clip, queries, accuracy, finetune_epochs)
-    known = load_model(model, weights)
-    sides = make_sides(data, surrogate, groups, None, known.channels, size, seed, data_dir)
-    sides = sides.within(paid.own, paid.victims)
+    ensure_writable(Path(out))
+    given = of_model(model, data, weights, surrogate, groups, None, size, seed, paid, data_dir)
+    known, sides = given.model, given.sides
+    assert known is not None
     if attacked_shape(sides.image_shape) != sides.image_shape:
         raise UsageError(
             f"pictures of shape {sides.image_shape} are too large for attacks on every noise; give smaller ones with"
