@@ -34,7 +34,8 @@ from dpsnn.cli import main
 from dpsnn.defences.noise import LaplaceNoise
 from dpsnn.errors import UsageError
 from dpsnn.metrics.ceiling import gaussian_shift
-from dpsnn.networks.conditioned import evenly
+from dpsnn.networks.conditioned import conditioned, evenly
+from dpsnn.networks.decoder import DECODERS
 from dpsnn.target import Target
 from dpsnn.training import Fitted
 
@@ -250,6 +251,19 @@ def test_told_nothing_has_happened_yet_it_is_the_decoder_that_it_is_made_of() ->
     seen = torch.randn(5, 25)
     layers = made.decoder.layers[0].layers
     assert torch.allclose(made.decoder.layers(seen), layers(seen[:, :-1]))
+
+
+@pytest.mark.parametrize("name", ["conv", "linear", "deconv", "grid"])
+def test_every_decoder_can_be_told(name: str) -> None:
+    shape = (3, 6, 6)
+    torch.manual_seed(0)
+    made = conditioned(DECODERS[name](shape, (1, 8, 8)), shape)
+    seen = torch.randn(4, 109)
+    assert made(seen).shape == (4, 1, 8, 8)
+    made.loss(seen, torch.rand(4, 1, 8, 8)).backward()
+    films = made.layers[0].films
+    if name != "deconv":  # which has neither a dense layer nor normalisation
+        assert films and all(film.layers[-1].weight.grad.any() for film in films.values())
 
 
 @pytest.mark.parametrize(
