@@ -33,7 +33,8 @@ def accuracy_ceiling(naming: Callable[[Number], float], largest: Number) -> floa
     """The share that any server classifies rightly, at most: Φ(Φ⁻¹(largest share) + √k·C/σ) for Gaussian noise.
 
     Args:
-        naming: N → share of N equally likely inputs that anybody names, at most; N need be no whole number.
+        naming: N → share of N equally likely inputs that anybody names, at most; N need be no whole number. Of Gaussian
+            or Laplace noise: what a mere (ε, δ) leaves of classes of unequal shares is proven for δ = 0 alone.
         largest: The share of the most frequent class, in (0, 1].
     """
     return min(1.0, naming(1 / largest))
