@@ -9,6 +9,7 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 groups='
   audit        how much of its inputs any model leaks at each cut, and what is guaranteed
+  calibrate    the noise that keeps a promise to users of any model, and what it costs
   demo         every defence and its attacker on the embedded digits, with a table and a picture (offline, minutes)
   test         the fast tests; options go to pytest (-m slow for the slow ones)
   plain        the undefended classifier and its attacker

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
 
+from dpsnn.audit.calibrate_options import COMMAND as CALIBRATE
 from dpsnn.audit.gate import add_gate_options
 from dpsnn.audit.options import COMMAND as AUDIT
 from dpsnn.errors import GateFailed, UsageError, WorkFailed, one_line
@@ -160,6 +161,7 @@ _last = partial(_own, "tables, figures and accounts")
 
 FIRST = (
     AUDIT,
+    CALIBRATE,
     _first(
         "train_model",
         _train_model,

@@ -18,7 +18,7 @@ from dpsnn.defences.mechanism import guarantee, information, naming
 from dpsnn.defences.values import Map, Values
 from dpsnn.errors import UsageError
 from dpsnn.metrics.dfil import squared_jacobians, unbiased_bound
-from dpsnn.tensors import Activation, Inputs, Logits, Smashed
+from dpsnn.tensors import Activation, Inputs, Logits, Number, Smashed
 from dpsnn.training import device
 
 Client = Callable[[Inputs], Activation]
@@ -144,11 +144,11 @@ class Target:
         """ε and δ that the mechanism promises for so many transmissions of an image."""
         return guarantee(self.mechanism.mechanism(), self.values, queries)
 
-    def naming(self, candidates: int, queries: int = 1, among: Activation | None = None) -> float:
+    def naming(self, candidates: Number, queries: int = 1, among: Activation | None = None) -> float:
         """The share of N equally likely inputs that anybody can name, at most, heard so often.
 
         Args:
-            candidates: N.
+            candidates: N; for classes 1 over the share of the largest, which is no whole number.
             queries: How often each is sent.
             among: Their activations; the bound is then smaller and holds for these alone. By default for any inputs.
         """

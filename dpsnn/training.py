@@ -294,6 +294,7 @@ def _quieten() -> None:
         ".*does not have many workers.*",
         ".*log_every_n_steps.*",
         ".*tensorboard.*",
+        ".*in eval mode at the start of training.*",  # what trials share
     ):
         warnings.filterwarnings("ignore", text)
 

@@ -13,8 +13,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = (
-    "audit demo test plain noise nopeek combo post_noise volume shift queries headline published omniglot suppress"
-    " faces federated secure report figures performance all docs install"
+    "audit calibrate demo test plain noise nopeek combo post_noise volume shift queries headline published omniglot"
+    " suppress faces federated secure report figures performance all docs install"
 ).split()
 
 # Stands in for Python: notes its arguments in $CALLS, answers main.sh's questions by the names of

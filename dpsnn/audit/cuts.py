@@ -44,6 +44,8 @@ class Cut:
     work: int | None
     """Operations of the client for one image."""
     notes: tuple[str, ...] = ()
+    server: nn.Module | None = None
+    """The server's half, for who goes on training it."""
 
     @property
     def values(self) -> int:
@@ -217,6 +219,7 @@ def _cut(place: Place, halves: Halves, order: int, images: Tensor, total: _Total
         flops / total.flops if total.flops and flops is not None else None,
         flops,
         tuple(notes),
+        server,
     )
 
 
@@ -261,6 +264,7 @@ def of_classifier(classifier: Any, name: str, names: Sequence[str] = ("all",)) -
                 sum(p.numel() for p in {*client.parameters()}) / weights,
                 flops / total.flops if total.flops and flops is not None else None,
                 flops,
+                server=classifier.network.server,
             )
         )
     if missing := set(asked) - set(known):

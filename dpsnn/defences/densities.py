@@ -85,7 +85,7 @@ class Noise(ABC):
         """What it promises for `queries` transmissions of an activation out of `values`; nothing unless it says so."""
         return math.inf, None
 
-    def naming(self, values: Values, candidates: int, queries: int = 1) -> float:
+    def naming(self, values: Values, candidates: Number, queries: int = 1) -> float:
         """How many of N equally likely inputs with activations in `values` anybody names, at most: what ε leaves."""
         epsilon, delta = self.guarantee(values, queries)
         return pairwise_naming(candidates, epsilon, delta or 0.0)
@@ -140,7 +140,7 @@ class Laplace(Noise):
         """k·ε without any δ: basic composition, which is attained."""
         return queries * laplace_epsilon(self.scale, values.apart_l1()), None
 
-    def naming(self, values: Values, candidates: int, queries: int = 1) -> float:
+    def naming(self, values: Values, candidates: Number, queries: int = 1) -> float:
         """By the worst shifts: in a box that of all values to its bounds, in an L1 ball that of one value alone."""
         box, ball = values.radius() / self.scale, values.apart_l1() / 2 / self.scale
         return min(
@@ -186,7 +186,7 @@ class Gaussian(Noise):
         """The exact curve at `delta`: averaging k transmissions divides the standard deviation by √k."""
         return gaussian_epsilon(self.std, values.apart_l2(queries), delta), float(delta)
 
-    def naming(self, values: Values, candidates: int, queries: int = 1) -> float:
+    def naming(self, values: Values, candidates: Number, queries: int = 1) -> float:
         """Φ(Φ⁻¹(1/N) + √k·C/σ): k transmissions are one with √k times the shift."""
         return gaussian_power(1 / candidates, values.apart_l2(queries) / 2 / self.std)
 

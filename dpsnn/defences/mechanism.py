@@ -167,7 +167,7 @@ def guarantee(
     return min(found, key=lambda each: (each[0], each[1] or 0.0))
 
 
-def naming(steps: Iterable[Step], values: Values, candidates: int, queries: int = 1) -> float:
+def naming(steps: Iterable[Step], values: Values, candidates: Number, queries: int = 1) -> float:
     """The share of N equally likely inputs with activations in `values` that anybody can name, at most: 1/N to 1.
 
     Each noise alone suffices here too. See docs/guarantees.md.

@@ -67,7 +67,7 @@ def laplace_power(level: Number, shift: Number, times: int = 1) -> float:
     return float(min(1.0, right[:last].sum() + min(1.0, max(0.0, share)) * right[last]))
 
 
-def pairwise_naming(candidates: int, epsilon: Number, delta: Number = 0.0) -> float:
+def pairwise_naming(candidates: Number, epsilon: Number, delta: Number = 0.0) -> float:
     """What (ε, δ) between any two inputs leaves of naming one of N: (e^ε + (N - 1) δ) / (e^ε + N - 1).
 
     Of N inputs, each as likely, let S be the sum of the probabilities with which each is named rightly. Each is at most

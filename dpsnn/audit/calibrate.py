@@ -1,0 +1,392 @@
+"""Find the noise that keeps a promise to who sends images, and what it costs the server.
+
+First of all stands what no server can get round: the accuracy that the promise itself leaves. Then the noise, found
+from the bound or from attacks; the curve of noises around it; the accuracy; and whether the promise is kept on victims
+that had no part in finding it.
+"""
+
+import math
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpsnn.attacks.base import Learn
+from dpsnn.audit.calibrate_curve import (
+    Curve,
+    Roles,
+    falling,
+    grid,
+    measure_named,
+    remembering,
+    shown,
+)
+from dpsnn.audit.calibrate_noise import (
+    BEST,
+    KINDS,
+    Goal,
+    NoisyWire,
+    noise_for_error,
+    noise_for_naming,
+    optimum_errors,
+)
+from dpsnn.audit.calibrate_result import Calibration, Settings
+from dpsnn.audit.calibrate_server import accuracy, finetuned
+from dpsnn.batches import derived_seed, to_unit
+from dpsnn.errors import UsageError
+from dpsnn.evaluation.bounds import Bounds
+from dpsnn.evaluation.strongest import Strongest
+from dpsnn.metrics.base import mean
+from dpsnn.metrics.ceiling import candidates_for, largest_share
+from dpsnn.metrics.floors import mean_image
+from dpsnn.metrics.structural import ssim
+from dpsnn.target import Target
+from dpsnn.training import Fitted, fit
+
+SHOWN = ("mse", "ssim")
+"""Measures of the curve."""
+
+STEPS, FACTOR = 3, 2.0
+"""Noises to either side of the one that was found, and by which factor they differ."""
+
+FAR_STEPS = 5
+"""The same around the spread of what is sent, where the noise is found from attacks."""
+
+ALIKE = 1.0
+"""Per cent: ceilings that differ by less do not decide between kinds of noise."""
+
+FEW = 30
+"""Victims in a half, below which a promise is not judged by them."""
+
+
+def training(seed: int) -> Learn:
+    """Train in full precision, and keep no progress."""
+
+    def learn(module: Any, *, monitor: str, mode: str, max_epochs: int, trial: str = "") -> Fitted:
+        return fit(
+            module, monitor=monitor, mode=mode, max_epochs=max_epochs, seed=seed, title=trial
+        )
+
+    return learn
+
+
+def calibrate(
+    target: Target,
+    pictures: Roles,
+    goal: Goal,
+    settings: Settings = Settings(),
+    server: nn.Module | None = None,
+    learn: Learn | None = None,
+) -> Calibration:
+    """Find the noise for a promise.
+
+    Args:
+        target: Without noise.
+        pictures: What attackers own, and victims, of whom one half finds the noise and the other checks it.
+        goal: The promise.
+        settings: How.
+        server: What is trained with the noise on; by default the target's.
+        learn: Trains; by default a training that keeps no progress.
+
+    Raises:
+        UsageError: If no noise does, or no server can then be as accurate as is asked for.
+    """
+    return _Search(target, pictures, goal, settings, server, learn or training(settings.seed)).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        target: Target,
+        pictures: Roles,
+        goal: Goal,
+        settings: Settings,
+        server: nn.Module | None,
+        learn: Learn,
+    ) -> None:
+        if len(pictures.victims) < 4:
+            raise UsageError(
+                f"{len(pictures.victims)} images of users cannot be halved and judged; give 4 or more"
+            )
+        self.start = time.monotonic()
+        self.goal, self.settings, self.learn = goal, settings, learn
+        self.given, self.target = target, replace(target, client=remembering(target.client))
+        self.server = server or target.server
+        self.pictures = pictures
+        self.codes = self.target.encode(pictures.victims)
+        order = torch.randperm(
+            len(self.codes),
+            generator=torch.Generator().manual_seed(derived_seed(settings.seed, 45)),
+        )
+        self.finding, self.fresh = order[: len(order) // 2], order[len(order) // 2 :]
+        labels = [each for each in (pictures.own_labels, pictures.labels) if each is not None]
+        self.largest = largest_share(torch.cat(labels)) if labels else None
+        self.notes: list[str] = []
+        if len(self.fresh) < FEW:
+            self.notes.append(
+                f"{len(self.fresh)} victims check the promise; fewer than {FEW} say too little to judge it"
+            )
+
+    def run(self) -> Calibration:
+        considered = self._considered()
+        wire, noise = self._chosen(considered)
+        curve = self._curve(wire, noise)
+        if self.goal.measure == "ssim":
+            noise = self._noise_for_ssim(curve)
+            self._refuse(wire, noise)
+        place = curve.noises.index(noise)
+        return Calibration(
+            goal={**self.goal._asdict(), "words": self.goal.words},
+            kind=wire.kind,
+            noise=noise,
+            clip=wire.clip,
+            queries=wire.queries,
+            mechanism=", ".join(map(str, wire.at(noise).mechanism.mechanism())),
+            ceiling=self._ceiling(wire, noise),
+            largest_share=None if self.largest is None else 100 * self.largest,
+            asked=self.settings.accuracy,
+            accuracy=self._accuracy(wire, noise),
+            considered=[each for _, each in considered],
+            checked=self._checked(curve, place),
+            decoder=[
+                {"noise": curve.noises[c.place], **c._asdict(), "passed": c.passed}
+                for c in curve.checks
+            ],
+            curve=self._rows(curve),
+            shown=shown(curve, place, [measure_named(key) for key in SHOWN]),
+            notes=self.notes,
+            seconds=time.monotonic() - self.start,
+        )
+
+    # ------------------------------------------------------------ the kind, and how much of it
+
+    def _considered(self) -> list[tuple[NoisyWire, dict[str, Any]]]:
+        """Every kind with the noise that it needs, or the reason why there is none."""
+        kinds = [*KINDS] if self.settings.kind == BEST else [self.settings.kind]
+        found = []
+        for kind in kinds:
+            wire = NoisyWire(self.target, kind, self.settings.clip, self.settings.queries)
+            entry: dict[str, Any] = {"kind": kind, "noise": None, "ceiling": None, "reason": None}
+            try:
+                noise = self._noise(wire)
+                entry |= {"noise": noise, "ceiling": self._ceiling(wire, noise)}
+            except UsageError as error:
+                if len(kinds) == 1:
+                    raise
+                entry["reason"] = str(error)
+            found.append((wire, entry))
+        return found
+
+    def _noise(self, wire: NoisyWire) -> float:
+        """Where it is found from attacks, what those find who train nothing: it can only become more."""
+        images, codes = self.pictures.victims[self.finding], self.codes[self.finding]
+        if self.goal.measure == "naming":
+            return noise_for_naming(wire, self.goal, codes)
+        if self.goal.measure == "mse":
+            return noise_for_error(wire, self.goal, codes, images, self.settings.seed)
+        guess = mean_image(self.pictures.own, len(images))
+        least = mean(ssim(guess, images))
+        if not least < self.goal.value:
+            raise UsageError(
+                f"no noise brings the SSIM down to {self.goal.value:g}: the mean of the attacker's own images, which"
+                f" listens to nothing, has {least:.3g}; ask for more than that"
+            )
+        curve = self._between(wire, grid(wire.start(codes), FAR_STEPS, FACTOR))
+        curve.untrained()
+        return self._noise_for_ssim(curve)
+
+    def _between(self, wire: NoisyWire, noises: list[float]) -> Curve:
+        made = self.settings.decoder, self.settings.seed
+        return Curve(wire, noises, self.pictures, self.learn, *made)
+
+    def _noise_for_ssim(self, curve: Curve) -> float:
+        """The least noise of the curve from which on nobody surely has more: of two between which it lies the larger.
+
+        Raises:
+            UsageError: If there is none.
+        """
+        metric, found = measure_named("ssim"), None
+        for place in reversed(range(len(curve.noises))):
+            best = curve.strongest(place, metric, self.finding)
+            if best is None or best.high > self.goal.value:
+                break
+            found = curve.noises[place]
+        if found is None:
+            raise UsageError(
+                f"even {curve.wire.kind} noise of {curve.noises[-1]:.3g} leaves an attacker with an SSIM above"
+                f" {self.goal.value:g}, as far as {len(self.finding)} victims tell; ask for more, or give more images"
+            )
+        return found
+
+    def _ceiling(self, wire: NoisyWire, noise: float) -> float | None:
+        return None if self.largest is None else 100 * wire.ceiling(noise, self.largest)
+
+    def _refuse(self, wire: NoisyWire, noise: float) -> None:
+        """Where no server can be as accurate as is asked for."""
+        asked, ceiling = self.settings.accuracy, self._ceiling(wire, noise)
+        if asked is None or ceiling is None or ceiling >= asked:
+            return
+        assert self.largest is not None
+        advice = [f"ask for at most {math.floor(10 * ceiling) / 10:.1f} %"]
+        if self.goal.measure == "naming" and 100 * self.largest < asked < 100:
+            among = candidates_for(asked / 100, self.goal.value, self.largest)
+            if math.isfinite(among):
+                # To two digits, upwards: the noise that is found is a little more than the least.
+                step = 10 ** max(0, math.floor(math.log10(among)) - 1)
+                among = step * math.ceil(1.01 * among / step)
+                advice.append(f"promise naming={self.goal.value:g}@{among}")
+        if self.goal.measure != "naming":
+            advice.append("promise less, or try another --clip")
+        raise UsageError(
+            f"{self.goal.words} by {wire.kind} noise of {noise:.3g} leaves any server at most {ceiling:.1f} % of right"
+            f" answers, and {asked:g} % are asked for; {' or '.join(advice)}"
+        )
+
+    def _chosen(
+        self, considered: list[tuple[NoisyWire, dict[str, Any]]]
+    ) -> tuple[NoisyWire, float]:
+        """The kind that leaves most; of those that leave as much that under which the server at hand is best.
+
+        Raises:
+            UsageError: If no kind does, or none leaves what is asked for.
+        """
+        able = [(wire, entry) for wire, entry in considered if entry["noise"] is not None]
+        if not able:
+            raise UsageError("; ".join(f"{e['kind']}: {e['reason']}" for _, e in considered))
+        most = max(entry["ceiling"] or 0.0 for _, entry in able)
+        alike = [pair for pair in able if (pair[1]["ceiling"] or 0.0) >= most - ALIKE]
+        for wire, entry in alike:
+            entry["accuracy"] = self._as_it_is(wire, entry["noise"])
+        wire, entry = max(alike, key=lambda pair: (pair[1]["accuracy"] or {}).get("value") or 0.0)
+        if entry["ceiling"] is not None:
+            print(
+                f"{self.goal.words}: {wire.kind} noise of {entry['noise']:.4g}, which leaves any server at most"
+                f" {entry['ceiling']:.1f} % of right answers",
+                file=sys.stderr,
+            )
+        self._refuse(wire, entry["noise"])
+        return wire, entry["noise"]
+
+    # ------------------------------------------------------------ the curve
+
+    def _curve(self, wire: NoisyWire, noise: float) -> Curve:
+        curve = self._between(wire, grid(noise, STEPS, FACTOR))
+        curve.untrained()
+        curve.learned()
+        if failed := [check for check in curve.checks if not check.passed]:
+            at = ", ".join(f"{curve.noises[check.place]:.3g}" for check in failed)
+            self.notes.append(
+                f"at noise {at} one decoder for all noises was more than 3 % worse than a dedicated one; around it"
+                " each noise has a decoder of its own"
+            )
+        return curve
+
+    def _rows(self, curve: Curve) -> list[dict[str, Any]]:
+        """What is reached at each noise, under it or under more."""
+        everybody = torch.arange(len(self.codes))
+        candidates = self.goal.candidates or len(self.codes)
+        columns: dict[str, list[Any]] = {}
+        for key in SHOWN:
+            metric = measure_named(key)
+            best = [curve.strongest(p, metric, everybody) for p in range(len(curve.noises))]
+            columns[metric.column] = falling([_estimate(each) for each in best], metric.leaks)
+        columns["accuracy"] = falling([self._as_it_is(curve.wire, n) for n in curve.noises])
+        rows = []
+        for place, noise in enumerate(curve.noises):
+            here = {name: values[place] for name, values in columns.items()}
+            naming = curve.targets[place].naming(candidates, curve.wire.queries)
+            rows.append(
+                {
+                    "noise": noise,
+                    "kind": curve.wire.kind,
+                    **{name: each and each["value"] for name, each in here.items()},
+                    "naming": naming,
+                    "candidates": candidates,
+                    "ceiling": self._ceiling(curve.wire, noise),
+                    "intervals": here,
+                    "pictures": None,
+                }
+            )
+        return rows
+
+    # ------------------------------------------------------------ what it costs, and whether it is kept
+
+    def _as_it_is(self, wire: NoisyWire, noise: float) -> dict[str, Any] | None:
+        return self._measured(wire.at(noise), wire.queries)
+
+    def _measured(self, target: Target, queries: int) -> dict[str, Any] | None:
+        labels = self.pictures.labels
+        if target.server is None or labels is None:
+            return None
+        return accuracy(target, self.codes, labels, queries, self.settings.seed)
+
+    def _accuracy(self, wire: NoisyWire, noise: float) -> dict[str, Any] | None:
+        as_it_is = self._as_it_is(wire, noise)
+        if as_it_is is None:
+            return None
+        epochs, own = self.settings.finetune_epochs, self.pictures.own_labels
+        trained = None
+        if epochs and own is not None:
+            noisy = wire.at(noise)
+            codes = self.target.encode(to_unit(self.pictures.own))
+            server = finetuned(
+                self.server, noisy, codes, own, wire.queries, epochs, self.learn, self.settings.seed
+            )
+            trained = self._measured(replace(noisy, server=server), wire.queries)
+        without = self._measured(self.target, 1)
+        return {"without": without, "as_it_is": as_it_is, "finetuned": trained, "epochs": epochs}
+
+    def _checked(self, curve: Curve, place: int) -> dict[str, Any]:
+        """The promise on victims who had no part in finding the noise.
+
+        Raises:
+            Beaten: If an attacker is better than anybody can be.
+        """
+        wire, rows = curve.wire, self.fresh
+        target, images = curve.targets[place], self.pictures.victims[rows]
+        seed = derived_seed(self.settings.seed, 46)
+        self._watch(curve, place)
+        errors, right = optimum_errors(wire, curve.noises[place], self.codes[rows], images, seed)
+        best = {
+            metric.column: _estimate(curve.strongest(place, metric, rows))
+            for metric in map(measure_named, SHOWN)
+        }
+        among = len(right)
+        promised = target.naming(among, wire.queries)
+        named, least = mean(right), mean(errors)
+        # Draws of the noise scatter around what is promised of their mean.
+        slack = 2 * math.sqrt(promised * (1 - promised) / among)
+        worst = best["SSIM"]
+        kept = {
+            "naming": named <= promised + slack,
+            "mse": least >= self.goal.value,
+            "ssim": worst is not None and worst["value"] <= self.goal.value,
+        }[self.goal.measure]
+        return {
+            "victims": among,
+            "strongest": best,
+            "tried": len(curve.guesses[place]),
+            "optimum": {"mse": least, "named": named, "promised": promised},
+            "kept": None if among < FEW else kept,
+        }
+
+    def _watch(self, curve: Curve, place: int) -> None:
+        """Let every attacker be watched by who knows what nobody can beat."""
+        rows, queries = self.fresh, curve.wire.queries
+        heard = torch.cat(curve.heard(place), 1)[:, rows]
+        target = replace(curve.targets[place], client=self.given.client)
+        for guesses in curve.guesses[place].values():
+            bounds = Bounds(target, self.codes[rows], self.pictures.victims[rows], queries)
+            bounds.hear(heard, guesses[rows])
+            bounds.cells()
+
+
+def _estimate(found: Strongest | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    by = list(dict.fromkeys(found.names))
+    ends = {"low": found.low, "high": found.high, "over": "victims"}
+    return {"value": found.value, **ends, "by": by, "tried": found.tried}

@@ -1,0 +1,253 @@
+"""Leakage along a curve of noises, for little more than one of them costs.
+
+The client is asked once for every image, the attackers that train nothing are found anew for each noise, and the
+learned one is a single decoder for all: where it is not as good as dedicated ones, these take its place.
+
+More noise is something that anybody can add to what was heard: N(0, t²) is N(0, s²) plus N(0, t² - s²), and Laplace(c)
+is Laplace(b) plus Laplace(c), or, with probability (b/c)², plus nothing. So whoever does well under some noise does as
+well under less, and the curves fall: `falling` says so of what was measured.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dpsnn.attacks.base import Attack, AttackModule, Learn
+from dpsnn.attacks.decoder import LearnedDecoder
+from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
+from dpsnn.audit.calibrate_noise import NoisyWire
+from dpsnn.audit.calibrate_result import Shown
+from dpsnn.evaluation.strongest import Strongest, strongest
+from dpsnn.metrics.base import Metric, Scored, known
+from dpsnn.parts import find
+from dpsnn.target import Client, Target
+from dpsnn.tensors import Activation, Images, Inputs, Labels, Number, Pixels
+from dpsnn.training import device, seeded
+
+UNTRAINED = ("ridge", "mixture")
+"""Attacks that are found anew for each noise."""
+
+TWICE = 2
+"""Times the epochs of a dedicated decoder: as long a decoder for all noises learns."""
+
+HELD = 2 * 10**8
+"""Values of activations that are remembered."""
+
+
+class Roles(NamedTuple):
+    """Images that attackers own, and others that users send."""
+
+    own: Pixels
+    victims: Images
+    own_labels: Labels | None = None
+    labels: Labels | None = None
+
+
+def remembering(client: Client) -> Client:
+    """The same client, which need not compute again what it was asked for before without gradients."""
+    answers: dict[bytes, Activation] = {}
+    held = 0
+
+    def ask(images: Inputs) -> Activation:
+        nonlocal held
+        if torch.is_grad_enabled() and images.requires_grad:
+            return client(images)
+        key = sha256(images.detach().cpu().contiguous().numpy().tobytes()).digest()
+        if key not in answers:
+            with torch.no_grad():
+                answer = client(images)
+            held += answer.numel()
+            if held > HELD:
+                return answer
+            answers[key] = answer
+        return answers[key].clone()
+
+    return ask
+
+
+class Curve:
+    """Attackers at every noise, and what they make of what the victims send.
+
+    Args:
+        wire: The target and its kind of noise.
+        noises: In rising order.
+        pictures: Own images and victims.
+        learn: Trains what has to be trained.
+        decoder: Settings of a dedicated one.
+        seed: Of everything that is drawn; of all noises from the same numbers.
+    """
+
+    def __init__(
+        self,
+        wire: NoisyWire,
+        noises: Sequence[float],
+        pictures: Roles,
+        learn: Learn,
+        decoder: LearnedDecoder = LearnedDecoder(),
+        seed: int = 0,
+    ) -> None:
+        self.wire, self.noises, self.pictures = wire, list(noises), pictures
+        self.learn, self.decoder, self.seed = learn, decoder, seed
+        self.targets = [wire.at(noise) for noise in noises]
+        self.codes = wire.target.encode(pictures.victims)
+        self.guesses: list[dict[str, Images]] = [{} for _ in noises]
+        """Of each noise: attacker → its guesses."""
+        self.checks: list[Check] = []
+
+    def untrained(self) -> None:
+        """Attack every noise with what trains nothing."""
+        for place, target in enumerate(self.targets):
+            for name in UNTRAINED:
+                attack: Attack = find("attack", name)()
+                self.hear(place, name, self._prepared(attack, target))
+
+    def learned(self) -> None:
+        """Attack every noise with a decoder: one for all, or, around noises at which it is no good, one for each."""
+        part = self.decoder
+        dedicated = {
+            place: self._prepared(part, self.targets[place])
+            for place in checked_places(len(self.targets))
+        }
+        if len(self.targets) > len(dedicated):
+            known = [target.knowledge(self.pictures.own, part.needs) for target in self.targets]
+            all_in_one = ConditionedDecoder(
+                known,
+                part.decoder,
+                self.wire.queries,
+                part.learning_rate,
+                TWICE * part.max_epochs,
+                self.seed,
+                part.augment,
+                part.batch_size,
+            )
+            all_in_one.to(device()).prepare(self.learn)
+            all_in_one.to(device())
+            for place, made in dedicated.items():
+                attacks = all_in_one.at(place), made
+                errors = (
+                    own_error(each, known[place], self.wire.queries, self.seed) for each in attacks
+                )
+                self.checks.append(Check(place, *errors))
+            for place in self.conditioned_places():
+                self.hear(place, "conditioned decoder", all_in_one.at(place))
+        for place, target in enumerate(self.targets):
+            if place in dedicated or place not in self.conditioned_places():
+                made = dedicated.get(place) or self._prepared(part, target)
+                self.hear(place, "decoder", made)
+
+    def conditioned_places(self) -> list[int]:
+        """The noises at which the conditioned decoder stands for dedicated ones: where both neighbours that were looked
+        at found it as good."""
+        found = {check.place for check in self.checks if check.passed}
+        places = [check.place for check in self.checks]
+        between = [
+            range(low, high + 1)
+            for low, high in zip(places, places[1:])
+            if low in found and high in found
+        ]
+        return sorted(found.union(*between))
+
+    def _prepared(self, attack: Attack, target: Target) -> AttackModule:
+        knowledge = target.knowledge(self.pictures.own, attack.needs)
+        with seeded(self.seed, 43):
+            made = attack.build(knowledge, self.wire.queries, self.seed).to(device())
+            made.prepare(self.learn)
+        return made.to(device()).eval()
+
+    @torch.no_grad()
+    def hear(self, place: int, name: str, attack: AttackModule) -> None:
+        """What an attacker makes of the victims' transmissions under one of the noises."""
+        found = [attack.infer_in_parts(heard).cpu() for heard in self.heard(place)]
+        self.guesses[place][name] = torch.cat(found)
+
+    def heard(self, place: int) -> list[Float[Tensor, "queries n *cut"]]:
+        """The victims' transmissions, in parts; those of all noises are drawn from the same numbers."""
+        with seeded(self.seed, 44):
+            parts = self.codes.split(1000)
+            return [self.targets[place].transmit(part, self.wire.queries) for part in parts]
+
+    def strongest(self, place: int, metric: Metric, rows: Tensor) -> Strongest | None:
+        """The strongest attacker at a noise, on some of the victims; None where the measure is not defined."""
+        scores = {}
+        for name, guesses in self.guesses[place].items():
+            scores[name] = self.values(metric, guesses, rows)
+            if not bool(scores[name].isfinite().all()):
+                return None
+        return strongest(scores, metric.leaks == "lower", self.seed)
+
+    def values(
+        self, metric: Metric, guesses: Images, rows: Int[Tensor, " rows"]
+    ) -> Float[Tensor, " rows"]:
+        """A measure of the guesses for some of the victims; not a number where it is not defined."""
+        truth, labels = self.pictures.victims[rows], self.pictures.labels
+        classes = torch.zeros(len(truth), dtype=torch.long) if labels is None else labels[rows]
+        values = metric.defined(Scored(guesses[rows], truth, classes))
+        return torch.full((len(truth),), torch.nan) if values is None else values
+
+
+def measure_named(key: str) -> Metric:
+    """One of the metrics of reconstructions."""
+    return next(each for each in known() if each.key == key)
+
+
+def grid(around: Number, steps: int, factor: Number) -> list[float]:
+    """Noises by a constant factor, so many to either side of one."""
+    return [float(around) * float(factor) ** step for step in range(-steps, steps + 1)]
+
+
+Estimate = Mapping[str, object]
+Better = Callable[[float, float], bool]
+
+
+def falling(values: Sequence[Estimate | None], leaks: str = "higher") -> list[Estimate | None]:
+    """What is reached at each noise, in rising order: what was measured there, or under more noise, if that is better.
+
+    Args:
+        values: Estimates, each with its `value`; None where there is none.
+        leaks: Which values are better for who hears, `higher` or `lower`.
+    """
+    found: list[Estimate | None] = []
+    best: Estimate | None = None
+    sign = 1 if leaks == "higher" else -1
+    for each in reversed(values):
+        if each is not None and (best is None or sign * _value(each) > sign * _value(best)):
+            best = each
+        found.append(None if each is None else best)
+    return found[::-1]
+
+
+def _value(estimate: Estimate) -> float:
+    value = estimate["value"]
+    assert isinstance(value, float | int)
+    return float(value)
+
+
+def shown(curve: Curve, place: int, metrics: Sequence[Metric]) -> Shown:
+    """Three victims at every noise, chosen at one by the first of the measures."""
+    everybody = torch.arange(len(curve.codes))
+
+    def best_at(at: int) -> tuple[Images, dict[str, Tensor]]:
+        found = curve.strongest(at, metrics[0], everybody)
+        assert found is not None
+        guesses = curve.guesses[at][found.names[0]]
+        return guesses, {m.column: curve.values(m, guesses, everybody) for m in metrics}
+
+    made = [best_at(at) for at in range(len(curve.noises))]
+    order = made[place][1][metrics[0].column].argsort(descending=metrics[0].leaks == "lower")
+    victims = {
+        "best": int(order[0]),
+        "median": int(order[len(order) // 2]),
+        "worst": int(order[-1]),
+    }
+    return Shown(
+        victims,
+        [{which: guesses[row] for which, row in victims.items()} for guesses, _ in made],
+        [
+            {which: {c: float(v[row]) for c, v in values.items()} for which, row in victims.items()}
+            for _, values in made
+        ],
+    )

@@ -1,0 +1,82 @@
+"""What `calibrate` is told and what it finds, in plain values."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from dpsnn.attacks.decoder import LearnedDecoder
+from dpsnn.audit.calibrate_noise import BEST, KINDS
+from dpsnn.errors import one_of
+from dpsnn.tensors import Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to look for the noise."""
+
+    kind: str = BEST
+    """Of `KINDS`, or `best`: the one under whose promise a server can be the most accurate."""
+    clip: Number | None = None
+    queries: int = 1
+    accuracy: Number | None = None
+    """Per cent that are asked for; less than the promise can leave is refused at once."""
+    finetune_epochs: int = 0
+    decoder: LearnedDecoder = LearnedDecoder()
+    """Of a dedicated one."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of(self.kind, (*KINDS, BEST), "kind of noise")
+
+
+class Shown(NamedTuple):
+    """Three victims along the curve."""
+
+    victims: dict[str, int]
+    """`best`, `median` and `worst` as they see it at the noise that was found: of the worst most is rebuilt."""
+    guesses: list[dict[str, Tensor]]
+    """Of every noise: those → the guess of the strongest attacker there."""
+    scores: list[dict[str, dict[str, float]]]
+    """Of every noise: those → measure → value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The noise, what was considered, what it costs, and whether the promise is kept; docs/guarantees.md says more."""
+
+    goal: dict[str, Any]
+    """`measure`, `value`, `candidates` and the same in `words`."""
+    kind: str
+    noise: float
+    """The scale of Laplace noise or the standard deviation of Gaussian."""
+    clip: Number | None
+    queries: int
+    mechanism: str
+    ceiling: float | None
+    """Per cent that any server classifies rightly, at most; None without classes."""
+    largest_share: float | None
+    asked: Number | None
+    accuracy: dict[str, Any] | None
+    """`without` noise, `as_it_is` with it, and `finetuned` after `epochs`: estimates in per cent, or None."""
+    considered: list[dict[str, Any]]
+    """Of each kind: `kind`, `noise`, `ceiling`, and in `reason` why there is none."""
+    checked: dict[str, Any]
+    """On fresh victims: how many, the `strongest` attacker's estimates, the exact optimum of these victims (`named`,
+    `mse`), and whether the promise is `kept`; None where there are too few to say."""
+    decoder: list[dict[str, Any]]
+    """Where the conditioned decoder was looked at: `noise`, its own error and that of a `dedicated` one, `passed`."""
+    curve: list[dict[str, Any]]
+    """A row for each noise, as in an audit, with `intervals`, who is strongest (`by`) and the `ceiling` beside."""
+    shown: Shown
+    """What to show of it."""
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """Without the curve, which stands by itself in an audit, and without pictures."""
+        return {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in ("curve", "shown")
+        }

@@ -1,0 +1,473 @@
+"""The noise that keeps a promise, what it costs, and the one decoder for all noises of a curve."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import audit_example
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from dpsnn.attacks import Knowledge
+from dpsnn.attacks.base import Learn
+from dpsnn.attacks.decoder import LearnedDecoder
+from dpsnn.audit import calibrate_server
+from dpsnn.audit.calibrate import calibrate, training
+from dpsnn.audit.calibrate_curve import Curve, Roles, falling, grid, remembering
+from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
+from dpsnn.audit.calibrate_noise import (
+    Goal,
+    NoisyWire,
+    noise_for_error,
+    noise_for_naming,
+    optimum_errors,
+)
+from dpsnn.audit.calibrate_result import Calibration, Settings
+from dpsnn.audit.calibrate_run import calibrate_model
+from dpsnn.audit.calibrate_server import accuracy, finetuned
+from dpsnn.audit.result import AuditResult
+from dpsnn.cli import main
+from dpsnn.defences.noise import LaplaceNoise
+from dpsnn.errors import UsageError
+from dpsnn.metrics.ceiling import gaussian_shift
+from dpsnn.networks.conditioned import conditioned, evenly
+from dpsnn.networks.decoder import DECODERS
+from dpsnn.target import Target
+from dpsnn.training import Fitted
+
+RAW = load_digits()
+ORDER = torch.randperm(len(RAW.target), generator=torch.Generator().manual_seed(0))
+PIXELS = (torch.from_numpy(RAW.images)[ORDER].unsqueeze(1) / 16 * 255).round().to(torch.uint8)
+LABELS = torch.from_numpy(RAW.target).long()[ORDER]
+PICTURES = Roles(
+    PIXELS[:300], PIXELS[300:500].float() / 255, own_labels=LABELS[:300], labels=LABELS[300:500]
+)
+
+
+FEWER = Roles(PIXELS[:60], PICTURES.victims[:64], LABELS[:60], LABELS[300:364])
+BRIEF = LearnedDecoder(max_epochs=1, learning_rate=1e-3, augment="none")
+
+
+def target(server: bool = True) -> Target:
+    """A linear client, and the server that least squares gives."""
+    torch.manual_seed(0)
+    client = nn.Sequential(nn.Flatten(), nn.Linear(64, 24))
+    with torch.no_grad():
+        codes = client(PICTURES.own.float() / 255)
+        answers = nn.functional.one_hot(LABELS[:300], 10).float()
+        known = torch.cat([codes, torch.ones(300, 1)], 1)
+        found = torch.linalg.lstsq(known, answers).solution
+        head = nn.Linear(24, 10)
+        head.weight.copy_(found[:-1].T)
+        head.bias.copy_(found[-1])
+    return Target.of_client(client, (1, 8, 8), server=head if server else None, name="digits")
+
+
+def untaught(module: Any, *, monitor: str, mode: str, max_epochs: int, trial: str = "") -> Fitted:
+    """A training that leaves all as it is."""
+    module.eval()
+    return Fitted(0, 0.1, 0.0, "32-true")
+
+
+def refusing(*given: Any, **options: Any) -> Fitted:
+    raise AssertionError("something is trained")
+
+
+# ---------------------------------------------------------------- promises
+
+
+@pytest.mark.parametrize(
+    ("text", "goal"),
+    [
+        ("naming=0.05@1000", Goal("naming", 0.05, 1000)),
+        (" MSE=.05", Goal("mse", 0.05)),
+        ("ssim=0.3", Goal("ssim", 0.3)),
+        ("mse=1e-3", Goal("mse", 0.001)),
+    ],
+)
+def test_a_promise_is_read(text: str, goal: Goal) -> None:
+    assert Goal.parse(text) == goal and f"{100 * goal.value:g}"[:1] in goal.words + "0.001"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("naming=0.05", "must be naming=SHARE@AMONG"),
+        ("mse=0.1@5", "must be naming=SHARE@AMONG"),
+        ("psnr=20", "must be naming=SHARE@AMONG"),
+        ("mse=1.2.3", "must be naming=SHARE@AMONG"),
+        ("naming=0.1@5", "above 0.2, which guessing gives"),
+        ("naming=1.5@5", "below 1"),
+        ("ssim=0", "between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_promised_is_refused(text: str, line: str) -> None:
+    with pytest.raises(UsageError, match=line):
+        Goal.parse(text)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
+@pytest.mark.parametrize("queries", [1, 3])
+def test_the_noise_for_a_naming_bound(kind: str, queries: int) -> None:
+    wire, goal = NoisyWire(target(), kind, 2.0, queries), Goal("naming", 0.1, 200)
+    codes = wire.target.encode(PICTURES.victims)
+    noise = noise_for_naming(wire, goal, codes)
+    assert wire.named(200)(noise) <= 0.1 < wire.named(200)(0.995 * noise)
+    if kind == "gaussian":
+        assert noise == pytest.approx(math.sqrt(queries) * 2 / gaussian_shift(0.1, 200), rel=2e-3)
+    # Nobody who knows all 200 and their codes names more.
+    _, right = optimum_errors(wire, noise, codes, PICTURES.victims, 3)
+    assert right.mean() <= 0.1
+
+
+@pytest.mark.parametrize(("kind", "what"), [("gaussian", "L2 norm"), ("laplace", "every value")])
+def test_without_a_bound_a_clip_is_asked_for(kind: str, what: str) -> None:
+    wire = NoisyWire(target(), kind)
+    assert not wire.bounded
+    with pytest.raises(UsageError, match=f"name a --clip of the .*{what}.* are below"):
+        noise_for_naming(wire, Goal("naming", 0.1, 200), wire.target.encode(PICTURES.victims))
+
+
+def test_what_is_noisy_already_is_refused() -> None:
+    noisy = Target.of_client(nn.Flatten(), (1, 8, 8), LaplaceNoise(1.0))
+    with pytest.raises(UsageError, match="on the wire already"):
+        NoisyWire(noisy, "gaussian")
+    with pytest.raises(UsageError, match="kind of noise"):
+        NoisyWire(target(), "uniform")
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
+def test_the_noise_for_an_error_keeps_it_for_other_victims_as_well(kind: str) -> None:
+    wire = NoisyWire(target(), kind)
+    codes, images, goal = wire.target.encode(PICTURES.victims), PICTURES.victims, Goal("mse", 0.03)
+    noise = noise_for_error(wire, goal, codes[:100], images[:100], 0)
+    found, _ = optimum_errors(wire, noise, codes[100:], images[100:], 1)
+    assert 0.03 <= found.mean() < 0.05, "with a margin, and not by far"
+    less, _ = optimum_errors(wire, noise / 2, codes[100:], images[100:], 1)
+    assert less.mean() < found.mean()
+
+
+def test_no_noise_makes_guesses_worse_than_the_mean_image() -> None:
+    wire = NoisyWire(target(), "gaussian")
+    with pytest.raises(UsageError, match="no noise makes the best guess of 200 images worse"):
+        noise_for_error(
+            wire, Goal("mse", 0.2), wire.target.encode(PICTURES.victims), PICTURES.victims, 0
+        )
+
+
+# ---------------------------------------------------------------- what it costs
+
+
+def test_accuracy_falls_with_noise_and_a_short_training_brings_some_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibrate_server, "RATE", 0.02)
+    wire = NoisyWire(target(), "gaussian")
+    codes = wire.target.encode(PICTURES.victims)
+    assert PICTURES.labels is not None and PICTURES.own_labels is not None
+    found = [accuracy(wire.at(n), codes, PICTURES.labels, 1, 0) for n in (0.0, 0.3, 1.0, 10.0)]
+    values = [each["value"] for each in found]
+    assert values == sorted(values, reverse=True) and values[0] > 80 > 30 > values[-1]
+    assert all(each["low"] < each["value"] < each["high"] for each in found)  # type: ignore
+    noisy, own = wire.at(0.3), wire.target.encode(PICTURES.own.float() / 255)
+    blind = nn.Linear(24, 10)
+    trained = finetuned(blind, noisy, own, PICTURES.own_labels, 1, 4, training(0), 0)
+    assert not any(p.requires_grad for p in trained.parameters()) and not trained.training
+    again = accuracy(Target(**{**vars(noisy), "server": trained}), codes, PICTURES.labels, 1, 0)
+    before = accuracy(Target(**{**vars(noisy), "server": blind}), codes, PICTURES.labels, 1, 0)
+    assert again["value"] > before["value"] + 20  # type: ignore[operator]
+
+
+def test_a_function_has_no_weights_to_train() -> None:
+    with pytest.raises(UsageError, match="leave --finetune_epochs out"):
+        finetuned(lambda z: z, target(), torch.zeros(4, 24), LABELS[:4], 1, 1, refusing, 0)
+
+
+def test_more_noise_never_looks_better() -> None:
+    values = [{"value": v} for v in (90.0, 70.0, 75.0, 60.0)] + [None]
+    assert [each and each["value"] for each in falling(values)] == [90.0, 75.0, 75.0, 60.0, None]
+    assert [each and each["value"] for each in falling(values[:4], "lower")] == [60.0] * 4
+
+
+# ---------------------------------------------------------------- one decoder for all noises
+
+NOISES = (0.05, 0.5, 5.0)
+
+
+def knowledges(queries: int = 1) -> list[Knowledge]:
+    wire, part = NoisyWire(target(), "gaussian", None, queries), LearnedDecoder()
+    return [wire.at(noise).knowledge(PICTURES.own, part.needs) for noise in NOISES]
+
+
+def everywhere(queries: int = 1) -> ConditionedDecoder:
+    torch.manual_seed(0)
+    made = ConditionedDecoder(
+        knowledges(queries), queries=queries, learning_rate=3e-3, augment="none"
+    )
+    made.prepare(untaught)
+    return made
+
+
+def test_a_noise_is_told_by_its_spread() -> None:
+    made = everywhere()
+    assert made.told.tolist() == pytest.approx([-1, 0, 1], abs=0.05)
+    assert evenly(torch.tensor([0.0, 1.0, math.e])).tolist() == pytest.approx([-1, 0, 1])
+    assert evenly(torch.tensor([2.0, 2.0])).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+def test_every_row_has_a_noise_of_its_own_that_all_its_transmissions_share(queries: int) -> None:
+    made = everywhere(queries)
+    clean = made.knowledges[0].activations
+    for training_now in (True, False):
+        made.train(training_now)
+        sent = torch.stack(list(made._sent(clean)))
+        places = sent[0, :, -1].long()
+        assert sent.shape == (queries, 300, 25) and (sent[..., -1] == sent[0, :, -1]).all()
+        assert {*places.tolist()} == {0, 1, 2}
+        for place, noise in enumerate(NOISES):
+            off = sent[:, places == place, :-1] - clean[places == place]
+            assert float(off.std()) == pytest.approx(noise, rel=0.1)
+    assert places.tolist() == [row % 3 for row in range(300)], "the same ones in validation"
+
+
+def test_the_decoder_sees_each_noise_through_its_own_front() -> None:
+    made = everywhere()
+    heard = made.knowledges[1].defend(made.knowledges[1].activations[:7])
+    rows = torch.cat([heard, torch.ones(7, 1)], 1)
+    seen = made._seen([rows])
+    front = made.fronts[1]
+    assert torch.allclose(seen[:, :-1], front([heard])) and (seen[:, -1] == made.told[1]).all()
+    guess = made.at(1).infer(heard.unsqueeze(0))
+    assert guess.shape == (7, 1, 8, 8) and torch.equal(guess, made.infer(rows.unsqueeze(0)))
+
+
+def test_told_nothing_has_happened_yet_it_is_the_decoder_that_it_is_made_of() -> None:
+    made = everywhere()
+    seen = torch.randn(5, 25)
+    layers = made.decoder.layers[0].layers
+    assert torch.allclose(made.decoder.layers(seen), layers(seen[:, :-1]))
+
+
+@pytest.mark.parametrize("name", ["conv", "linear", "deconv", "grid"])
+def test_every_decoder_can_be_told(name: str) -> None:
+    shape = (3, 6, 6)
+    torch.manual_seed(0)
+    made = conditioned(DECODERS[name](shape, (1, 8, 8)), shape)
+    seen = torch.randn(4, 109)
+    assert made(seen).shape == (4, 1, 8, 8)
+    made.loss(seen, torch.rand(4, 1, 8, 8)).backward()
+    films = made.layers[0].films
+    if name != "deconv":  # which has neither a dense layer nor normalisation
+        assert films and all(film.layers[-1].weight.grad.any() for film in films.values())
+
+
+@pytest.mark.parametrize(
+    ("passed", "places"),
+    [
+        ((True, True, True), [0, 1, 2, 3, 4, 5, 6]),
+        ((False, True, True), [3, 4, 5, 6]),
+        ((True, False, True), [0, 6]),
+        ((False, False, False), []),
+    ],
+)
+def test_where_it_is_no_good_dedicated_ones_take_its_place(
+    passed: tuple[bool, ...], places: list[int]
+) -> None:
+    assert checked_places(7) == [0, 3, 6] and checked_places(2) == [0, 1]
+    curve = Curve(NoisyWire(target(), "gaussian"), grid(1.0, 3, 2), PICTURES, untaught)
+    curve.checks = [
+        Check(place, 1.0 if fine else 1.1, 1.0) for place, fine in zip((0, 3, 6), passed)
+    ]
+    assert curve.conditioned_places() == places
+
+
+@pytest.mark.slow
+def test_it_is_as_good_as_dedicated_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    learn, known = training(0), knowledges()
+    made = ConditionedDecoder(known, learning_rate=3e-3, augment="none", max_epochs=16)
+    made.prepare(learn)
+    for place in (1, 2):
+        alone = LearnedDecoder(max_epochs=8, learning_rate=3e-3, augment="none")
+        attack = alone.build(known[place], 1, 0)
+        attack.prepare(learn)
+        errors = [own_error(each, known[place], 1, 0) for each in (made.at(place), attack)]
+        assert Check(place, *errors).passed, errors
+
+
+def test_a_client_is_asked_once() -> None:
+    asked = []
+
+    def client(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return images.flatten(1) * 2
+
+    once, images = remembering(client), torch.rand(5, 1, 2, 2)
+    first = once(images)
+    first += 1  # who gets an answer may do with it what he likes
+    assert torch.equal(once(images.clone()), images.flatten(1) * 2) and asked == [5]
+    images.requires_grad_()
+    once(images).sum().backward()
+    assert asked == [5, 5] and (images.grad == 2).all()
+
+
+# ---------------------------------------------------------------- all of it
+
+
+def calibrated(text: str, learn: Learn = untaught, **settings: Any) -> Calibration:
+    with_these = Settings(**{"decoder": BRIEF, **settings})
+    return calibrate(target(), FEWER, Goal.parse(text), with_these, learn=learn)
+
+
+def check_whole(found: Calibration) -> None:
+    json.dumps(found.plain(), allow_nan=False), json.dumps(found.curve, allow_nan=False)
+    assert found.noise in [row["noise"] for row in found.curve] and found.checked["kept"]
+    for column, rises in (("accuracy", False), ("SSIM", False), ("MSE", True), ("naming", False)):
+        values = [row[column] for row in found.curve]
+        assert values == sorted(values, reverse=not rises), column
+    assert found.accuracy and found.ceiling
+    costs = found.accuracy["as_it_is"]
+    assert costs["low"] <= found.ceiling + 1 and found.accuracy["without"]["value"] > 80
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "gaussian",
+        "laplace",
+        pytest.param("best", marks=pytest.mark.slow),
+    ],
+)
+def test_a_naming_bound_is_kept_on_fresh_victims(kind: str) -> None:
+    found = calibrated("naming=0.3@100", kind=kind, clip=2.0)
+    check_whole(found)
+    if kind == "gaussian":
+        row = next(row for row in found.curve if row["noise"] == found.noise)
+        assert row["naming"] == pytest.approx(0.3, rel=0.01) and row["candidates"] == 100
+    optimum = found.checked["optimum"]
+    assert found.checked["victims"] == 32 and optimum["named"] <= optimum["promised"]
+    assert [each["kind"] for each in found.considered] == (
+        ["gaussian", "laplace"] if kind == "best" else [kind]
+    )
+    assert found.checked["strongest"]["MSE"]["value"] > optimum["mse"] * 0.8
+
+
+def test_an_error_is_kept_on_fresh_victims() -> None:
+    found = calibrated("mse=0.03", kind="laplace")
+    check_whole(found)
+    assert found.checked["optimum"]["mse"] >= 0.03 and found.ceiling == 100
+    assert found.checked["strongest"]["MSE"]["value"] >= 0.03
+
+
+@pytest.mark.slow
+def test_a_similarity_is_kept_on_fresh_victims() -> None:
+    found = calibrated("ssim=0.75", kind="gaussian", queries=2)
+    check_whole(found)
+    worst = found.checked["strongest"]["SSIM"]
+    assert worst["value"] <= 0.75 and found.queries == 2
+    place = [row["noise"] for row in found.curve].index(found.noise)
+    assert place == 0 or found.curve[place - 1]["SSIM"] > 0.6, "half the noise would be too little"
+
+
+def test_what_no_server_can_do_is_said_before_anything_is_trained() -> None:
+    with pytest.raises(
+        UsageError, match=r"at most 6\d\.\d % .* 90 % .* ask for at most 6\d"
+    ) as line:
+        calibrated("naming=0.05@1000", refusing, kind="gaussian", clip=2.0, accuracy=90)
+    assert "\n" not in str(line.value)
+    advised = str(line.value).split("promise ")[1].split()[0]
+    with pytest.raises(AssertionError, match="something is trained"):
+        calibrated(advised, refusing, kind="gaussian", clip=2.0, accuracy=90)
+
+
+def test_best_of_all_says_why_a_kind_is_none() -> None:
+    with pytest.raises(UsageError, match="gaussian: nothing bounds .*; laplace: nothing bounds"):
+        calibrated("naming=0.05@1000", refusing, kind="best")
+
+
+def test_who_listens_to_nothing_is_no_better_than_the_mean_image() -> None:
+    with pytest.raises(UsageError, match="the mean of the attacker's own images"):
+        calibrated("ssim=0.01", refusing, kind="gaussian")
+    with pytest.raises(UsageError, match="give 4 or more"):
+        few = Roles(PICTURES.own, PICTURES.victims[:3])
+        calibrate(target(), few, Goal.parse("mse=0.03"), learn=refusing)
+
+
+def test_without_server_and_classes_there_is_no_accuracy() -> None:
+    pictures = Roles(FEWER.own, FEWER.victims)
+    settings = Settings(kind="gaussian", decoder=BRIEF)
+    found = calibrate(target(False), pictures, Goal.parse("mse=0.03"), settings, learn=untaught)
+    assert found.ceiling is None and found.accuracy is None
+    assert {row["accuracy"] for row in found.curve} == {None}
+
+
+# ---------------------------------------------------------------- the command
+
+MODEL = """
+from collections import OrderedDict
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    layers = {"flat": nn.Flatten(), "enc": nn.Linear(64, 12), "head": nn.Linear(12, 10)}
+    return nn.Sequential(OrderedDict(layers))
+"""
+
+
+@pytest.fixture
+def given(place: Path) -> list[str]:
+    """A model and pictures of anyone's, as options."""
+    Path("net.py").write_text(MODEL)
+    np.savez("digits.npz", images=PIXELS[:150, 0].numpy(), labels=LABELS[:150].numpy())
+    return ["--model", "net.py:make", "--data", "digits.npz", "--cut", "enc"]
+
+
+def test_the_command_writes_what_it_found_and_gives_an_audit_its_curve(given: list[str]) -> None:
+    audit = audit_example.content()
+    audit["cuts"][0]["name"], audit["recommended"] = "enc", None
+    audit["cuts"] = audit["cuts"][:1]
+    AuditResult.of(audit).save("audit/audit.json")
+    options = {"kind": "gaussian", "clip": 2.0, "queries": 2, "finetune_epochs": 1}
+    target = "naming=0.3@100"
+    path = calibrate_model("net.py:make", "digits.npz", "enc", target, learn=untaught, **options)
+    assert path == Path("audit/calibration.json")
+    content = json.loads(path.read_text())
+    found = content["calibration"]
+    assert content["schema"] == "dpsnn-calibration/1" and content["cut"] == "enc"
+    assert found["goal"]["measure"] == "naming" and found["queries"] == 2 and found["clip"] == 2
+    assert found["accuracy"]["finetuned"]["value"] <= found["ceiling"] + 10
+    assert found["checked"]["victims"] == 30 and found["checked"]["kept"]
+    curve = AuditResult.load("audit").curve
+    assert curve == content["curve"] and len(curve) == 7
+    assert all(png(row["pictures"]["guess"]["worst"]) for row in curve)
+
+
+def png(address: str) -> bool:
+    return address.startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--target", "naming=2"], "the target is 'naming=2'"),
+        ([], "name --target"),
+        (["--target", "mse=0.01", "--noise_kind", "uniform"], "noise_kind"),
+        (["--target", "mse=0.01", "--clip", "-1"], "clip is -1"),
+        (["--target", "naming=0.05@1000"], "nothing bounds what crosses the wire"),
+        (
+            ["--target", "naming=0.05@1000", "--clip", "2", "--accuracy", "90"],
+            "and 90 % are asked for",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(
+    given: list[str], options: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", *given, *options]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line in said
