@@ -24,6 +24,10 @@ TAKEN = frozenset(
     " help version plugin config like all attacker savepath validation_model dry_run output seeds jobs attacker_epochs"
     " max_epochs_given command action resume defences own was changes markdown"
     " examples epochs delta noise_multiplier target_epsilon classic"
+    # Of audits and of what is made of them.
+    " audit audit_model audit_data audit_weights audit_smashed audit_surrogate audit_groups audit_trained_on weights"
+    " data groups trained_on smashed size cuts budget out noise noise_kind clip target accuracy finetune_epochs"
+    " fail_above fail_below baseline junit"
     # Of studies.
     " secure plain clients rounds local_epochs skew drop timeout iterations published_dir"
     " rank num_requests split images count device client".split()

@@ -144,7 +144,9 @@ class Target:
         """ε and δ that the mechanism promises for so many transmissions of an image."""
         return guarantee(self.mechanism.mechanism(), self.values, queries)
 
-    def naming(self, candidates: Number, queries: int = 1, among: Activation | None = None) -> float:
+    def naming(
+        self, candidates: Number, queries: int = 1, among: Activation | None = None
+    ) -> float:
         """The share of N equally likely inputs that anybody can name, at most, heard so often.
 
         Args:

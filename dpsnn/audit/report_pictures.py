@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpsnn.audit.report_words import PERCENT, Scale, clean, rough
-from dpsnn.audit.result import SHOWN, AuditResult
+from dpsnn.audit.result import AuditResult
+from dpsnn.audit.schema import SHOWN
 
 Json = Mapping[str, Any]
 
