@@ -8,13 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from dpsnn.atomic import staged
-from dpsnn.audit.schema import QUANTILES, SCHEMA, Json, validate
+from dpsnn.audit.schema import LEVELS, QUANTILES, SCHEMA, SHOWN, STATUSES, Json, validate
 from dpsnn.errors import UsageError, reading
 
 NAME = "audit.json"
 """Of the file in the folder of an audit."""
 
-__all__ = ["NAME", "QUANTILES", "SCHEMA", "AuditResult", "Json", "finite", "validate"]
+__all__ = [
+    "LEVELS",
+    "NAME",
+    "QUANTILES",
+    "SCHEMA",
+    "SHOWN",
+    "STATUSES",
+    "AuditResult",
+    "Json",
+    "finite",
+    "validate",
+]
 
 
 @dataclass(frozen=True)
