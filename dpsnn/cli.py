@@ -162,6 +162,14 @@ _last = partial(_own, "tables, figures and accounts")
 FIRST = (
     AUDIT,
     CALIBRATE,
+    Command(
+        name="report",
+        action="dpsnn.audit.report:report",
+        heading="audit a model",
+        said="make the page of an audit anew, and check it against limits or an earlier audit",
+        options=_report,
+        resume="",
+    ),
     _first(
         "train_model",
         _train_model,
@@ -178,16 +186,6 @@ FIRST = (
         "evaluate_attackers", _evaluate_attackers, "write the reconstructions' scores to a table"
     ),
     _first("plot_attack", _plot_attack, "draw originals above an attacker's reconstructions"),
-)
-AUDITS = (
-    Command(
-        name="report",
-        action="dpsnn.audit.report:report",
-        heading="audit a model",
-        said="make the page of an audit anew, and check it against limits or an earlier audit",
-        options=_report,
-        resume="",
-    ),
 )
 LAST = (
     _last("performance", _performance, "evaluate every model and attacker without a row"),
@@ -230,7 +228,6 @@ def make_parser() -> Parser:
     headings: dict[str, list[str]] = {}
     for command in (
         *FIRST,
-        *AUDITS,
         *(each for study in studies() for each in study.commands),
         *LAST,
     ):

@@ -131,7 +131,7 @@ def test_train_model_refuses(refused: Refused, option: str, value: str, allowed:
         *(("learning_rate", value, POSITIVE) for value in ("0.0", "-1.0", "nan")),
         ("max_epochs", "0", f"{WHOLE} 1"),
         ("batch_size", "0", f"{WHOLE} 1"),
-        ("decoder", "cubic", "choose from ['conv', 'deconv', 'linear']"),
+        ("decoder", "cubic", "choose from ['conv', 'deconv', 'grid', 'linear']"),
         ("precision", "64", "choose from ['32', 'auto', 'bf16']"),
         ("surrogate", "fashion", SETS),
         ("data_pct", "half", "invalid int value"),
@@ -746,8 +746,8 @@ def test_options_stand_under_their_headings(capsys: pytest.CaptureFixture[str]) 
 
 
 COMMANDS = {
+    "audit a model": "audit calibrate report",
     "train and evaluate": "train_model train_attacker evaluate_models evaluate_attackers plot_attack",
-    "audit a model": "report",
     "groups of experiments": "demo plain noise nopeek combo post_noise volume shift queries headline all",
     "studies": "published omniglot suppress faces",
     "many parties": "secure federated",

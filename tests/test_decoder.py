@@ -183,7 +183,7 @@ def test_the_default_decoder_looks_and_augments_and_published_ones_are_as_they_w
     now, then = attacks(decoder=decoder)
     assert then.front is None and then.augment == "none"
     assert (now.front is not None, now.augment) == (
-        (True, "auto") if decoder == "conv" else (False, "none")
+        (True, "auto") if decoder in ("conv", "grid") else (False, "none")
     )
 
 

@@ -47,7 +47,7 @@ def plain(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
 
 
 def noise(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
-    """Six scales of Laplace noise on the wire; from `WEIGHED` on also attacked by likelihood."""
+    """Six scales of Laplace noise on the wire; from scale 1 on also attacked by likelihood."""
     experiments = [_experiment(base, attacker, noise_scale=scale) for scale in NOISES]
     return [
         Experiment(each.classifier, (*each.attackers, *_weighing(each.classifier, attacker)))
