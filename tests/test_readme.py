@@ -62,6 +62,6 @@ def test_its_commands_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 def test_its_example_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", text(ROOT / "docs" / "audit.md"), re.S)
-    exec(compile(example.replace("max_epochs=5", "max_epochs=1"), "audit.md", "exec"), {})
-    lines = [line for line in capsys.readouterr().out.splitlines() if "MSEFloor" in line]
-    assert [line.split()[0] for line in lines] == ["0.0", "0.5", "2.0"]
+    exec(compile(example, "audit.md", "exec"), {})
+    verdict = capsys.readouterr().out.splitlines()[-1]
+    assert verdict.startswith("1 leaks: the strongest attack")

@@ -29,7 +29,7 @@ HELD = 2 * 10**8
 CHUNK = 250
 """Pictures that are sent at a time."""
 
-NO_CLIENT = "it asks the client, and only pairs of images and what was sent of them are given"
+NO_CLIENT = "does not apply: it asks the client, and only pairs of images and what was sent of them are given"
 
 
 @dataclass
