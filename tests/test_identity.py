@@ -258,7 +258,7 @@ def test_attackers_of_a_models_folder_of_the_version_before(
     results = Results(folders, "digits")
     assert [*results.attackers.Attacker] == [new.stem]
     shown = markdown([experiment], results).splitlines()[2].split(" | ")
-    assert shown[2] == "1" and shown[5].startswith(f"{float(rows[new.stem]['MSE']):.4f} ± ")
+    assert shown[2] == "images" and shown[5].startswith(f"{float(rows[new.stem]['MSE']):.4f} ± ")
 
 
 @pytest.mark.slow
