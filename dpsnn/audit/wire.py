@@ -24,7 +24,7 @@ SIDE = 64
 """Pixels on the longer side at which pictures are attacked, at most; the client sees them as they are."""
 
 HELD = 2 * 10**8
-"""Values of activations, and of what is heard, that are kept in memory: 0.8 GB each."""
+"""Values of activations, and of what is heard, that are kept in memory, 0.8 GB each."""
 
 CHUNK = 250
 """Pictures that are sent at a time."""
