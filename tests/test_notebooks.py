@@ -33,7 +33,7 @@ def home(tmp_path: Path, classifier_file: FileMaker, attacker_file: FileMaker) -
             continue
         target = classifier_file(tmp_path / "models", noise_scale=spec.noise_scale)
         for attacker in experiment.attackers:
-            if attacker.surrogate == "digits" and attacker.decoder == "conv":
+            if (attacker.surrogate, attacker.attack) == ("digits", "decoder"):
                 values = {
                     name: getattr(attacker, name)
                     for name in ("naive", "data_pct", "queries", "model_noise")

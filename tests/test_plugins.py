@@ -281,7 +281,7 @@ def test_a_metric_goes_from_the_command_line_to_table_figure_and_headline(
     registry.use("multiscale.py")
     attacker = AttackerSpec(attack="nearest")
     experiments = [Experiment(ClassifierSpec(max_epochs=1), (attacker,))]
-    headings, _, line, floor, ceiling = headline(
+    headings, _, line, floor, *_, ceiling = headline(
         experiments, Results(folders, "digits")
     ).splitlines()
     place = headings.split(" | ").index("MS-SSIM")
