@@ -60,7 +60,7 @@ def strongest(
     """
     if not scores:
         raise ValueError("there is no attacker to choose from")
-    names = list(scores)
+    names = sorted(scores)  # of equals the first is taken, whatever order they were made in
     table = torch.stack([scores[name].double() for name in names]).numpy()
     count = table.shape[1]
     if count < 2:
