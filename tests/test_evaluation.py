@@ -68,6 +68,7 @@ def test_tables_have_the_fixed_columns_first_and_floors_beside(models: Path) -> 
     assert by_noise["2"]["Attacker"].endswith("_set20noise")
 
 
+@pytest.mark.slow
 def test_rows_are_the_same_twice_and_not_made_again(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

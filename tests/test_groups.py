@@ -98,6 +98,7 @@ def test_the_headline_has_every_attacker_that_pays() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_failed_member_stops_no_other_and_is_named(
     place: Path, quick: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,7 @@ def test_the_protocol_is_that_of_the_paper() -> None:
         assert (attacker.decoder, attacker.naive, attacker.batch_size) == ("linear", True, 128)
 
 
+@pytest.mark.slow
 def test_dry_run_prints_the_protocol_as_commands(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
