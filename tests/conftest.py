@@ -5,6 +5,7 @@ What brings torch is imported where it is used: the process that only hands out 
 
 import gc
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,27 @@ def pytest_collection_finish() -> None:
 def pytest_sessionfinish() -> None:
     """Some libraries complain of what is left when Python ends."""
     gc.unfreeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before the fixtures too: what a test draws depends on the test alone, not on which one its process ran before."""
+    _seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """Once more: fixtures of a module are made before one of its tests and not before the others."""
+    _seed()
+
+
+def _seed() -> None:
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

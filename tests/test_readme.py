@@ -64,4 +64,5 @@ def test_its_example_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> No
     (example,) = re.findall(r"```python\n(.*?)```", text(ROOT / "docs" / "audit.md"), re.S)
     exec(compile(example, "audit.md", "exec"), {})
     verdict = capsys.readouterr().out.splitlines()[-1]
-    assert verdict.startswith("1 leaks: the strongest attack")
+    # Its model is not trained: how much leaks depends on the weights that it starts with.
+    assert re.match(r"1 leaks( in part)?: the strongest attack", verdict), verdict
