@@ -117,7 +117,7 @@ def test_deconv_starts_alive_from_every_seed() -> None:
 
 @pytest.mark.parametrize("name", sorted(DECODERS))
 @pytest.mark.parametrize("cut", [(500,), (8, 5, 5)])
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 35)])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 35), (1, 4, 3), (1, 1, 1)])
 def test_decoders_fit_any_cut_and_image(
     name: str, cut: tuple[int, ...], shape: tuple[int, int, int]
 ) -> None:

@@ -103,7 +103,7 @@ def linear(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) ->
     Its output is not confined to [0, 1].
     """
     channels, height, width = image_shape
-    grid = (64, -(-(height - 4) // 2), -(-(width - 4) // 2))
+    grid = (64, max(1, -(-(height - 4) // 2)), max(1, -(-(width - 4) // 2)))
     return Decoder(
         *_grid(smashed_shape, grid),
         nn.ConvTranspose2d(64, 64, 3, stride=2, padding=1, output_padding=1),
