@@ -127,10 +127,11 @@ def deconv(smashed_shape: tuple[int, ...], image_shape: tuple[int, int, int]) ->
     values = math.prod(smashed_shape)
     layers: list[nn.Module] = [nn.Flatten(), nn.Unflatten(1, (values, 1, 1))]
     kernels, size, inputs = [(9, 1), (7, 2), (7, 2), (5, 2)], 1, values
-    while size < max(height, width):
+    wanted = max(height, width, 2)  # one layer at least
+    while size < wanted:
         kernel, stride = kernels.pop(0) if kernels else (5, 2)
         size = (size - 1) * stride + kernel
-        last = size >= max(height, width)
+        last = size >= wanted
         # Published: 32, 32, 1, 1 channels.
         outputs = channels if last or not kernels or kernels == [(5, 2)] else 32
         transposed = nn.ConvTranspose2d(inputs, outputs, kernel, stride)
