@@ -29,7 +29,7 @@ from dpsnn.studies.suppress import figures as figures_suppress
 from dpsnn.studies.suppress.study import suppress_table
 from dpsnn.studies.titcombe import figures
 from dpsnn.studies.titcombe.groups import GROUPS
-from dpsnn.studies.titcombe.headline import markdown
+from dpsnn.studies.titcombe.headline import DOUBLED, markdown
 from dpsnn.studies.titcombe.paper import write_paper
 
 FileMaker = Callable[..., Path]
@@ -305,6 +305,23 @@ def test_the_headline_has_a_line_for_the_strongest_of_several(tmp_path: Path) ->
     # Of one attacker nobody was chosen; noise set later, or more transmissions, is another question.
     (line,) = shown
     assert line.startswith("| none | strongest of 4 | images |") and "0.0123 ± 0.0020" in line
+
+
+def test_the_headline_says_what_longer_training_would_bring(tmp_path: Path) -> None:
+    folders = write_tables(tmp_path, 0, 1, group="headline")
+    experiments = GROUPS["headline"](ClassifierSpec(), AttackerSpec())
+    table = tables.attackers_table(folders.results_dir)
+    rows = tables.read(table, tables.ATTACKER_KEY)
+    assert DOUBLED not in markdown(experiments, Results(folders, "digits"))
+    for row in rows:
+        row["Doubling"] = (
+            {"0": "0.012", "1": "0.031"}[row["Seed"]] if "doublings" in row["Attacker"] else ""
+        )
+    tables.write(table, rows)
+    heading, _, *lines = markdown(experiments, Results(folders, "digits")).splitlines()
+    place = heading.split(" | ").index(DOUBLED)
+    shown = {line.split(" | ")[1]: line.split(" | ")[place] for line in lines}
+    assert shown["adaptive"] == "3.1" and shown["ridge"] == shown["mean image"] == ""
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])

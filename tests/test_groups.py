@@ -73,7 +73,7 @@ def test_groups_beyond_the_paper_attack_it_further() -> None:
     everything = merge(GROUPS["all"](ClassifierSpec(dataset="mnist"), AttackerSpec()))
     counted = Counter((a.attack, a.naive) for e in everything for a in e.attackers)
     assert counted == {
-        ("decoder", False): 24 + 5 + 6 + 2 + 3,
+        ("decoder", False): 24 + 5 + 5 + 6 + 2 + 3,
         ("decoder", True): 6 + 1 + 5 + 3,
         ("ridge", False): 24,
         ("refiner", False): 5,
@@ -96,6 +96,13 @@ def test_the_headline_has_every_attacker_that_pays() -> None:
         (0, 0.5): without,
         (1, 0.5): [*without, "mixture"],
     }
+
+
+def test_the_headline_tells_whether_longer_training_pays() -> None:
+    for experiment in GROUPS["headline"](ClassifierSpec(), AttackerSpec()):
+        for each in experiment.attackers:
+            adapts = each.attack == "decoder" and not each.naive
+            assert getattr(each.method, "doublings", 0) == int(adapts)
 
 
 @pytest.mark.slow
