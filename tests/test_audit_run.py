@@ -366,6 +366,28 @@ def test_the_command(
         assert said in capsys.readouterr().err
 
 
+def test_an_audit_passes_a_gate_or_not(
+    monkeypatch: pytest.MonkeyPatch, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed(monkeypatch)
+    images, labels = digits()
+    np.savez("digits.npz", images=images.numpy(), labels=labels.numpy())
+    words = ["audit", "--model", f"{FILE}:identity", "--data", "digits.npz", "--out", "found"]
+    for wrong, said in (
+        (["--fail_above", "blur=1"], "there is no column 'blur'"),
+        (["--fail_above", "mse=1"], "use --fail_below"),
+        (["--baseline", "nowhere.json"], "there is no nowhere.json"),
+    ):
+        assert main([*words, *wrong]) == 2
+        assert said in capsys.readouterr().err and not Path("found").exists()
+    assert main([*words, "--fail_below", "mse=0.02", "--junit", "junit.xml"]) == 3
+    heard = capsys.readouterr()
+    assert heard.out == "found/audit.json\n" and Path("junit.xml").exists()
+    assert heard.err.splitlines()[-1].startswith("dpsnn: the gate failed: 1 of ")
+    # It is there already, and beside itself nothing has got worse.
+    assert main([*words, "--fail_below", "mse=0", "--baseline", "found/audit.json"]) == 0
+
+
 def test_the_package_is_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
     closed(monkeypatch)
     result = dpsnn.audit(models.identity(), digits())

@@ -260,16 +260,16 @@ def test_a_gate_that_stays_shut_names_what_failed(
 ) -> None:
     shut = Gate((Rule("ssim", ABOVE, 0.5),), junit=str(tmp_path / "deep" / "junit.xml"))
     with pytest.raises(GateFailed, match="the gate failed: 1 of 4 checks"):
-        shut.close(AuditResult.of(whole()))
+        shut.close(AuditResult.of(whole()), Path("audit.json"))
     said = "dpsnn: failed: conv1: SSIM not above 0.5: SSIM is 0.9 (0.87 to 0.93)\n"
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr() == ("audit.json\n", said)
     assert ElementTree.parse(tmp_path / "deep" / "junit.xml").getroot().get("failures") == "1"
 
 
 def test_cuts_that_are_no_longer_there_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     made = whole()
     del made["cuts"][0]
-    Gate(baseline=AuditResult.of(whole())).close(AuditResult.of(made))
+    Gate(baseline=AuditResult.of(whole())).close(AuditResult.of(made), Path("audit.json"))
     assert capsys.readouterr().err == "dpsnn: the baseline's cut conv1 is not in this audit\n"
 
 

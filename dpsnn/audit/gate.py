@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dpsnn.audit.junit import Check, write_junit
@@ -250,8 +251,12 @@ class Gate:
         for rule in self.rules:
             _column(rule, known)
 
-    def close(self, result: AuditResult) -> None:
+    def close(self, result: AuditResult, path: Path) -> None:
         """Check an audit, write the XML if asked to, and name on standard error what fails.
+
+        Args:
+            result: The audit.
+            path: What the command has written: that is named on standard output whether or not it passes.
 
         Raises:
             UsageError: As `checks`.
@@ -268,6 +273,7 @@ class Gate:
         for check in failed:
             print(f"dpsnn: failed: {one_line(check)}", file=sys.stderr)
         if failed:
+            print(path)
             raise GateFailed(f"the gate failed: {len(failed)} of {len(found)} checks")
 
     def _lost(self, result: AuditResult) -> list[str]:

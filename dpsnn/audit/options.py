@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dpsnn import parts
+from dpsnn.audit.gate import Gate, add_gate_options
+from dpsnn.audit.result import NAME
 from dpsnn.errors import UsageError, one_of
 from dpsnn.folders import Folders
 from dpsnn.options import WholeNumbers, add_options
@@ -85,23 +87,41 @@ def add_audit_options(parser: argparse.ArgumentParser) -> None:
     add_options(parser, ClassifierSpec, defence_options())
 
 
+def add_command_options(parser: argparse.ArgumentParser) -> None:
+    """Those of the audit, and of the gate that its result must pass."""
+    add_audit_options(parser)
+    add_gate_options(parser)
+
+
 COMMAND = Command(
     name="audit",
     action="dpsnn.audit.options:run",
     heading="audit a model",
     said="how much of its inputs any model leaks at each cut, and what is guaranteed",
-    options=add_audit_options,
+    options=add_command_options,
     resume="; call again to go on behind the last finished attack",
 )
 
 
 def run(options: argparse.Namespace) -> Path:
-    """Audit as asked, and write the result."""
-    from dpsnn.audit.result import NAME
-    from dpsnn.audit.run import audit
+    """Audit as asked, write the result, and check it if a gate is asked for.
 
-    audit(**arguments(options), out=options.out, command=typed(options))
-    return Path(options.out) / NAME
+    Raises:
+        UsageError: Of a gate before anything is audited, as far as it can be told then.
+        GateFailed: After the result was written and named, if it does not pass.
+    """
+    from dpsnn.audit.run import audit
+    from dpsnn.metrics.base import known
+
+    gate, path = Gate.of(options), Path(options.out) / NAME
+    if gate:
+        gate.check(
+            [{"column": each.column, "lower_leaks": each.leaks == "lower"} for each in known()]
+        )
+    result = audit(**arguments(options), out=options.out, command=typed(options))
+    if gate:
+        gate.close(result, path)
+    return path
 
 
 def arguments(options: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dpsnn.audit.gate import Gate
 from dpsnn.audit.report_digest import digest
 from dpsnn.audit.report_page import page
 from dpsnn.audit.result import NAME, AuditResult
-from dpsnn.errors import GateFailed, UsageError
+from dpsnn.errors import UsageError
 
 PAGE = "report.html"
 
@@ -44,9 +44,5 @@ def report(options: argparse.Namespace) -> Path:
         gate.check(result.measures)
     path = write_report(result, target)
     if gate:
-        try:
-            gate.close(result)
-        except GateFailed:
-            print(path)
-            raise
+        gate.close(result, path)
     return path
