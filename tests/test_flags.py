@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpsnn.evaluation import flags
+from dpsnn.attacks import ATTACKS
+from dpsnn.evaluation import flags, legends
 from dpsnn.target import Target
 
 
@@ -52,6 +53,24 @@ def test_who_knows_less_and_wins() -> None:
     # Of another target it says nothing.
     rows[0]["MSE"], rows[1]["MSE"], rows[1]["Model"] = "0.01", "0.02", "other"
     assert _said(*rows) == []
+
+
+@pytest.mark.parametrize("key", sorted(ATTACKS))
+def test_every_attack_is_told_from_its_row(key: str) -> None:
+    """Also one whose needs follow from its settings, which are then a property."""
+    written = {c: str(v) for c, v in ATTACKS[key]().columns({}).items() if v is not None}
+    found = legends.attack(_row(Attack=key) | written)
+    assert isinstance(found, ATTACKS[key]) and found.needs == ATTACKS[key]().needs
+    assert _said(_row("one", Attack=key), _row("other")) == []
+
+
+def test_what_an_attack_knows_follows_from_its_settings() -> None:
+    rows = _row("less", MSE=0.01), _row("more", MSE=0.02, Attack="ensemble")
+    rows[1]["EnsembleMembers"] = "decoder+nearest"
+    assert _said(*rows) == []
+    rows[1]["EnsembleMembers"] = "decoder+mixture"
+    (said,) = _said(*rows)
+    assert said.startswith("more: ")
 
 
 def test_naive_beats_adaptive() -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 
-from dpsnn.attacks import ATTACKS
 from dpsnn.attacks.base import BLOCK, Need
 from dpsnn.errors import UsageError
-from dpsnn.evaluation import tables
+from dpsnn.evaluation import legends, tables
 from dpsnn.evaluation.columns import attack_columns
 from dpsnn.evaluation.strongest import target_of
 from dpsnn.evaluation.tables import number
@@ -260,8 +259,8 @@ def _needs(row: Row) -> frozenset[Need] | None:
     if row.get("Adaptive") == "False" or number(row, "DataPct") not in (None, 100):
         return None
     try:
-        needs = frozenset(ATTACKS[row.get("Attack") or AttackerSpec().attack].needs)
-    except (KeyError, UsageError):
+        needs = frozenset(legends.attack(row).needs)
+    except UsageError:
         return None
     # Who has the weights needs to ask nobody.
     return needs | {Need.QUERIES} if Need.WEIGHTS in needs else needs

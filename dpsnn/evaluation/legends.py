@@ -1,7 +1,7 @@
 """From a row of a table back to the settings of its defences, through the parts' own columns; and what legends say."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dpsnn import parts
@@ -29,18 +29,41 @@ def defences(row: Mapping[str, Any], trained: bool = False) -> tuple[Any, ...]:
     """
     found = []
     for each in parts.declared("defence"):
-        said = {}
-        for made in each.options:
-            before = f"Train{made.column}"
-            column = before if trained and made.after and before in row else made.column
-            if not is_empty(cell := row.get(column)):
-                said[made.field] = _value(cell, made, column)
+        said = _settings(each.options, row, trained)
         # What is at its defaults is not imported.
         if any(said.get(made.field, made.default) != made.default for made in each.options):
             part = parts.find("defence", each.key)(**said)
             if part.on:
                 found.append(part)
     return tuple(found)
+
+
+def attack(row: Mapping[str, Any]) -> Any:
+    """The attack of an attacker, with its own settings; as `defences`.
+
+    Raises:
+        UsageError: If it is not known here, or a cell is out of range.
+    """
+    key = AttackerSpec().attack if is_empty(row.get("Attack")) else row["Attack"]
+    part = parts.find("attack", key)
+    columns = part().columns({})  # of others it has no column of its own
+    options = (
+        made for each in parts.declared("attack") if each.key == key for made in each.options
+    )
+    return part(**_settings((made for made in options if made.column in columns), row))
+
+
+def _settings(
+    options: Iterable[Option], row: Mapping[str, Any], trained: bool = False
+) -> dict[str, Any]:
+    """Field → value of the options that a row names."""
+    said = {}
+    for made in options:
+        before = f"Train{made.column}"
+        column = before if trained and made.after and before in row else made.column
+        if not is_empty(cell := row.get(column)):
+            said[made.field] = _value(cell, made, column)
+    return said
 
 
 def _value(cell: Any, made: Option, column: str) -> Any:
