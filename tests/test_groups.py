@@ -78,6 +78,7 @@ def test_groups_beyond_the_paper_attack_it_further() -> None:
         ("ridge", False): 24,
         ("refiner", False): 5,
         ("mixture", False): 3 + 1 + 3,
+        ("ensemble", False): 2,
     }, "what groups share counts once"
 
 
@@ -92,9 +93,9 @@ def test_the_headline_has_every_attacker_that_pays() -> None:
     assert tried == {
         (0, 0): without,
         (0.5, 0): without,
-        (1, 0): [*without, "mixture"],
+        (1, 0): [*without, "mixture", "ensemble"],
         (0, 0.5): without,
-        (1, 0.5): [*without, "mixture"],
+        (1, 0.5): [*without, "mixture", "ensemble"],
     }
 
 

@@ -36,7 +36,7 @@ def home(tmp_path: Path, classifier_file: FileMaker, attacker_file: FileMaker) -
             if (attacker.surrogate, attacker.attack) == ("digits", "decoder"):
                 values = {
                     name: getattr(attacker, name)
-                    for name in ("naive", "data_pct", "queries", "model_noise")
+                    for name in ("naive", "data_pct", "queries", "model_noise", "doublings")
                 }
                 attacker_file(tmp_path / "models", target, **values)
     return tmp_path

@@ -98,8 +98,10 @@ def headline(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
 
 
 def _strong(classifier: ClassifierSpec, attacker: AttackerSpec) -> list[AttackerSpec]:
-    """What costs more and often finds more: the refiner, and under noise the likelihood mixture."""
-    return [_by(attacker, "refiner"), *_weighing(classifier, attacker)]
+    """What costs more and often finds more: the refiner; under noise the likelihood mixture, alone and averaged."""
+    weighing = _weighing(classifier, attacker)
+    averaged = [_by(attacker, "ensemble")] if weighing else []
+    return [_by(attacker, "refiner"), *weighing, *averaged]
 
 
 def _weighing(classifier: ClassifierSpec, attacker: AttackerSpec) -> list[AttackerSpec]:
