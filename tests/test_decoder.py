@@ -212,3 +212,12 @@ def test_an_attacker_of_the_first_version_loads_as_what_it_was(
     # It is not the one that is asked for now.
     wanted = checkpoints.attacker_arguments(spec, read)
     assert checkpoints.already(folder, name, "attacker", wanted) is None
+
+
+def test_a_naive_one_takes_the_wire_as_it_comes() -> None:
+    """It neither straightens values, which the least noise would upset, nor moves its images: as was published."""
+    target = Target.of_client(lambda images: images.flatten(1).tanh(), (1, 28, 28))
+    for naive in (False, True):
+        made = build_attack(AttackerSpec(naive=naive), target, OWN[:60])
+        assert isinstance(made, DecoderAttack)
+        assert (made.front is None, made.augment) == (naive, "none" if naive else "auto")

@@ -39,7 +39,9 @@ def rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def attack(defence: str, naive: bool = False, by: str = "", set_noise: str = "") -> dict[str, float]:
+def attack(
+    defence: str, naive: bool = False, by: str = "", set_noise: str = ""
+) -> dict[str, float]:
     kind = f"mnist_attacker{'_naive' * naive}{by}"
     (row,) = (
         row

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -64,7 +64,9 @@ class LearnedDecoder(Attack):
     learns = True
 
     naive: bool = option(
-        False, "train on clean activations, ignoring the noise on the wire", name="naive"
+        False,
+        "train on clean activations as they come, ignoring the noise on the wire",
+        name="naive",
     )
     decoder: str = option(
         "conv",
@@ -104,7 +106,8 @@ class LearnedDecoder(Attack):
     def build(self, knowledge: Knowledge, queries: int, seed: int) -> AttackModule:
         channels, height, width = knowledge.image_shape
         decoder = DECODERS[self.decoder](knowledge.cut_shape, (channels, height, width))
-        looks = decoder.looks and self.present > 1
+        # Straightened as if nothing had been added, values tell a naive attacker less than as they come.
+        looks = decoder.looks and self.present > 1 and not self.naive
         return DecoderAttack(
             decoder,
             knowledge,
@@ -125,9 +128,6 @@ class LearnedDecoder(Attack):
     @property
     def unaware(self) -> bool:
         return self.naive
-
-    def aware(self) -> Attack:
-        return replace(self, naive=False)
 
 
 def transmissions(

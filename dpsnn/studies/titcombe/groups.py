@@ -28,7 +28,7 @@ def _experiment(base: ClassifierSpec, attacker: AttackerSpec, **defence: Any) ->
 
 
 def is_noisy(classifier: ClassifierSpec) -> bool:
-    """Whether transmissions differ, without which a naive attacker is the adaptive one."""
+    """Whether transmissions differ, without which there is nothing that a naive attacker ignores."""
     return any(part.noisy for part in classifier.active)
 
 
@@ -109,8 +109,12 @@ def _weighing(classifier: ClassifierSpec, attacker: AttackerSpec) -> list[Attack
 
 
 def post_noise(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
-    """Noise set on the plain model after training, five scales, attackers naive and adaptive, and by likelihood."""
-    attackers = [
+    """Noise set on the plain model after training, five scales, attackers naive and adaptive, and by likelihood.
+
+    What naive ones learn is the same at every scale, and without noise.
+    """
+    attackers = [replace(attacker, naive=True)]
+    attackers += [
         replace(attacker, model_noise=scale, naive=naive)
         for scale in POST_NOISES
         for naive in (False, True)
