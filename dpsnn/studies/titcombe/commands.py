@@ -44,21 +44,19 @@ def run_group(options: argparse.Namespace) -> Path | None:
         # What the other members gave is not lost.
         _conclude(options.command, base.dataset, folders)
         raise
+    _conclude(options.command, base.dataset, folders)
     if options.command == "headline":
         print(*headline(trained, folders), sep="\n")
-    _conclude(options.command, base.dataset, folders)
     return tables.attackers_table(folders.results_dir)
 
 
 def _conclude(group: str, dataset: str, folders: Folders) -> None:
     """What is made of the tables of a group: summaries, for `all` texts and figures, and the mirror in W&B."""
+    # Figures and texts show the strongest attackers, which the summaries choose.
+    summaries = write_summaries(folders.results_dir)
     drawn = draw(folders, dataset) if group == "all" else []
     texts = write_texts(folders, dataset) if group == "all" else []
-    written = [
-        *texts,
-        tables.models_table(folders.results_dir),
-        *write_summaries(folders.results_dir),
-    ]
+    written = [*texts, tables.models_table(folders.results_dir), *summaries]
     for path in (*drawn, *written):
         if path.exists():
             print(path)
