@@ -22,6 +22,7 @@ from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.run import merge
 from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
+from dpsnn.studies.titcombe import commands
 from dpsnn.studies.titcombe.groups import GROUPS
 
 
@@ -282,3 +283,24 @@ def test_without_noise_the_naive_attacker_is_the_adaptive_one_and_is_not_trained
         same = checkpoints.read(Path(out.strip()), "attacker")
         assert "epoch 1/1" not in err
         assert same.digest == made["after", 0.5, True].digest
+
+
+@pytest.mark.parametrize("group", ["headline", "all"])
+def test_the_strongest_are_chosen_before_they_are_shown(
+    group: str, monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    order: list[str] = []
+
+    def step(name: str) -> None:
+        def noted(*given: Any) -> list[Path]:
+            order.append(name)
+            return []
+
+        monkeypatch.setattr(commands, name, noted)
+
+    for name in ("write_summaries", "draw", "write_texts", "headline"):
+        step(name)
+    monkeypatch.setattr(commands.run, "run", lambda *_: [])
+    assert main([group]) == 0
+    shown = ["draw", "write_texts"] if group == "all" else ["headline"]
+    assert order == ["write_summaries", *shown]
