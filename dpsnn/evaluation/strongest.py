@@ -7,6 +7,7 @@ places. What comes out is a lower bound on leakage: of the attackers that were t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +69,9 @@ def strongest(
     if not np.isfinite(table).all():
         raise ValueError("scores are missing or not finite; leave the measure out")
     errors = table if lower_leaks else -table
-    draws = np.random.default_rng(seed)
-    order = draws.permutation(count)
-    halves = order[: count // 2], order[count // 2 :]
+    halves, weights = _drawn(count, seed)
     chosen, value = _crossed([errors[:, half].mean(1)[None] for half in halves], halves)
-    resampled = [_resampled(errors[:, half], draws) for half in halves]
+    resampled = [weight @ errors[:, half].T / len(half) for half, weight in zip(halves, weights)]
     _, values = _crossed(resampled, halves)
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
@@ -91,11 +90,10 @@ def strongest(
 
 
 Numbers = NDArray[np.float64]
+Halves = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def _crossed(
-    means: list[Numbers], halves: tuple[NDArray[np.int64], NDArray[np.int64]]
-) -> tuple[list[NDArray[np.int64]], Numbers]:
+def _crossed(means: list[Numbers], halves: Halves) -> tuple[list[NDArray[np.int64]], Numbers]:
     """Choose on each half, score on the other; a row of `means` per sample, a column per attacker."""
     chosen = [means[1].argmin(1), means[0].argmin(1)]
     scored = [np.take_along_axis(m, c[:, None], 1)[:, 0] for m, c in zip(means, chosen)]
@@ -103,11 +101,17 @@ def _crossed(
     return chosen, (scored[0] * sizes[0] + scored[1] * sizes[1]) / sum(sizes)
 
 
-def _resampled(errors: Numbers, draws: np.random.Generator) -> Numbers:
-    """Means of bootstrap samples of the victims, `(RESAMPLES, attackers)`."""
-    count = errors.shape[1]
-    weights = draws.multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    return weights @ errors.T / count
+@lru_cache(maxsize=2)
+def _drawn(count: int, seed: int) -> tuple[Halves, tuple[Numbers, Numbers]]:
+    """Both halves of so many victims, and how often each is in each of `RESAMPLES` samples: the same for every target."""
+    draws = np.random.default_rng(seed)
+    order = draws.permutation(count)
+    halves = order[: count // 2], order[count // 2 :]
+
+    def often(size: int) -> Numbers:
+        return draws.multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(np.float64)
+
+    return halves, (often(len(halves[0])), often(len(halves[1])))
 
 
 # ---------------------------------------------------------------- the table
