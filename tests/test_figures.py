@@ -175,11 +175,26 @@ def test_the_front_is_what_nothing_beats() -> None:
     assert front([(1, 1), (1, 2), (0, 2)]) == [1]
 
 
+def test_a_defence_without_a_measure_is_left_out_of_its_panel(tmp_path: Path) -> None:
+    """Its rows are of an earlier version, which did not measure it."""
+    folders = write_tables(tmp_path, 0)
+    table = tables.attackers_table(folders.results_dir)
+    rows = tables.read(table, tables.ATTACKER_KEY)
+    without = {row["Model"] for row in rows if float(row["NoiseScale"]) == 0.5}
+    for row in rows:
+        if row["Model"] in without:
+            row["SSIM"] = ""
+    tables.write(table, rows)
+    whole, part = figures.pareto(Results(folders, "digits")).axes[:2]
+    missing = len(whole.containers) - len(part.containers)
+    assert missing == len(without) > 0
+
+
 def test_the_pareto_plot_takes_the_strongest_attacker_of_each_defence(tmp_path: Path) -> None:
     results = Results(write_tables(tmp_path, 0), "digits")
     figure = figures.pareto(results)
     rows = results.attacks(TrainNoiseScale=0.0, NopeekWeight=0.0)
-    assert len(rows) == 3
+    assert len(rows) == 4
     (shown,) = points(figure.axes[0], "no defence")
     assert shown == pytest.approx(rows.MSE.min())
     (shown,) = points(figure.axes[1], "no defence")
@@ -332,7 +347,7 @@ def test_the_headline_gives_intervals_over_seeds_or_over_images(
     # Of what was run now it takes the settings alone: rows of other seeds were made before.
     experiments = GROUPS["headline"](ClassifierSpec(), AttackerSpec())
     lines = markdown(experiments, Results(folders, "digits")).splitlines()
-    assert len(lines) == 2 + 3 + 4 + 5 + 3 + 5 + 2
+    assert len(lines) == 2 + 3 + 4 + 6 + 3 + 6 + 2
     cells = [cell.strip() for cell in lines[5].strip("|").split("|")]
     over = f"{len(seeds)} seeds" if len(seeds) > 1 else "images"
     assert cells[:3] == ["noise 0.5", "adaptive", over] and cells[-1] == "2,000"

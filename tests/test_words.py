@@ -7,11 +7,11 @@ import pytest
 from invented import write_tables
 from scipy.stats import beta
 
-from dpsnn.evaluation.measures import named
+from dpsnn.evaluation.measures import ACCURACY, named
 from dpsnn.evaluation.plots import estimate
 from dpsnn.evaluation.results import Results
 from dpsnn.evaluation.summary import interval
-from dpsnn.evaluation.words import in_words, reachable
+from dpsnn.evaluation.words import in_words, plus_minus, reachable
 
 BY = {"TrainNoiseScale": "noise", "Kind": "attacker"}
 
@@ -87,3 +87,10 @@ def test_a_bound_far_below_what_is_measured_is_not_informative(
     bound: float, measured: float, text: str
 ) -> None:
     assert reachable(bound, measured, 3) == text
+
+
+def test_what_has_no_interval_has_no_plus_minus() -> None:
+    rows = pd.DataFrame({"TestAcc": [98.7], "Seed": [0]})
+    assert plus_minus(rows, ACCURACY) == "98.70"
+    assert plus_minus(rows.assign(SETestAcc=[0.1]), ACCURACY).startswith("98.70 ± 0.")
+    assert plus_minus(rows.assign(TestAcc=[float("nan")]), ACCURACY) == ""

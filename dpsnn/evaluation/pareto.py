@@ -98,16 +98,18 @@ def _repetitions(
 
 def _points(families: Families, measure: Measure, about: str) -> list[Point]:
     return [
-        Point(label, number, *estimate(_strongest(attacks, measure), measure, about), *accuracy)
+        Point(label, number, *estimate(best, measure, about), *estimate(models, ACCURACY, about))
         for number, members in enumerate(families.values())
-        for label, classifier, attacks in members
-        for accuracy in [estimate(classifier, ACCURACY, about)]
+        for label, models, attacks in members
+        if len(best := _strongest(attacks, measure))
     ]
 
 
 def _strongest(attacks: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """Rows of the kind of attacker that gets most, by its mean over seeds."""
+    """Rows of the kind of attacker that gets most, by its mean over seeds; none if none was measured so."""
     means = attacks.groupby("Kind")[measure.column].mean()
+    if means.isna().all():
+        return attacks.iloc[:0]
     return attacks[attacks.Kind == str((measure.sign * means).idxmax())]
 
 

@@ -23,6 +23,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
+LONGEST = 32
+"""Characters that fit beside an axis."""
+
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -146,7 +149,12 @@ def curves(
         axis.axhline(height, label=name, **REFERENCE)
     axis.autoscale_view(scalex=False)
     axis.set_xlabel(xlabel)
-    axis.set_ylabel(measure.label)
+    axis.set_ylabel(_upright(measure.label))
+
+
+def _upright(label: str) -> str:
+    """On two lines what is longer than an axis is high."""
+    return label.replace(" (", "\n(", 1) if len(label) > LONGEST else label
 
 
 # ---------------------------------------------------------------- floors and ceilings
@@ -327,7 +335,7 @@ def leakage_bars(groups: Mapping[str, pd.DataFrame], title: str) -> Figure:
             for name, height in references(every, replace(measure, floor="")).items():
                 axis.axhline(height, label=name, zorder=4, **REFERENCE)
             axis.set_xticks(range(len(groups)), [*groups])
-            axis.set_ylabel(measure.label)
+            axis.set_ylabel(_upright(measure.label))
         finish(figure, title, turn=True, about=about)
     return figure
 

@@ -103,7 +103,7 @@ def _crossed(means: list[Numbers], halves: Halves) -> tuple[list[NDArray[np.int6
 
 @lru_cache(maxsize=2)
 def _drawn(count: int, seed: int) -> tuple[Halves, tuple[Numbers, Numbers]]:
-    """Both halves of so many victims, and how often each is in each of `RESAMPLES` samples: the same for every target."""
+    """Both halves of so many victims, and how often each is in each of `RESAMPLES` samples, whatever the target."""
     draws = np.random.default_rng(seed)
     order = draws.permutation(count)
     halves = order[: count // 2], order[count // 2 :]

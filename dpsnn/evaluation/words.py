@@ -11,10 +11,12 @@ from dpsnn.metrics.optimum import INFORMATIVE
 
 
 def plus_minus(rows: pd.DataFrame, measure: Measure, about: str = "") -> str:
-    """Mean ± half its 95 % interval, over `about` as in `estimate`; empty if there is none."""
-    value, half = estimate(rows, measure, about)
-    digits = measure.digits
-    return "" if math.isnan(value) else f"{value:.{digits}f} ± {half:.{digits}f}"
+    """Mean ± half its 95 % interval, over `about` as in `estimate`, if it has one; empty if there is none."""
+    value, half = (
+        "" if math.isnan(number) else f"{number:.{measure.digits}f}"
+        for number in estimate(rows, measure, about)
+    )
+    return f"{value} ± {half}" if value and half else value
 
 
 OVER = "± over"
