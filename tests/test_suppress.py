@@ -238,3 +238,23 @@ def test_the_ledger_of_suppression(tmp_path: Path) -> None:
         "0.420 ± 0.010",
         "0.330 ± 0.010",
     ]
+
+
+@pytest.mark.parametrize(
+    "versions, mixed", [(("", "decoder:2"), True), (("decoder:2",) * 2, False)]
+)
+def test_the_ledger_says_where_decoders_are_of_different_versions(
+    tmp_path: Path, versions: tuple[str, str], mixed: bool
+) -> None:
+    rows = [scored("decoder", "", level, 0.3, Network="titcombe") for level in (0.0, 0.95)]
+    tables.write(suppress_table(tmp_path), rows)
+    made = [
+        {
+            **dict.fromkeys(tables.ATTACKER_KEY, row["Model"]),
+            "Attacker": row["Attacker"],
+            "Versions": v,
+        }
+        for row, v in zip(rows, versions)
+    ]
+    tables.write(tables.attackers_table(tmp_path), made)
+    assert ("of different versions" in section("mnist", tmp_path)) == mixed

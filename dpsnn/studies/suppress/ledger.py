@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from dpsnn.evaluation import tables
+from dpsnn.evaluation.identity import version_of
 from dpsnn.evaluation.rows import Row, of_longest
 from dpsnn.evaluation.tables import markdown as table
 from dpsnn.evaluation.tables import number
 from dpsnn.networks.lenet5 import CUTS
+from dpsnn.specs import AttackerSpec
 from dpsnn.studies.suppress.study import PUBLISHED, suppress_table
 
 TOP = """\
@@ -33,6 +35,11 @@ class. *L2*: distance to the image over the image's norm.
 """
 
 NOT_RUN = "not run"
+
+MIXED = (
+    "The decoders of these two lines are of different versions: the later one gets more, whatever the weights, until"
+    " `./main.sh suppress` has made both."
+)
 
 ATTACKS = {"sign": "published", "inversion": "strong", "decoder": "decoder"}
 
@@ -227,4 +234,19 @@ def section(dataset: str, results_dir: Path, **ignored: Any) -> str:
     }
     said = [reasons(repeated)] if reasons(repeated) else []
     shown = [f"{title}\n\n{table(headings, lines)}" for title, (headings, *lines) in parts.items()]
+    own = [row for row in usual if row.get("Network") == "titcombe"]
+    if len(_versions(own, results_dir)) > 1:
+        shown.append(MIXED)
     return "\n\n".join([top, *shown, *said])
+
+
+def _versions(rows: Sequence[Row], results_dir: Path) -> set[int]:
+    """Of the decoders of these rows."""
+    scored = tables.read(tables.attackers_table(results_dir), tables.ATTACKER_KEY)
+    said = {row["Attacker"]: row.get("Versions") for row in scored}
+    key = AttackerSpec().attack
+    return {
+        version_of(said.get(row["Attacker"]), [key])[key]
+        for row in rows
+        if row.get("Attack") == key
+    }
