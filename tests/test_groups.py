@@ -242,47 +242,49 @@ def test_the_demo_shows_what_it_says(place: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
-def test_without_noise_the_naive_attacker_is_the_adaptive_one_and_is_not_trained_again(
+def test_a_naive_attacker_is_trained_once_whatever_the_noise(
     place: Path,
     quick: None,
     classifier_file: Callable[..., Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Set after training, or averaged over several transmissions: it never asks for it."""
+    target = classifier_file(place / "models", noise_scale=0.5)
     words = (
         "train_attacker --max_epochs 1 --learning_rate 0.003 --data_pct 20 --precision 32".split()
     )
-    made, epochs = {}, []
-    for models in ("alone", "after"):
-        for scale in (0.0, 0.5):
-            target = classifier_file(place / models, noise_scale=scale)
-            for option in (["--naive"],) if models == "alone" else ([], ["--naive"]):
-                command = [
-                    *words,
-                    *option,
-                    "--model",
-                    target.stem,
-                    "--models_dir",
-                    str(place / models),
-                ]
-                assert main(command) == 0
-                out, err = capsys.readouterr()
-                made[models, scale, bool(option)] = checkpoints.read(Path(out.strip()), "attacker")
-                epochs.append(err.count("epoch 1/1"))
-    # Alone without and with noise; then adaptive and naive without, adaptive and naive with noise.
-    assert epochs == [1, 1, 1, 0, 1, 1]
-    for scale in (0.0, 0.5):
-        assert made["after", scale, True].digest == made["alone", scale, True].digest
-        assert made["after", scale, True].arguments["naive"] is True
-    assert made["after", 0.0, False].digest == made["after", 0.0, True].digest
-    assert made["after", 0.5, False].digest != made["after", 0.5, True].digest
-
-    for option in (["--model_noise", "2"], ["--queries", "4"]):
-        models = ["--model", target.stem, "--models_dir", str(place / "after")]
-        assert main([*words, *models, "--naive", *option]) == 0
+    words += ["--model", target.stem]
+    made, epochs = [], []
+    for option in (
+        [],
+        ["--naive"],
+        ["--naive", "--model_noise", "2"],
+        ["--naive", "--queries", "4"],
+    ):
+        assert main([*words, *option]) == 0
         out, err = capsys.readouterr()
-        same = checkpoints.read(Path(out.strip()), "attacker")
-        assert "epoch 1/1" not in err
-        assert same.digest == made["after", 0.5, True].digest
+        made.append(checkpoints.read(Path(out.strip()), "attacker"))
+        epochs.append(err.count("epoch 1/1"))
+    assert epochs == [1, 1, 0, 0]
+    adaptive, naive, *others = (each.digest for each in made)
+    assert adaptive != naive and others == [naive, naive]
+
+
+@pytest.mark.slow
+def test_without_noise_the_naive_linear_map_is_the_adaptive_one(
+    place: Path, classifier_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for scale, same in ((0.0, True), (0.5, False)):
+        target = classifier_file(place / "models", noise_scale=scale)
+        words = ["train_attacker", "--attack", "ridge", "--data_pct", "20", "--model", target.stem]
+        made, prepared = [], []
+        for option in ([], ["--naive"]):
+            assert main([*words, *option]) == 0
+            out, err = capsys.readouterr()
+            made.append(checkpoints.read(Path(out.strip()), "attacker"))
+            prepared.append(err.count("preparing attacker"))
+        assert (made[0].digest == made[1].digest) == same and prepared == [1, int(not same)]
+        assert made[1].arguments["naive"] is True
 
 
 @pytest.mark.parametrize("group", ["headline", "all"])
