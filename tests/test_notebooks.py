@@ -86,3 +86,10 @@ def test_there_is_a_notebook_for_each_question() -> None:
         "5_faces_mi_face/1_mi_face.ipynb",
         "6_encrypted_inference/1_encrypted_inference.ipynb",
     ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_printed_names_no_place_of_who_ran_it(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    printed = [o.text for c in cells for o in c.get("outputs", []) if o.output_type == "stream"]
+    assert not any("read from the mirror" in text for text in printed)
