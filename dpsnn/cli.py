@@ -18,7 +18,7 @@ from dpsnn.audit.gate import add_gate_options
 from dpsnn.audit.options import COMMAND as AUDIT
 from dpsnn.errors import GateFailed, UsageError, WorkFailed, one_line
 from dpsnn.folders import Folders
-from dpsnn.given import OPTIONS, given
+from dpsnn.given import OPTIONS, Misplaced, given
 from dpsnn.memory import keep_memory
 from dpsnn.options import Parser, Version, add_options, check_choices, check_data_dir, listed
 from dpsnn.runner.study import GOES_ON, Command, named, studies
@@ -242,7 +242,7 @@ def make_parser() -> Parser:
         command.options(made)
         for name, (value, text) in OPTIONS.items():
             # Taken out of what is typed before it comes here: for `--help` alone.
-            made.add_argument(f"--{name}", metavar=value, help=text)
+            made.add_argument(f"--{name}", metavar=value, help=text, action=Misplaced)
     parser.epilog = f"{listed(said, headings)}\n\nEach says more: dpsnn COMMAND --help"
     return parser
 

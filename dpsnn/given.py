@@ -5,11 +5,12 @@ CHECKPOINT` as a model was made. What is typed as well counts more. No code runs
 checkpoint says which plug-in it needs, and never loads it.
 """
 
+import argparse
 import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dpsnn import parts
 from dpsnn.errors import UsageError, one_line, reading
@@ -20,7 +21,16 @@ OPTIONS = {
     "config": ("FILE.toml", "options in a file: noise_scale = 0.5"),
     "like": ("CHECKPOINT", "options as this model was made with"),
 }
-"""Name → what it takes, and what it does; they may stand anywhere after the command."""
+"""Name → what it takes, and what it does."""
+
+
+class Misplaced(argparse.Action):
+    """An option of ours that `given` left where it was, as what stands before it could be a command of its own."""
+
+    def __call__(self, *arguments: Any, **more: Any) -> NoReturn:
+        raise UsageError(
+            f"{self.option_strings[0]} stands directly behind the command, before anything that is no option"
+        )
 
 
 def given(words: Sequence[str]) -> list[str]:

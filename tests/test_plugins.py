@@ -324,6 +324,14 @@ def test_options_come_from_a_file_and_what_is_typed_counts_more(
     assert made.name == "digits_02noise_00nopeek_constantrate_1epochs_epoch=00.ckpt"
 
 
+def test_a_file_of_options_is_never_overlooked(
+    plugged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Behind a bare word it might be that of a command below, and where there is none it would be ignored."""
+    assert main(["report", "audit.json", "--config", "mine.toml"]) == 2
+    assert "--config stands directly behind the command" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
