@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import binom
 from torch import Tensor, nn
 
 from dpsnn.cli import main
@@ -122,11 +123,43 @@ def test_without_known_noise_there_are_none(defences: list[DefenceModule]) -> No
     assert bounds_of(wire, wire.encode(images()), images(), 1) is None
 
 
+def test_values_outside_their_set_are_caught() -> None:
+    """Codes 100 apart are all named, where noise of 5 on values within ±1 promises that hardly any is."""
+    client = nn.Sequential(nn.Flatten(), nn.Linear(9, 4))
+    target = Target.of_client(client, (1, 3, 3), GaussianNoise(5.0), bound=1.0)
+    images = 1000 * torch.rand(60, 1, 3, 3)
+    codes = target.encode(images)
+    watched = Bounds(target, codes, images, 1)
+    heard = target.transmit(codes)
+    watched.hear(heard, posterior_mean(posterior(target.mechanism.pairwise(codes, heard)), images))
+    with pytest.raises(
+        Beaten, match="are named, and NamingBoundHere promises .* values lie outside the set"
+    ):
+        watched.cells()
+
+
+def test_a_client_without_gradients_has_all_other_bounds() -> None:
+    """As one that another program runs."""
+    weights = torch.randn(9, 4)
+    target = Target.of_client(
+        lambda images: (images.detach().flatten(1) @ weights).tanh(),
+        (1, 3, 3),
+        LaplaceNoise(1.0),
+        bound=1.0,
+    )
+    images = torch.rand(30, 1, 3, 3)
+    codes = target.encode(images)
+    watched = Bounds(target, codes, images, 1)
+    watched.hear(target.transmit(codes), images.mean(0).expand_as(images))
+    cells = watched.cells()
+    assert cells["DFILBound"] is None and {*cells} == {*BOUNDS}
+
+
 def test_of_what_takes_long_only_the_first_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = target(LaplaceNoise(0.4))
-    monkeypatch.setattr(bounds, "PATIENCE", 1.2 * 8 * 50**2)
+    monkeypatch.setattr(bounds, "PATIENCE", 1.2 * 8 * 10**2)
     cells = watched(wire, best(wire))
-    assert cells["BoundN"] == 50
+    assert cells["BoundN"] == 10
     monkeypatch.undo()
     assert watched(wire, best(wire))["MSEBound"] > cells["MSEBound"]
 
@@ -161,7 +194,9 @@ def test_rows_of_a_table_have_them(
         number["MSEBound"] / float(bounded["MSE"]), rel=1e-4
     )
     # An untrained client, in ±1, and noise of 2: what its users send is hardly told apart.
-    assert number["NamedBound"] < number["NamingBoundHere"] < number["NamingBound"] < 100.1
+    assert number["NamingBoundHere"] < number["NamingBound"] < 100.1
+    right = round(number["NamedBound"] * number["BoundN"] / 100)
+    assert binom.sf(right - 1, number["BoundN"], number["NamingBoundHere"] / 100) > 0.01
     assert all(math.isfinite(value) for value in number.values())
 
 

@@ -98,3 +98,8 @@ def test_it_takes_its_members_along(
     assert stored.record["weight_nearest"] + stored.record["weight_mixture"] == pytest.approx(1)
     images = Digits().tensors("scoring")[0][:20] / 255
     assert reconstruct(load_attacked(path, "models"), images).shape == images.shape
+
+
+def test_members_without_any_error_share_the_weight() -> None:
+    truth = torch.rand(5, 1, 2, 2)
+    assert best_weights(truth.expand(3, *truth.shape), truth).sum() == pytest.approx(1)

@@ -279,6 +279,18 @@ def test_the_mass_of_a_cell_is_the_integral_of_the_density(noise: Noise) -> None
             assert found == pytest.approx(float(mpmath.log(mass)), rel=1e-7, abs=1e-9)
 
 
+@pytest.mark.parametrize("ratio", [1.0, 30.0, 1000.0])
+def test_single_precision_is_enough_for_what_is_sent(ratio: float) -> None:
+    """Only differences between images count: where the Laplace noise is next to none they are those of the Gaussian."""
+    noise, normal = NormalLaplace(1 / ratio, 1.0), Gaussian(1.0)
+    residual = 3 * torch.randn(500)
+    exact = noise.misfit(residual.double())
+    assert (noise.misfit(residual).double() - exact).abs().sum() < 1e-3
+    if ratio > 100:
+        nearly = exact - normal.misfit(residual.double())
+        assert float(nearly.max() - nearly.min()) < 1e-3
+
+
 @pytest.mark.parametrize("noise", NOISES, ids=str)
 def test_far_tails_are_finite_and_have_the_slope_of_the_density(noise: Noise) -> None:
     """Thousands of standard deviations out, where every difference of distribution functions is 0 - 0 or 1 - 1."""
@@ -586,6 +598,16 @@ def test_training_sees_through_the_rounding_but_not_beyond_the_range() -> None:
 def test_ranges_and_bits_that_are_none_are_refused(values: tuple[float, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Quantise(*values)
+
+
+@pytest.mark.parametrize("step", [Clip(2.0), Clamp(2.0)])
+def test_no_number_escapes_a_clip(step: Map) -> None:
+    """Infinity and NaN would be heard through any noise."""
+    given = torch.tensor([[math.inf, 1.0], [math.nan, 3e38], [-math.inf, -3e38], [0.0, 1.0]])
+    for dtype in (torch.float32, torch.float64):
+        clipped = step.apply(given.to(dtype))
+        assert clipped.dtype == dtype and clipped.isfinite().all() and clipped.abs().max() <= 2
+    assert clipped[3].tolist() == [0, 1]
 
 
 def test_clipping_shortens_what_is_too_long_and_nothing_else() -> None:

@@ -263,6 +263,32 @@ def test_a_softmax_over_channels_adds_up_at_every_place() -> None:
     assert Values.behind(nn.Softmax(1), (3, 2, 2)).l1 == 8
 
 
+@pytest.mark.parametrize(
+    "behind", [nn.Flatten(), nn.Unflatten(1, (2, 1)), nn.Sequential(nn.Flatten())]
+)
+def test_a_softmax_that_was_moved_adds_up_to_nothing_known(behind: nn.Module) -> None:
+    """Along which axis it did is no longer to be seen; the box stays."""
+    client = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Softmax(1), nn.Dropout(), behind)
+    target = Target.of_client(client, (1, 8, 8), LaplaceNoise(2.0))
+    assert target.values == Values(128, 0, 1)
+    sent = target.encode(100 * torch.rand(9, 1, 8, 8))
+    assert (
+        torch.cdist(sent.flatten(1), sent.flatten(1), p=1).max() <= target.values.apart_l1() == 128
+    )
+
+
+class Scaled(nn.Sequential):
+    def forward(self, given: Tensor) -> Tensor:
+        return 10 * super().forward(given)
+
+
+@pytest.mark.parametrize(
+    "whole", [Scaled(nn.Linear(3, 3), nn.Tanh()), nn.Sequential(Scaled(nn.Tanh()))]
+)
+def test_who_does_more_than_its_last_layer_is_not_where_that_puts_it(whole: nn.Module) -> None:
+    assert Values.behind(whole, (3,)) == Values(3)
+
+
 def test_around_activations_the_bound_is_smaller_and_holds() -> None:
     torch.manual_seed(0)
     client = nn.Sequential(nn.Flatten(), nn.Linear(9, 5), nn.Tanh())

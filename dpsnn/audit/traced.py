@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from dpsnn.audit.places import Found, Halves, Place, Whole, is_pointwise, shown
-from dpsnn.defences.values import KEEPING, RANGES
+from dpsnn.defences.values import KEEPING, MOVING, RANGES
 
 FUNCTIONS: dict[str, nn.Module | None] = {
     "tanh": nn.Tanh(),
@@ -184,15 +184,20 @@ class _Reading:
 
     def _limiting(self, node: fx.Node) -> nn.Module | None:
         """The layer that limits the values of a node."""
+        moved = False
         while True:
             layer = self._layer(node)
+            if isinstance(layer, nn.Softmax) and moved:
+                # Elsewhere, or of several the largest, they are between 0 and 1 still, and add up to anything.
+                return nn.Sigmoid()
             if isinstance(layer, (nn.Hardtanh, *RANGES)):
                 return layer
-            passing = isinstance(layer, (*KEEPING, *POOLS)) or (
-                layer is None and self._function(node) in PASSING
-            )
-            if not passing:
-                return FUNCTIONS.get(self._function(node)) if layer is None else None
+            if layer is None and self._function(node) not in PASSING:
+                return FUNCTIONS.get(self._function(node))
+            if layer is not None and not isinstance(layer, (*KEEPING, *MOVING)):
+                if not _is_within(layer):
+                    return None
+            moved |= not isinstance(layer, KEEPING)
             node = next(iter(node.all_input_nodes))
 
     def _is_inner(self, node: fx.Node) -> bool:
@@ -256,6 +261,14 @@ class _Reading:
         for each in self.nodes[self.at[node] + 1 :]:
             known[each] = graph.node_copy(each, given)
         return fx.GraphModule(self.module, graph)
+
+
+def _is_within(layer: nn.Module) -> bool:
+    """Whether what it gives lies between what it is given: the largest of some, or their mean, zeros not counted in."""
+    if isinstance(layer, nn.AvgPool2d):
+        padded = layer.padding not in (0, (0, 0)) and layer.count_include_pad
+        return layer.divisor_override is None and not padded
+    return isinstance(layer, POOLS)
 
 
 _COUNT = object()

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from dpsnn.defences import densities
 from dpsnn.defences.base import CutInfo, Defence, DefenceModule, checked_strength
 from dpsnn.defences.mechanism import Step
+from dpsnn.defences.noise import precision, with_gaussian
 from dpsnn.defences.values import Clip
 from dpsnn.errors import UsageError
 from dpsnn.parts import option
@@ -62,7 +61,7 @@ class ClipGaussian(DefenceModule):
     def forward(self, activation: Activation) -> Smashed:
         if self.std == 0:
             return activation
-        return self.clip.apply(activation) + self.std * torch.randn_like(activation)
+        return with_gaussian(self.clip.apply(activation), self.std, precision(self))
 
     def mechanism(self) -> Sequence[Step]:
         return (self.clip, densities.Gaussian(self.std)) if self.std else ()

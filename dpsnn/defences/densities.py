@@ -210,12 +210,13 @@ class NormalLaplace(Noise):
         return math.hypot(self.scale, self.std)
 
     def misfit(self, residual: Tensor) -> Tensor:
-        b, s = self.scale, self.std
+        # In single precision two large numbers would leave nothing of their difference where s is far above b.
+        b, s, exact = self.scale, self.std, residual.double()
         tails = (
-            sign * residual / b + torch.special.log_ndtr(-sign * residual / s - s / b)
-            for sign in (1, -1)
+            sign * exact / b + torch.special.log_ndtr(-sign * exact / s - s / b) for sign in (1, -1)
         )
-        return -torch.logaddexp(*tails)
+        # So would the constant, were it left in.
+        return (-torch.logaddexp(*tails) - (s / b) ** 2 / 2).to(residual.dtype)
 
     def log_tail(self, distance: Tensor) -> Tensor:
         # Φ(-z) - e^(r²/2)/2 (e^(rz) Φ(-z-r) - e^(-rz) Φ(z-r)) for z = distance/s and r = s/b; the first two of the

@@ -4,7 +4,7 @@ Noise is worth what it is in proportion to the distance of the furthest two inpu
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,8 +22,11 @@ RANGES = {
 }
 """Between what the outputs of a layer lie, whatever its input."""
 
-KEEPING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout)
+KEEPING = (nn.Identity, nn.Dropout)
 """Layers behind which, in evaluation, values are what they were."""
+
+MOVING = (nn.Flatten, nn.Unflatten)
+"""Layers behind which they are so too, but elsewhere: it is not known along which axis they added up to 1."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,13 @@ class Values:
             bound: Largest absolute value, where something else limits it.
         """
         dimension, limit = math.prod(shape), math.inf if bound is None else bound
-        while isinstance(layer, nn.Sequential) and len(layer):
-            layer = next(
-                (each for each in reversed(layer) if not isinstance(each, KEEPING)), nn.Identity()
-            )
+        layer, moved = _last(layer)
         if isinstance(layer, nn.Hardtanh):  # as ReLU6 is
             low, high = layer.min_val, layer.max_val
         else:
             low, high = RANGES.get(type(layer), (-limit, limit))
         l1 = math.inf
-        if isinstance(layer, nn.Softmax) and layer.dim:
+        if isinstance(layer, nn.Softmax) and layer.dim and not moved:
             # Along one axis they add up to 1, at every place of the others.
             l1 = 2.0 * dimension / (1, *shape)[layer.dim]
         return cls(dimension, max(low, -limit), min(high, limit), l1=l1)
@@ -102,6 +102,25 @@ class Values:
         return float(min(*others, width * widths if math.isfinite(width) else math.inf))
 
 
+def _last(layer: nn.Module) -> tuple[nn.Module, bool]:
+    """The layer that made the values which another, that may be a sequence, gives; and whether they moved since."""
+    moved = False
+    for each in _backwards(layer):
+        if not isinstance(each, (*KEEPING, *MOVING)):
+            return each, moved
+        moved |= isinstance(each, MOVING)
+    return nn.Identity(), moved
+
+
+def _backwards(layer: nn.Module) -> Iterator[nn.Module]:
+    # Whoever calls its layers in another way may do anything behind the last.
+    if isinstance(layer, nn.Sequential) and type(layer).forward is nn.Sequential.forward:
+        for each in reversed(layer):
+            yield from _backwards(each)
+    else:
+        yield layer
+
+
 @dataclass(frozen=True)
 class Map:
     """A deterministic step: the same activation always becomes the same."""
@@ -128,8 +147,10 @@ class Clip(Map):
     radius: Number
 
     def apply(self, activation: Activation) -> Activation:
-        norms = activation.flatten(1).norm(dim=1).clamp(min=torch.finfo(activation.dtype).tiny)
-        factor = (self.radius / norms).clamp(max=1)
+        # Infinity and NaN would be heard through any noise. Squares of the largest numbers fit double precision alone.
+        activation = activation.nan_to_num(0.0)
+        norms = activation.flatten(1).double().norm(dim=1).clamp(min=torch.finfo(torch.float).tiny)
+        factor = (self.radius / norms).clamp(max=1).to(activation.dtype)
         return activation * factor.view(-1, *[1] * (activation.dim() - 1))
 
     def image(self, values: Values) -> Values:
@@ -148,7 +169,7 @@ class Clamp(Map):
     radius: Number
 
     def apply(self, activation: Activation) -> Activation:
-        return activation.clamp(-self.radius, self.radius)
+        return activation.nan_to_num(0.0).clamp(-self.radius, self.radius)
 
     def image(self, values: Values) -> Values:
         # No two values come further apart.

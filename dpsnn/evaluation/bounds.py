@@ -6,6 +6,7 @@ from hashlib import sha256
 
 import torch
 from jaxtyping import Float
+from scipy.stats import binom
 from torch import Tensor
 
 from dpsnn.defences.mechanism import pace
@@ -106,15 +107,31 @@ class Bounds:
             raise Beaten(
                 f"an attacker with a mean squared error of {measured:.4g}, where {least:.4g} is the least, knows what"
                 f" nobody can (1 to 10^{odds / math.log(10):.0f}): more crosses the wire, or there is less noise, than"
-                " the mechanism says"
+                " the mechanism says, or its guesses use what was heard of other images"
             )
+        right, promised = torch.cat(self.right), self._guaranteed()
+        self._kept(int(right.sum()), promised)
         return {
             "MSEBound": least,
             "BoundShare": least / measured if measured else None,
-            "NamedBound": 100 * mean(torch.cat(self.right)),
+            "NamedBound": 100 * mean(right),
             "BoundN": len(self.images),
-            **self._guaranteed(),
+            **promised,
         }
+
+    def _kept(self, right: int, promised: Cells) -> None:
+        """Look whether the best attacker names no more than is promised.
+
+        Of images with different odds, `promised` on average, no number far above the average is likelier to be right
+        than if all had the same (Hoeffding 1956).
+        """
+        for column in ("NamingBoundHere", "NamingBound"):
+            share = min(1.0, float(promised[column] or 0.0) / 100)
+            if binom.logsf(right - 1, len(self.images), share) < -BEYOND_DOUBT:
+                raise Beaten(
+                    f"of {len(self.images)} images {right} are named, and {column} promises {100 * share:.3g} %: values"
+                    " lie outside the set that they are said to lie in, or there is less noise"
+                )
 
     def _guaranteed(self) -> Cells:
         """What does not depend on what was heard."""

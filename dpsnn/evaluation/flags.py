@@ -179,8 +179,8 @@ def untrained(row: Row) -> Flag | None:
         return None
     return Flag(
         row.get("Attacker", ""),
-        f"twice the epochs take {100 * gain:.1f} % off its own-validation error",
-        "it was stopped while it still learnt, so more leaks than its row shows",
+        f"the last doubling of its epochs, which its row has, took {100 * gain:.1f} % off its own-validation error",
+        "it was stopped while it still learnt, so more may leak than its row shows",
         "train it with a larger --max_epochs",
     )
 

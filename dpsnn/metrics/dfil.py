@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dpsnn.errors import NoLikelihood
 from dpsnn.tensors import Inputs, Number
 
 PROBES = 64
@@ -48,6 +49,10 @@ def squared_jacobians(
         for part in probes.split(AT_ONCE):
             given = image.expand(len(part), *image.shape).detach().clone().requires_grad_()
             output = client(given).flatten(1)
+            if not output.requires_grad:
+                raise NoLikelihood(
+                    "the client has no gradient, hence no Fisher information is known"
+                )
             (slopes,) = torch.autograd.grad((output * part.to(output)).sum(), given)
             total += float(slopes.double().pow(2).sum())
         found.append(share * total)
@@ -58,6 +63,8 @@ def unbiased_bound(
     squares: Float[Tensor, " n"], information: Number, dimension: int, queries: int = 1
 ) -> Float[Tensor, " n"]:
     """1/dFIL at each image: the least mean squared error, per value of the image, of whoever is right on average.
+
+    Of an estimate of `squared_jacobians` it is an estimate too, on average a little above the truth.
 
     dFIL is the trace of the Fisher information of the image, k·I·‖J‖² for noise of the same information I on every
     value of k transmissions, over the number of values of the image. Infinite where nothing is told.

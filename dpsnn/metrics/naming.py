@@ -61,10 +61,13 @@ def laplace_power(level: Number, shift: Number, times: int = 1) -> float:
     summed = np.maximum(irfft(rfft(mass, fast) ** times, fast)[:size], 0)
     # From the largest loss down; with the shift the loss is distributed as its negative is without.
     errs, right = summed[::-1], summed
+    # What the transforms round away could be there.
+    lost = size * 1e-15 if times > 1 else 0.0
+    level += lost
     until = np.cumsum(errs)
     last = min(int(np.searchsorted(until, level)), size - 1)
     share = (level - until[last] + errs[last]) / errs[last] if errs[last] else 1.0
-    return float(min(1.0, right[:last].sum() + min(1.0, max(0.0, share)) * right[last]))
+    return float(min(1.0, lost + right[:last].sum() + min(1.0, max(0.0, share)) * right[last]))
 
 
 def pairwise_naming(candidates: Number, epsilon: Number, delta: Number = 0.0) -> float:

@@ -3,7 +3,8 @@
 Let one of N images be sent, each as likely. How likely each of them makes what was heard is known exactly, and by Bayes
 so is the probability of each, given what was heard. The mean of that posterior has the least expected squared error of
 all functions of what was heard, and its mode names the right image most often: both hold for every attacker, whatever
-it has learnt, asked or guessed, and even for one who is handed the N images and the client.
+it has learnt, asked or guessed, and even for one who is handed the N images and the client. They are about who hears
+the transmissions of one image: who hears those of all N, and knows that each was sent once, can match them.
 
 Both speak of the expectation over the noise and over which of these N it is. The fewer and the further apart they are,
 the easier they are told apart: of few images, or little noise, the bound is near 0, which is true and of no use.

@@ -19,8 +19,8 @@ from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
 
 BOUND = named("bound")
 
-DOUBLED = "twice the epochs take off, %"
-"""Of the squared error on own images: whether training on would have paid."""
+DOUBLED = "last doubling of the epochs took off, %"
+"""Of the squared error on own images, in the row already: whether training on would have paid."""
 
 Trained = Sequence[tuple[Experiment, Path, list[Path]]]
 
