@@ -35,7 +35,9 @@ BEGINS = ("classifiers", "attackers", "quantitative_measures")
 GONE = "0" * 64
 """The digest of a file that is to be removed."""
 
-_LINE = re.compile(r"(?:# (?P<state>becoming|altered) )?(?P<digest>[0-9a-f]{64})  (?P<name>.+)")
+_LINE = re.compile(
+    r"(?:# (?P<state>becoming|altered|away) )?(?P<digest>[0-9a-f]{64})  (?P<name>.+)"
+)
 
 
 @dataclass
@@ -48,6 +50,8 @@ class Manifest:
     """Name → the digest that somebody announced, and may not have come to."""
     altered: dict[str, str] = field(default_factory=dict)
     """Name → the digest that others had given a table before rows were added to it, `GONE` if they had removed it."""
+    away: dict[str, str] = field(default_factory=dict)
+    """Name → `GONE`, of checkpoints that rows are of and that are kept elsewhere, as somebody said."""
     garbled: dict[int, str] = field(default_factory=dict)
     """Number of a line, from 1 → what stands there and is no entry, or a name's second. They stay until accepted."""
 
@@ -58,8 +62,9 @@ class Manifest:
     def text(self) -> str:
         """As it is written."""
         lines = [f"{digest}  {name}" for name, digest in sorted(self.digests.items())]
-        for state, held in (("becoming", self.becoming), ("altered", self.altered)):
-            lines += [f"# {state} {digest}  {name}" for name, digest in sorted(held.items())]
+        for state in ("becoming", "altered", "away"):
+            held = sorted(getattr(self, state).items())
+            lines += [f"# {state} {digest}  {name}" for name, digest in held]
         return "".join(f"{line}\n" for line in (*lines, *self.garbled.values()))
 
 
@@ -147,12 +152,13 @@ def removed(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def accept(root: Path, paths: Iterable[Path] = ()) -> int:
+def accept(root: Path, paths: Iterable[Path] = (), away: Iterable[Path] = ()) -> int:
     """List files as they are now, whoever made them so; those that are gone are taken off the list.
 
     Args:
         root: The folder of the list.
         paths: Which; by default all, and the list is made anew.
+        away: Of the list that is made anew, checkpoints that are kept elsewhere.
 
     Returns:
         How many are listed now.
@@ -162,7 +168,7 @@ def accept(root: Path, paths: Iterable[Path] = ()) -> int:
     """
     with FileLock(root / f".{NAME}.lock"):
         names = [name_of(path, root) for path in paths]
-        made = read(root) if names else Manifest()
+        made = read(root) if names else Manifest(away={name_of(p, root): GONE for p in away})
         for name in names or [name_of(path, root) for path in files(root)]:
             for held in (made.digests, made.becoming, made.altered):
                 held.pop(name, None)
@@ -202,6 +208,7 @@ def _becoming(digests: dict[Path, str], onto: bool = False) -> Iterator[None]:
             manifest.digests.pop(name, None)
             if digest != GONE:
                 manifest.digests[name] = digest
+                manifest.away.pop(name, None)
 
     with _locked(root) as held:
         if held:

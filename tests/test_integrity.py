@@ -1,5 +1,6 @@
 """`dpsnn verify` names every damage made by hand and nothing else; `dpsnn clean` takes what it has named."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -35,19 +36,31 @@ def add_classifier(path: Path) -> None:
     tables.upsert(MODELS, [row], tables.CLASSIFIER_KEY)
 
 
-@pytest.fixture
-def whole(place: Path, classifier_file: FileMaker, attacker_file: FileMaker) -> Whole:
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, classifier_file: FileMaker, attacker_file: FileMaker
+) -> tuple[Path, Whole]:
     """Folders as commands leave them: a classifier and its attacker, their rows, scores of victims, figure, text."""
-    target = classifier_file(Path("models"), dataset="digits")
-    attacker = attacker_file(Path("models"), target)
-    add_classifier(target)
-    row = {"Model": target.stem, "Attacker": attacker.stem, "MSE": 0.015}
-    row["Digest"] = checkpoints.read(attacker, ATTACKER).digest
-    tables.upsert(ATTACKS, [row], tables.ATTACKER_KEY)
-    victims.save("results", attacker.stem, victims.mark(row), {"mse": torch.rand(9)})
-    save_figure(plt.figure(figsize=(1, 1)), FIGURE)
-    tables.write_text(TEXT, "| a |\n")
-    return target, attacker
+    folder = tmp_path_factory.mktemp("whole")
+    with contextlib.chdir(folder):
+        target = classifier_file(Path("models"), dataset="digits")
+        attacker = attacker_file(Path("models"), target)
+        add_classifier(target)
+        row = {"Model": target.stem, "Attacker": attacker.stem, "MSE": 0.015}
+        row["Digest"] = checkpoints.read(attacker, ATTACKER).digest
+        tables.upsert(ATTACKS, [row], tables.ATTACKER_KEY)
+        victims.save("results", attacker.stem, victims.mark(row), {"mse": torch.rand(9)})
+        save_figure(plt.figure(figsize=(1, 1)), FIGURE)
+        tables.write_text(TEXT, "| a |\n")
+    return folder, (target, attacker)
+
+
+@pytest.fixture
+def whole(place: Path, made: tuple[Path, Whole]) -> Whole:
+    """A copy of them."""
+    folder, files = made
+    shutil.copytree(folder, place, dirs_exist_ok=True)
+    return files
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str], str]:
@@ -120,9 +133,7 @@ def test_a_folder_within_is_looked_at_too(
     ]
     inner.unlink()
     code, lines, _ = said(capsys)
-    assert code == 1 and lines == [
-        f"{inner}: is missing; make it anew, bring it back, or dpsnn verify --accept"
-    ]
+    assert code == 1 and lines == [f"{inner}: {MISSING}, bring it back, or dpsnn verify --accept"]
 
 
 # ---------------------------------------------------------------- damage
@@ -176,7 +187,7 @@ def half_a_file(folder: Path) -> Path:
 
 
 def torn_progress(target: Path) -> None:
-    flip(finished_progress(target).rename(target.parent / ".progress" / "other_12345678.ckpt"))
+    cut(finished_progress(target).rename(target.parent / ".progress" / "other_12345678.ckpt"))
 
 
 def rows_of_nobody() -> None:
@@ -220,7 +231,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], list[str]]] = {
     ),
     "the classifier of an attacker": (
         lambda t, a: manifest.removed(t),
-        ["{a}: attacks {t.stem}, which is not here", f"{MODELS}: has rows of 1 classifiers that are not in models: {{t.stem}};"],
+        ["{a}: attacks {t.stem}, which is not here", f"{MODELS}: has rows of 1 models that are not in models/classifiers: {{t.stem}};"],
     ),
     "a cell": (lambda t, a: edit(ATTACKS, "0.015", "0.095"), [f"{ATTACKS}: {CHANGED}"]),
     "a cell, and then a row": (lambda t, a: written_onto(), [f"{ATTACKS}: had been changed or removed by others"]),
@@ -231,7 +242,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], list[str]]] = {
     "a row deleted": (lambda t, a: MODELS.write_text(MODELS.read_text().splitlines()[0] + "\n"), [f"{MODELS}: {CHANGED}"]),
     "a row of no checkpoint": (
         lambda t, a: rows_of_nobody(),
-        [f"{MODELS}: has rows of 1 classifiers that are not in models: nobody_epoch=01;"],
+        [f"{MODELS}: has rows of 1 models that are not in models/classifiers: nobody_epoch=01;"],
     ),
     "a row twice": (lambda t, a: again(MODELS), [f"{MODELS}: {CHANGED}", f"{MODELS}: has 2 rows of {{t.stem}}"]),
     "half a table": (lambda t, a: ATTACKS.write_text(ATTACKS.read_text().rsplit(",", 1)[0]), [f"{ATTACKS}: has rows of unequal length"]),
@@ -284,7 +295,7 @@ def test_many_files_of_which_the_same_is_to_be_said_are_told_in_one_line(
         added(MODELS.with_name(f"t{number}.csv"))
     _, (line,), _ = said(capsys)
     assert "7 files of which each is not listed" in line
-    assert "t0.csv, t1.csv, t2.csv, t3.csv, t4.csv and 2 more; move it away" in line
+    assert "t0.csv, t1.csv, t2.csv and 4 more; move it away" in line
 
 
 def test_a_file_that_may_not_be_read_is_named(
@@ -326,6 +337,26 @@ def test_what_is_right_can_be_accepted(whole: Whole, capsys: pytest.CaptureFixtu
     assert "figures/leakage.png" not in LIST.read_text()
     code, _, err = said(capsys, "verify", "--accept", "elsewhere/figures/x.png")
     assert code == 2 and "is no checkpoint, table or figure in models or results" in err
+
+
+def test_models_that_are_kept_elsewhere_can_be_accepted(
+    whole: Whole, capsys: pytest.CaptureFixture[str], classifier_file: FileMaker
+) -> None:
+    """And are missed no sooner than they have been here."""
+    target, attacker = whole
+    away = classifier_file(Path("elsewhere"), dataset="digits", noise_scale=1.0)
+    add_classifier(away)
+    _, (line,), _ = said(capsys)
+    assert away.stem in line and line.endswith("dpsnn verify --accept if they are kept elsewhere")
+    assert said(capsys, "verify", "--accept")[0] == 0
+    assert said(capsys)[:2] == (0, [])
+    assert f"# away {manifest.GONE}  classifiers/{away.name}" in MODEL_LIST.read_text()
+    here = classifier_file(Path("models"), dataset="digits", noise_scale=1.0)
+    assert "away" not in MODEL_LIST.read_text()
+    here.unlink()
+    assert said(capsys)[1] == [f"{here}: {MISSING}, bring it back, or dpsnn verify --accept"]
+    # What was here and is gone for good is elsewhere from now on.
+    assert said(capsys, "verify", "--accept")[0] == 0 and said(capsys)[:2] == (0, [])
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -9,7 +9,7 @@ from dpsnn.errors import UsageError, WorkFailed, one_line
 from dpsnn.folders import Folders
 from dpsnn.integrity.folders import Pair, pairs
 from dpsnn.integrity.leftovers import leftovers, lone_attackers, lone_scores, remove
-from dpsnn.integrity.look import look
+from dpsnn.integrity.look import away, look
 from dpsnn.runner.progress import note
 
 
@@ -51,12 +51,13 @@ def verify(options: argparse.Namespace) -> None:
 
 def _accept(checked: list[Pair], paths: list[Path]) -> None:
     """List these files, or all that there are, as they are now."""
-    roots = [root for pair in checked for root in pair.roots if root.is_dir()]
-    if not paths:
-        for root in roots:
-            if any(manifest.files(root)) or (root / manifest.NAME).exists():
-                print(f"{root / manifest.NAME}: {manifest.accept(root)} files")
-        return
+    whose = {root: pair for pair in checked for root in pair.roots if root.is_dir()}
+    roots = [*whose]
+    for root in roots if not paths else ():
+        if any(manifest.files(root)) or (root / manifest.NAME).exists():
+            pair = whose[root]
+            elsewhere = away(pair) if root == pair.models else ()
+            print(f"{root / manifest.NAME}: {manifest.accept(root, away=elsewhere)} files")
     for path in paths:
         root = manifest.home(path)
         if root is None or root not in [each.absolute() for each in roots]:

@@ -10,8 +10,8 @@ from dpsnn.evaluation import tables
 from dpsnn.integrity.folders import Finding, Pair
 from dpsnn.integrity.leftovers import leftovers, lone_attackers, lone_scores, torn_scores
 
-FEW = 5
-"""Files of a folder of which the same is said one by one; more are told in one line."""
+FEW = 3
+"""Files of a folder of which the same is said one by one, and names in a line; of more there is one line, or a number."""
 
 ACCEPT = "dpsnn verify --accept"
 
@@ -131,20 +131,34 @@ def _rows(pair: Pair, table: Path) -> Iterator[Finding]:
                 yield Finding(
                     table, f"has {count} rows of {key[-1]}", "delete all but the right one"
                 )
-    if not any(pair.models_there.values()):
-        return  # as in a checkout, which has tables and no models
-    lone: dict[str, dict[str, None]] = {}
     for kind, name, digest in _subjects(rows):
         seen = pair.models_there[kind].get(name)
-        if name not in pair.models_there[kind]:
-            if name not in pair.lost[kind]:
-                lone.setdefault(kind, {})[name] = None
-        elif seen and digest not in ("", seen.digest):
+        if seen and digest not in ("", seen.digest):
             what = f"has rows of {name} with other weights than {seen.path}"
             yield Finding(table, what, "evaluate it with --all, or delete them")
-    for kind, names in lone.items():
-        what = f"has rows of {len(names)} {kind}s that are not in {pair.models}: {_few(names)}"
-        yield Finding(table, what, "train them again, bring them back, or delete the rows")
+    listed = manifest.read(pair.models)
+    known = {pair.models / name for name in (*listed.digests, *listed.away)}
+    lone: dict[Path, list[str]] = {}
+    for path in _lone(pair, table):
+        if path not in known:
+            lone.setdefault(path.parent, []).append(path.name.removesuffix(".ckpt"))
+    for folder, names in lone.items():
+        what = f"has rows of {len(names)} models that are not in {folder}: {_few(names)}"
+        do = f"train them again, delete the rows, or {ACCEPT} if they are kept elsewhere"
+        yield Finding(table, what, do)
+
+
+def away(pair: Pair) -> list[Path]:
+    """Where the checkpoints would lie that rows are of and that are not here."""
+    return [*dict.fromkeys(path for table in pair.tables for path in _lone(pair, table))]
+
+
+def _lone(pair: Pair, table: Path) -> Iterator[Path]:
+    """Those of one table, once each; none where there are no models at all, as in a checkout."""
+    if any(pair.models_there.values()):
+        for kind, name in dict.fromkeys((k, n) for k, n, _ in _subjects(pair.tables[table])):
+            if name not in pair.models_there[kind]:
+                yield pair.folder(kind) / f"{name}.ckpt"
 
 
 def _subjects(rows: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, str, str]]:
