@@ -231,7 +231,10 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], list[str]]] = {
     ),
     "the classifier of an attacker": (
         lambda t, a: manifest.removed(t),
-        ["{a}: attacks {t.stem}, which is not here", f"{MODELS}: has rows of 1 models that are not in models/classifiers: {{t.stem}};"],
+        [
+            "{a}: attacks {t.stem}, which is not here",
+            f"{MODELS}: has rows of 1 models that are not in models/classifiers: {{t.stem}};",
+        ],
     ),
     "a cell": (lambda t, a: edit(ATTACKS, "0.015", "0.095"), [f"{ATTACKS}: {CHANGED}"]),
     "a cell, and then a row": (lambda t, a: written_onto(), [f"{ATTACKS}: had been changed or removed by others"]),
@@ -239,30 +242,58 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], list[str]]] = {
         lambda t, a: table_lost(),
         [f"{ATTACKS}: had been changed or removed by others", ".npz: is of an attacker without a row"],
     ),
-    "a row deleted": (lambda t, a: MODELS.write_text(MODELS.read_text().splitlines()[0] + "\n"), [f"{MODELS}: {CHANGED}"]),
+    "a row deleted": (
+        lambda t, a: MODELS.write_text(MODELS.read_text().splitlines()[0] + "\n"),
+        [f"{MODELS}: {CHANGED}"],
+    ),
     "a row of no checkpoint": (
         lambda t, a: rows_of_nobody(),
         [f"{MODELS}: has rows of 1 models that are not in models/classifiers: nobody_epoch=01;"],
     ),
     "a row twice": (lambda t, a: again(MODELS), [f"{MODELS}: {CHANGED}", f"{MODELS}: has 2 rows of {{t.stem}}"]),
-    "half a table": (lambda t, a: ATTACKS.write_text(ATTACKS.read_text().rsplit(",", 1)[0]), [f"{ATTACKS}: has rows of unequal length"]),
-    "another heading": (lambda t, a: edit(MODELS, "Model,", "Modle,"), [f"{MODELS}: is not a table with columns Model"]),
+    "half a table": (
+        lambda t, a: ATTACKS.write_text(ATTACKS.read_text().rsplit(",", 1)[0]),
+        [f"{ATTACKS}: has rows of unequal length"],
+    ),
+    "another heading": (
+        lambda t, a: edit(MODELS, "Model,", "Modle,"),
+        [f"{MODELS}: is not a table with columns Model"],
+    ),
     "a table deleted": (lambda t, a: MODELS.unlink(), [f"{MODELS}: {MISSING}"]),
+    "another table deleted": (lambda t, a: ATTACKS.unlink(), [f"{ATTACKS}: {MISSING}"]),
     "a table of others": (lambda t, a: added(MODELS.with_name("mine.csv")), ["mine.csv: is not listed"]),
     "a figure deleted": (lambda t, a: FIGURE.unlink(), [f"{FIGURE}: {MISSING}"]),
     "a figure changed": (lambda t, a: flip(FIGURE), [f"{FIGURE}: {CHANGED}"]),
     "a text changed": (lambda t, a: TEXT.write_text("| b |\n"), [f"{TEXT}: {CHANGED}"]),
-    "half a file": (lambda t, a: half_a_file(MODELS.parent), [".tmp: was left by a process that is gone; dpsnn clean"]),
+    "half a file": (
+        lambda t, a: half_a_file(MODELS.parent),
+        [".tmp: was left by a process that is gone; dpsnn clean"],
+    ),
     "progress of a finished training": (
         lambda t, a: finished_progress(t),
         [".ckpt: is the progress of a training that is finished; dpsnn clean"],
     ),
-    "damaged progress": (lambda t, a: torn_progress(t), ["other_12345678.ckpt: is the progress of a training, and damaged"]),
+    "damaged progress": (
+        lambda t, a: torn_progress(t),
+        ["other_12345678.ckpt: is the progress of a training, and damaged"],
+    ),
     "scores of victims": (lambda t, a: flip(Path(f"results/victims/{a.stem}.npz")), [".npz: is damaged"]),
-    "scores of nobody": (lambda t, a: tables.drop(ATTACKS, "Attacker", [a.stem]), [".npz: is of an attacker without a row"]),
-    "the list deleted": (lambda t, a: LIST.unlink(), [f"{LIST}: is missing, hence nobody can tell what became of 4 files"]),
-    "a line of the list": (lambda t, a: edit(LIST, "  figures/", " figures/"), [f"{LIST}: line 1 is no digest and name"]),
-    "a line of the list twice": (lambda t, a: again(MODEL_LIST), [f"{MODEL_LIST}: line 3 names classifiers/{{t.name}} twice"]),
+    "scores of nobody": (
+        lambda t, a: tables.drop(ATTACKS, "Attacker", [a.stem]),
+        [".npz: is of an attacker without a row"],
+    ),
+    "the list deleted": (
+        lambda t, a: LIST.unlink(),
+        [f"{LIST}: is missing, hence nobody can tell what became of 4 files"],
+    ),
+    "a line of the list": (
+        lambda t, a: edit(LIST, "  figures/", " figures/"),
+        [f"{LIST}: line 1 is no digest and name"],
+    ),
+    "a line of the list twice": (
+        lambda t, a: again(MODEL_LIST),
+        [f"{MODEL_LIST}: line 3 names classifiers/{{t.name}} twice"],
+    ),
     "a line of the list deleted": (
         lambda t, a: LIST.write_text("".join(LIST.read_text().splitlines(True)[1:])),
         [f"{FIGURE}: is not listed"],

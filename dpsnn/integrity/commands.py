@@ -59,12 +59,12 @@ def _accept(checked: list[Pair], paths: list[Path]) -> None:
             elsewhere = away(pair) if root == pair.models else ()
             print(f"{root / manifest.NAME}: {manifest.accept(root, away=elsewhere)} files")
     for path in paths:
-        root = manifest.home(path)
-        if root is None or root not in [each.absolute() for each in roots]:
+        home = manifest.home(path)
+        if home is None or home not in [root.absolute() for root in roots]:
             raise UsageError(
                 f"{path} is no checkpoint, table or figure in {' or '.join(map(str, roots))}; name one that is"
             )
-        manifest.accept(root, [path])
+        manifest.accept(home, [path])
 
 
 def clean(options: argparse.Namespace) -> None:

@@ -96,9 +96,9 @@ def _scores(pair: Pair) -> list[Path]:
 def lone_scores(pair: Pair) -> list[Left]:
     """What victims lost to attackers of which no row tells; nothing where there is no telling."""
     table = tables.attackers_table(pair.results)
-    if table.exists() and table not in pair.tables:
+    if table not in pair.tables:
         return []
-    known = {row["Attacker"] for row in pair.tables.get(table, ())}
+    known = {row["Attacker"] for row in pair.tables[table]}
     why, do = "is of an attacker without a row", f"evaluate that, or {CLEAN} --orphans"
     lone = (path for path in _scores(pair) if path.name.removesuffix(".npz") not in known)
     return [each for path in lone if (each := Left.of(path, why, do))]

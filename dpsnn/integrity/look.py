@@ -11,14 +11,14 @@ from dpsnn.integrity.folders import Finding, Pair
 from dpsnn.integrity.leftovers import leftovers, lone_attackers, lone_scores, torn_scores
 
 FEW = 3
-"""Files of a folder of which the same is said one by one, and names in a line; of more there is one line, or a number."""
+"""Files of a folder of which the same is said one by one, and names in a line; for more there is one line, a number."""
 
 ACCEPT = "dpsnn verify --accept"
 
 
 def look(pair: Pair) -> list[Finding]:
     """What is missing, changed, damaged or belongs to nothing, each told once, by its cause where that is known."""
-    _, rows = pair.models_there, pair.tables  # says as well what of them is broken
+    _, rows = pair.models_there, pair.tables  # reading them says what is broken
     told = {finding.where for finding in pair.broken}
     listed = [finding for root in pair.roots for finding in _against(root)]
     return [
