@@ -30,6 +30,8 @@ groups='
   report       the page of an audit, made anew from its JSON, and a gate for pipelines
   figures      draw every figure from the tables and checkpoints
   performance  measure every trained classifier and attacker and write the tables
+  verify       find what is missing, changed or belongs to nothing in the folders of models and results
+  clean        name what unfinished work has left in these folders, and remove it when told to
   all          plain, noise, nopeek, combo, post_noise, volume, shift and queries, with the tables and figures
   docs         build the site of the documentation, docs/_build/index.html
   install      make .venv if need be and print the Python that the groups use; `install secure`: .venv-secure, likewise federated'

@@ -42,7 +42,7 @@ def staged(path: Path, mode: int = 0o666) -> Iterator[Path]:
 
 
 def clear_stale(folder: Path, name: str = "") -> list[Path]:
-    """Remove temporary files of `staged` whose process, of this machine, is gone.
+    """Remove what `abandoned` finds.
 
     Args:
         folder: Where to look; it need not exist.
@@ -51,16 +51,23 @@ def clear_stale(folder: Path, name: str = "") -> list[Path]:
     Returns:
         What was removed.
     """
-    cleared = []
+    cleared = abandoned(folder, name)
+    for path in cleared:
+        path.unlink(missing_ok=True)
+    return cleared
+
+
+def abandoned(folder: Path, name: str = "") -> list[Path]:
+    """Temporary files of `staged` whose process, of this machine, is gone; arguments as of `clear_stale`."""
+    left = []
     for path in list(folder.glob(".*.tmp")) if folder.is_dir() else []:
         found = _TEMPORARY.search(path.name)
         if found is None:
             continue
         mine = not name or path.name[: found.start()] in (f".{name}", name)
         if mine and found["host"] in (None, _HOST) and not _is_alive(int(found["process"])):
-            path.unlink(missing_ok=True)
-            cleared.append(path)
-    return cleared
+            left.append(path)
+    return left
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from filelock import FileLock
 from torch import Tensor
 
-from dpsnn import checkpoints, signals
+from dpsnn import checkpoints, manifest, signals
 from dpsnn.atomic import clear_stale
 from dpsnn.checkpoints import ATTACKER, already, ensure_writable, progress_path
 from dpsnn.errors import UsageError
@@ -71,7 +71,7 @@ class Claim:
             return
         if aside.exists():
             raise UsageError(f"{path} and {aside.name} are of one earlier version; move one away")
-        path.rename(aside)
+        manifest.moved(path, aside)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from dpsnn.audit.options import COMMAND as AUDIT
 from dpsnn.errors import GateFailed, UsageError, WorkFailed, one_line
 from dpsnn.folders import Folders
 from dpsnn.given import OPTIONS, Misplaced, given
+from dpsnn.integrity.options import COMMANDS as INTEGRITY
 from dpsnn.memory import keep_memory
 from dpsnn.options import Parser, Version, add_options, check_choices, check_data_dir, listed
 from dpsnn.runner.study import GOES_ON, Command, named, studies
@@ -178,9 +179,7 @@ FIRST = (
     ),
     _first("train_attacker", _train_attacker, "train one attacker of a classifier", resume=GOES_ON),
     _first(
-        "evaluate_models",
-        _evaluate_models,
-        "write accuracy and leakage of classifiers to a table",
+        "evaluate_models", _evaluate_models, "write accuracy and leakage of classifiers to a table"
     ),
     _first(
         "evaluate_attackers", _evaluate_attackers, "write the reconstructions' scores to a table"
@@ -199,6 +198,7 @@ LAST = (
             "--markdown", action="store_true", help="as the tables of docs/parts.md"
         ),
     ),
+    *INTEGRITY,
     _last("ledger", _ledger, "set the published figures beside ours, and say why they differ"),
     _last(
         "epsilon",
@@ -238,7 +238,7 @@ def make_parser() -> Parser:
         about = command.about or f"{line[0].upper()}{line[1:]}."
         # argparse formats it.
         made = commands.add_parser(command.name, description=about.replace("%", "%%"))
-        made.set_defaults(action=command.action, resume=command.resume)
+        made.set_defaults(action=command.action, resume=command.resume, tidies=command.tidies)
         command.options(made)
         for name, (value, text) in OPTIONS.items():
             # Taken out of what is typed before it comes here: for `--help` alone.
@@ -283,9 +283,9 @@ def main(words: Sequence[str] | None = None) -> int:
         words: Command and options; by default those of the process.
 
     Returns:
-        0 done, 1 if members of a group or a cluster failed, 2 bad input (one line on standard error says what), 3 a
-        gate failed, 130
-        interrupted, by Ctrl-C, SIGTERM or SIGHUP, 141 if nobody reads its output any more.
+        0 done, 1 if members of a group or a cluster failed or results are not as they were left, 2 bad input (one line
+        on standard error says what), 3 a gate failed, 130 interrupted, by Ctrl-C, SIGTERM or SIGHUP, 141 if nobody
+        reads its output any more.
     """
     options = argparse.Namespace(resume="")
     try:
@@ -296,7 +296,7 @@ def main(words: Sequence[str] | None = None) -> int:
         action = named(options.action)
         keep_memory()
         with signals.interruptible():
-            if not getattr(options, "dry_run", False):
+            if options.tidies and not getattr(options, "dry_run", False):
                 tidy(**{name: getattr(options, name, "") for name in FOLDERS})
             path = action(options)
         if path is not None and path.exists():

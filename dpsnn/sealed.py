@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dpsnn import unpickling
-from dpsnn.atomic import staged
 from dpsnn.errors import UsageError, reading
+from dpsnn.manifest import staged
 
 DIGEST = "digest"
 """The entry that seals a file."""

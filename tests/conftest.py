@@ -95,7 +95,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder.DecoderAttack, "_best_rate", lambda *_: 1e-3)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def classifier_file() -> Callable[..., Path]:
     """Save an untrained classifier as `train_model` would: `classifier_file(models_dir, epoch=0, **spec)`."""
 
@@ -114,7 +114,7 @@ def classifier_file() -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def attacker_file() -> Callable[..., Path]:
     """Save an untrained attacker of a classifier's file: `attacker_file(models_dir, target, **spec)`."""
 

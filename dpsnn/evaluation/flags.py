@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from dpsnn import manifest
 from dpsnn.attacks.base import BLOCK, Need
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import legends, tables
@@ -143,7 +144,7 @@ def write_flags(results_dir: str | Path) -> Path | None:
     found = [flag for row in models for look in OF_MODELS if (flag := look(row))]
     path, found = table.with_name("flags.csv"), [*found, *of_rows(tables.read(table))]
     if not found:
-        path.unlink(missing_ok=True)
+        manifest.removed(path)
         return None
     tables.write(path, [{"Of": f.of, "Raised": f.raised, "Why": f.why, "Do": f.do} for f in found])
     return path

@@ -8,9 +8,9 @@ import matplotlib
 import torch
 from PIL import Image, ImageChops
 
-from dpsnn.atomic import staged
 from dpsnn.checkpoints import ensure_writable
 from dpsnn.errors import UsageError
+from dpsnn.manifest import staged
 from dpsnn.tensors import Images, Labels
 
 matplotlib.use("Agg")

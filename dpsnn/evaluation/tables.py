@@ -7,9 +7,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from dpsnn.atomic import staged
 from dpsnn.checkpoints import ensure_writable
 from dpsnn.errors import UsageError, reading
+from dpsnn.manifest import staged
 
 Row = Mapping[str, object]
 
@@ -145,7 +145,7 @@ def upsert(path: Path, rows: Sequence[Row], key: Sequence[str]) -> None:
         # Fixed columns first, in the order in which an evaluation gives them.
         if rows:
             columns.sort(key=lambda c: list(rows[0]).index(c) if c in rows[0] else len(rows[0]))
-        _replace(path, table, columns)
+        _replace(path, table, columns, onto=True)
 
 
 def refuse_another(row: Mapping[str, str], own: Mapping[str, object], place: object) -> None:
@@ -173,7 +173,7 @@ def drop(path: Path, column: str, values: Collection[str]) -> None:
     with FileLock(path.with_name(f".{path.name}.lock")):
         rows = read(path)
         kept = [row for row in rows if row.get(column) not in values]
-        _replace(path, kept, list(rows[0]))
+        _replace(path, kept, list(rows[0]), onto=True)
 
 
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -205,12 +205,15 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     _replace(path, [{name: cell(value) for name, value in row.items()} for row in rows], columns)
 
 
-def _replace(path: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> None:
-    """Write under a temporary name, then rename."""
-    with staged(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def _replace(
+    path: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str], onto: bool = False
+) -> None:
+    """Write under a temporary name, then rename; `onto` where rows of the old table go on."""
+    with staged(path, onto=onto) as temporary:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def as_text(rows: Sequence[Row], columns: Mapping[str, str]) -> str:

@@ -41,6 +41,8 @@ class Command:
     """Adds its options to a parser."""
     resume: str = GOES_ON
     """What it says besides when it is interrupted."""
+    tidies: bool = True
+    """Whether what dead processes left in its folders goes before it begins."""
 
     def line(self) -> str:
         """What it does, to stand after its name."""

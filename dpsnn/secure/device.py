@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from dpsnn import building, checkpoints
+from dpsnn import building, checkpoints, manifest
 from dpsnn.checkpoints import CLASSIFIER, DEVICE
 from dpsnn.classifier import SplitClassifier
 from dpsnn.tensors import Images
@@ -31,7 +31,7 @@ def export(model: Path, models_dir: str | Path) -> tuple[Path, str]:
         if known.record["digest"] == stored.digest:
             return path, known.record["pairing"]
         # Of an earlier training, which is gone.
-        path.unlink()
+        manifest.removed(path)
     pairing = secrets.token_hex(16)
     client = {
         name: weight
