@@ -59,8 +59,6 @@ def ahead(
 ) -> None:
     """Train and evaluate a group by an engine; what fails is left to `run`, which says so.
 
-    A job that the engine loses is given to it once more, and after that left to `run` as well.
-
     Args:
         experiments: As for `run`.
         judge: As for `run`.
@@ -75,6 +73,22 @@ def ahead(
     if not waiting:
         return
     beforehand.check(experiments, judge, folders)
+    work_off(waiting, engine, group)
+
+
+def work_off(waiting: dict[Job, set[Job]], engine: Engine, group: str) -> None:
+    """Give jobs to an engine as soon as nothing keeps them waiting, and tell what comes of them.
+
+    One that the engine loses is given to it once more, and not again; what waits for one that failed is not begun.
+
+    Args:
+        waiting: Job → those that it waits for; empty in the end but for what is left.
+        engine: Where they run.
+        group: Name of the group, for the progress.
+
+    Raises:
+        UsageError: If the engine cannot be had.
+    """
     total, done = len(waiting), 0
     running: dict[Future[Outcome], Job] = {}
     again: set[Job] = set()

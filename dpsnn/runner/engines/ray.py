@@ -1,6 +1,6 @@
 """Ray: this machine by itself, or a cluster that is there already.
 
-Ray's own retries are off, as the group retries what was lost, the same way for every engine. What jobs make goes through
+Ray's own retries are off: the group retries what was lost, the same way for every engine. What jobs make goes through
 shared folders and not through Ray's store, which is therefore kept small.
 """
 
@@ -43,10 +43,13 @@ class Ray(Engine):
         self.address, self.gpus, self.here = ray_address, gpus_per_job, not ray_address
         super().__init__(jobs, threads, logs)
         self._task: Any = None
+        self._aside = contextlib.ExitStack()
 
     def _open(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
-        with _handlers_kept(), signals.blocked(), contextlib.redirect_stdout(sys.stderr):
+        # Standard output carries results only, and Ray speaks there whenever it likes.
+        self._aside.enter_context(contextlib.redirect_stdout(sys.stderr))
+        with _handlers_kept(), signals.blocked():
             import ray
 
             own = {
@@ -87,7 +90,7 @@ class Ray(Engine):
     def _close(self) -> None:
         import ray
 
-        with _handlers_kept():
+        with self._aside, _handlers_kept():
             ray.shutdown()  # a cluster ends the tasks of whoever leaves it
 
 
