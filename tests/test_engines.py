@@ -50,7 +50,7 @@ def test_an_engine_whose_library_is_missing_names_the_extra(
     assert main(["noise", "--engine", engine]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"needs {ENGINES[engine].library}, which is not installed" in line
-    assert f"pip install 'dpsnn[{extra}]'" in line
+    assert f"pip install -e '.[{extra}]'" in line
     assert list(place.iterdir()) == []
 
 

@@ -49,7 +49,8 @@ def group_specs(
 
 
 def _where(options: argparse.Namespace) -> Where:
-    return Where(**{each.name: getattr(options, each.name) for each in fields(Where)})
+    said = vars(options)
+    return Where(**{each.name: said[each.name] for each in fields(Where) if each.name in said})
 
 
 def make_ahead(

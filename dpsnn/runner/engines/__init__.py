@@ -6,6 +6,7 @@ nothing but time is lost: whoever goes on finds what is finished, and a training
 """
 
 import importlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -85,8 +86,8 @@ class Where:
         kind = ENGINES[self.engine]
         if kind.library and find_spec(kind.library) is None:
             raise UsageError(
-                f"the engine {self.engine} needs {kind.library}, which is not installed; run: pip install"
-                f" 'dpsnn[{kind.extra}]', or from a checkout: pip install -e '.[{kind.extra}]'"
+                f"the engine {self.engine} needs {kind.library}, which is not installed; run in the checkout:"
+                f" {sys.executable} -m pip install -e '.[{kind.extra}]'"
             )
         module, _, name = kind.made_by.partition(":")
         own: dict[str, Any] = {

@@ -55,7 +55,7 @@ class Submitit(Engine):
         self.here = shutil.which("sbatch") is None
         super().__init__(jobs, threads, logs)
         self.parameters = parameters(slurm)
-        self.folder = Path()
+        self.folder: Path | None = None
         self._executor: Any = None
         self._jobs: dict[Future[Outcome], Any] = {}
         self._lost = False
@@ -119,7 +119,7 @@ class Submitit(Engine):
                 with contextlib.suppress(OSError):
                     job.cancel(check=False)
         self._jobs.clear()
-        if not self._lost:  # else it may say why
+        if self.folder and not self._lost:  # else it may say why
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
