@@ -79,8 +79,8 @@ SECTIONS = {
         "sgd_momentum",
         "constant_rate",
         "fixed_order",
-        "jobs",
     ),
+    "where it runs": ("jobs", "engine", "threads", "gpus_per_job", "ray_address", "slurm"),
     "files that fill options in": ("plugin", "config", "like"),
     "folders and logs": ("data_dir", "models_dir", "results_dir", "wandb"),
 }

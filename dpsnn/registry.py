@@ -222,6 +222,14 @@ def _module(name: str) -> Any:
     return module
 
 
+def import_plugins() -> None:
+    """Import every plug-in, so that what another process pickled of one can be read; what is wrong with one is said
+    where it is used."""
+    for path in plugins():
+        with contextlib.suppress(Exception):
+            _module(path)
+
+
 @functools.cache
 def _imported(each: Declared) -> Any:
     """The class or function of a part, which is what its source says."""

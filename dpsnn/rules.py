@@ -21,9 +21,11 @@ TAKEN = frozenset(
     "dataset network cut norm dropout seed max_epochs batch_size learning_rate sgd_momentum constant_rate fixed_order"
     " precision validator model attack surrogate data_pct queries data_dir models_dir results_dir wandb"
     # Of all commands, of some, and what they keep beside them.
-    " help version plugin config like all attacker savepath validation_model dry_run output seeds jobs attacker_epochs"
+    " help version plugin config like all attacker savepath validation_model dry_run output seeds attacker_epochs"
     " max_epochs_given command action resume defences own was changes markdown"
     " examples epochs delta noise_multiplier target_epsilon classic"
+    # Of where it runs.
+    " jobs engine threads gpus_per_job ray_address slurm"
     # Of audits and of what is made of them.
     " audit audit_model audit_data audit_weights audit_smashed audit_surrogate audit_groups audit_trained_on weights"
     " data groups trained_on smashed size cuts budget out noise noise_kind clip target accuracy finetune_epochs"

@@ -38,7 +38,14 @@ NEEDED: dict[str, tuple[set[str], dict[str, type]]] = {
 }
 """Arguments and records that are read by name elsewhere, and the types of these records."""
 
-RECORDED_NUMBERS = ("best", "seconds", "dp_epsilon", "dp_noise_multiplier", "dp_steps")
+RECORDED_NUMBERS = (
+    "best",
+    "seconds",
+    "threads",
+    "dp_epsilon",
+    "dp_noise_multiplier",
+    "dp_steps",
+)
 """Some records hold these as well."""
 
 NAMED = {"dataset": "dataset", "surrogate": "dataset", "network": "network", "decoder": "decoder"}

@@ -11,7 +11,8 @@ import pytest
 
 from dpsnn.cli import main
 from dpsnn.evaluation import tables
-from dpsnn.runner.ahead import missing, threads_of
+from dpsnn.runner.ahead import missing
+from dpsnn.runner.engines.base import threads_of
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.train import Folders
 from dpsnn.specs import AttackerSpec, ClassifierSpec
@@ -88,11 +89,12 @@ def test_what_fails_ahead_is_named_in_the_end(
 ENDLESS = """
 if __name__ == "__main__":
     from dpsnn.runner.ahead import ahead
+    from dpsnn.runner.engines.local import Local
     from dpsnn.runner.experiment import Experiment
     from dpsnn.runner.train import Folders
     from dpsnn.specs import ClassifierSpec
     members = [Experiment(ClassifierSpec(seed=seed, max_epochs=10**6), ()) for seed in range(2)]
-    ahead(members, ClassifierSpec(validator=True, max_epochs=1), Folders(), "endless", 2)
+    ahead(members, ClassifierSpec(validator=True, max_epochs=1), Folders(), "endless", Local(2))
 """
 
 
@@ -122,7 +124,7 @@ def test_what_pythons_pool_starts_beside_it_outlives_a_signal_to_the_group(
 import os, signal, time, warnings
 from multiprocessing import resource_tracker
 from dpsnn import signals
-from dpsnn.runner.ahead import processes
+from dpsnn.runner.engines.local import processes
 
 def main():
     warnings.simplefilter("error")

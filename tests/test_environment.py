@@ -39,8 +39,13 @@ def names(requirements: list[Requirement]) -> list[str]:
 SETUP = read_setup()
 APART = ("federated", "secure")
 """Extras that cannot live with the locked versions: `./main.sh` makes an environment for each."""
+BESIDE = ("ray", "slurm")
+"""Extras that live with the locked versions and are not among them: large, or of use to few."""
 EVERY_REQUIREMENT = [
-    requirement for name, group in SETUP.items() if name not in APART for requirement in group
+    requirement
+    for name, group in SETUP.items()
+    if name not in (*APART, *BESIDE)
+    for requirement in group
 ]
 NEWEST_CONDA, NEWEST = read_conda("environment.yml")
 LOCKED_CONDA, LOCKED = read_conda("environment-lock.yml")
@@ -54,7 +59,7 @@ def locked_version(name: str) -> str:
 
 
 def test_setup_has_the_lists_this_file_knows() -> None:
-    assert set(SETUP) == {"run", "test", "notebooks", "docs", "dev", *APART}
+    assert set(SETUP) == {"run", "test", "notebooks", "docs", "dev", *APART, *BESIDE}
     assert all(SETUP.values())
 
 
@@ -116,6 +121,23 @@ def test_an_extra_with_its_own_environment_is_in_no_other(extra: str) -> None:
     assert own and not own & {*names(NEWEST), *names(LOCKED)}
     installed = (ROOT / "main.sh").read_text(encoding="utf-8")
     assert f"        {extra}) echo" in installed
+
+
+@pytest.mark.parametrize("extra", BESIDE)
+def test_an_extra_beside_the_lock_asks_for_nothing_that_the_lock_has_otherwise(extra: str) -> None:
+    (own,) = SETUP[extra]
+    assert own.name not in {*names(NEWEST), *names(LOCKED)}
+    try:
+        needed = importlib.metadata.requires(own.name) or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"needs the extra {extra}: pip install -e '.[{extra}]'")
+    locked = {canonicalize_name(pin.name) for pin in LOCKED}
+    for requirement in map(Requirement, needed):
+        # Without a marker, or with one that holds here and is of no extra of theirs.
+        applies = not requirement.marker or requirement.marker.evaluate({"extra": ""})
+        if applies and canonicalize_name(requirement.name) in locked:
+            version = locked_version(requirement.name)
+            assert requirement.specifier.contains(version, prereleases=True), requirement
 
 
 def test_spu_is_pinned_exactly() -> None:

@@ -1,34 +1,26 @@
-"""Members of a group made several at a time, each in a process of its own, before the group goes through them in order.
+"""Members of a group made several at a time, wherever an engine puts them, before the group goes through them in order.
 
 Going through them in order then skips what is finished and makes anew what failed here, so that nothing but the time
-depends on what happens here. Small networks leave most cores of a large machine idle; several of them do not.
+depends on what happens here.
 """
 
 import contextlib
-import multiprocessing
 import os
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import socket
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
-import torch
-
-from dpsnn import checkpoints, signals
+from dpsnn import checkpoints
 from dpsnn.data import DATASETS
-from dpsnn.memory import keep_memory
-from dpsnn.orphans import end_with
+from dpsnn.folders import Folders
 from dpsnn.runner import beforehand
+from dpsnn.runner.engines.base import Engine, Job, Outcome
 from dpsnn.runner.experiment import Experiment
 from dpsnn.runner.progress import note
-from dpsnn.runner.run import finished_classifier, is_finished, merge, run
-from dpsnn.runner.train import Folders, train_classifier
+from dpsnn.runner.run import evaluate_models, finished_classifier, is_finished, merge, run
+from dpsnn.runner.train import train_classifier
 from dpsnn.specs import ClassifierSpec, replace
-
-
-def threads_of(jobs: int) -> int:
-    """Threads of one process: its share of the cores, one at least."""
-    return max(1, (os.cpu_count() or 1) // jobs)
 
 
 def missing(
@@ -63,92 +55,127 @@ def ahead(
     judge: ClassifierSpec,
     folders: Folders,
     group: str,
-    jobs: int,
+    engine: Engine,
 ) -> None:
-    """Train and evaluate a group with `jobs` processes; what fails is left to `run`, which says so.
+    """Train and evaluate a group by an engine; what fails is left to `run`, which says so.
 
     Args:
         experiments: As for `run`.
         judge: As for `run`.
         folders: Where to read and write; `jobs` in its logs holds what each process says.
         group: Name of the group.
-        jobs: Members at a time.
+        engine: Where jobs run; closed by the caller.
 
     Raises:
-        UsageError: If data cannot be reached, or a name is taken by other arguments.
+        UsageError: If data cannot be reached, a name is taken by other arguments, or the engine cannot be had.
     """
-    now, later = missing(experiments, folders)
-    total = len(now) + sum(map(len, later.values()))
-    if not total:
+    waiting = _planned(experiments, judge, folders, group)
+    if not waiting:
         return
     beforehand.check(experiments, judge, folders)
-    if DATASETS[judge.dataset].judged:
-        # Every attacker waits for it.
-        train_classifier(judge, folders, group)
-    pool = processes(jobs)
-
-    def start(member: Experiment) -> "Future[str]":
-        with signals.blocked():
-            return pool.submit(_make, member, judge, folders, group)
-
-    done = 0
-    try:
-        # What runs, and what can be made when that is there.
-        pending = {start(member): later.get(member, []) for member in now}
-        while pending:
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                done += 1
-                note(f"[{group}: {done} of {total} ahead] {_outcome(future)}")
-                then = pending.pop(future)
-                if future.exception() is None:
-                    pending |= {start(member): [] for member in then}
-    except BrokenProcessPool:
-        note("a process was ended from outside, perhaps for lack of memory; going on one at a time")
-    except BaseException:
-        # Not terminated: Lightning would finish the epoch. Each has kept its last one.
-        for child in multiprocessing.active_children():
-            child.kill()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    work_off(waiting, engine, group)
 
 
-def processes(jobs: int) -> ProcessPoolExecutor:
-    """A pool that, with Python's own process beside it, never hears what goes to a whole group.
+def work_off(waiting: dict[Job, set[Job]], engine: Engine, group: str) -> None:
+    """Give jobs to an engine as soon as nothing keeps them waiting, and tell what comes of them.
+
+    One that the engine loses is given to it once more, and not again; what waits for one that failed is not begun.
 
     Args:
-        jobs: Processes, each with its share of the cores.
+        waiting: Job → those that it waits for; empty in the end but for what is left.
+        engine: Where they run.
+        group: Name of the group, for the progress.
+
+    Raises:
+        UsageError: If the engine cannot be had.
     """
-    spawn = multiprocessing.get_context("spawn")
-    with signals.blocked():
-        # The locks of the pool start Python's tracker of resources, which is deaf to Ctrl-C but not to SIGHUP.
-        return ProcessPoolExecutor(jobs, spawn, _begin, (threads_of(jobs), os.getpid()))
+    total, done = len(waiting), 0
+    running: dict[Future[Outcome], Job] = {}
+    again: set[Job] = set()
+
+    def start(jobs: Sequence[Job]) -> None:
+        running.update(zip(engine.submit(jobs), jobs))
+
+    start(_ready(waiting))
+    while running:
+        ended = engine.wait()
+        if not ended:
+            break  # the engine knows of nothing more
+        ready = []
+        for job, handle in [(running.pop(each), each) for each in ended if each in running]:
+            lost = handle.exception()
+            if lost and job not in again:
+                note(f"[{group}] {job.name} was lost ({_told(lost)}); once more")
+                again.add(job)
+                ready.append(job)
+                continue
+            done += 1
+            made, said = Outcome(False, f"lost: {_told(lost)}") if lost else handle.result()
+            said = job.name if made else f"failed for now: {job.name}: {said}"
+            note(f"[{group}: {done} of {total} ahead] {said}")
+            if made:
+                ready += _ready(waiting, job)
+        start(ready)
 
 
-def _begin(threads: int, parent: int) -> None:
-    end_with(parent)  # the process would go on with what is queued
-    torch.set_num_threads(threads)
-    keep_memory()
+def _planned(
+    experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders, group: str
+) -> dict[Job, set[Job]]:
+    """What is to be made → what must be there first: every attacker waits for its classifier and for the judge."""
+    now, later = missing(experiments, folders)
+    if not now:
+        return {}
+    waiting: dict[Job, set[Job]] = {}
+
+    def plan(member: Experiment, *after: Job) -> Job:
+        name = checkpoints.classifier_name(member.classifier)
+        for attacker in member.attackers:
+            name = checkpoints.attacker_name(replace(attacker, model=name))
+        job = Job(name, _make, (member, judge, folders, group))
+        waiting[job] = set(after)
+        return job
+
+    first: list[Job] = []
+    if DATASETS[judge.dataset].judged and not finished_classifier(judge, folders):
+        name = checkpoints.classifier_name(judge)
+        first.append(Job(name, _make, (Experiment(judge, ()), judge, folders, group)))
+        waiting[first[0]] = set()
+    for member in now:
+        job = plan(member, *(first if member.attackers else ()))
+        for attacker in later.get(member, []):
+            plan(attacker, job, *first)
+    return waiting
+
+
+def _ready(waiting: dict[Job, set[Job]], made: Job | None = None) -> list[Job]:
+    """Take out what needs to wait no longer, now that a job is done."""
+    for after in waiting.values():
+        after.discard(made)  # type: ignore[arg-type]
+    ready = [job for job, after in waiting.items() if not after]
+    for job in ready:
+        del waiting[job]
+    return ready
 
 
 def _make(member: Experiment, judge: ClassifierSpec, folders: Folders, group: str) -> str:
-    """In a process of the pool: a classifier, or one attacker of a finished one, with its row. Returns its name."""
+    """Where a job runs: a classifier, or one attacker of a finished one, with its row. Returns its name."""
     logs = Path(folders.results_dir) / "logs" / "jobs"
     checkpoints.ensure_writable(logs)
     with (
-        open(logs / f"{os.getpid()}.txt", "a", encoding="utf-8") as log,
+        open(logs / f"{socket.gethostname()}-{os.getpid()}.txt", "a", encoding="utf-8") as log,
         contextlib.redirect_stderr(log),
         contextlib.redirect_stdout(log),
     ):
-        ((_, classifier, attackers),) = run([member], judge, folders, group)
-    return (attackers or [classifier])[0].name.removesuffix(".ckpt")
+        if member.attackers:
+            ((_, _, (path,)),) = run([member], judge, folders, group)
+        else:
+            path = train_classifier(member.classifier, folders, group)
+            if not member.classifier.validator:  # who judges is not measured
+                evaluate_models([path], folders)
+    return path.name.removesuffix(".ckpt")
 
 
-def _outcome(future: "Future[str]") -> str:
-    """The name of what was made, or why not."""
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise
-    except Exception as error:  # it comes up again in order, and is told then
-        return f"failed for now: {' '.join(str(error).split())}"
+def _told(error: BaseException) -> str:
+    """Of an engine's exception one line, the first that says something."""
+    lines: Iterable[str] = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)

@@ -2,14 +2,18 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
-from dpsnn.errors import UsageError, one_of, passed_on
+import torch
+
+from dpsnn.errors import one_of, passed_on
 from dpsnn.evaluation.summary import write_summaries
 from dpsnn.folders import Folders
 from dpsnn.options import choices, spec_from
 from dpsnn.runner import run
 from dpsnn.runner.ahead import ahead
+from dpsnn.runner.engines import Where
 from dpsnn.runner.experiment import Experiment
 from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
 
@@ -29,8 +33,7 @@ def group_specs(
     defaults = AttackerSpec()
     limited = base.max_epochs if options.max_epochs_given else defaults.max_epochs
     one_of(options.surrogate or base.dataset, choices()["surrogate"], "surrogate")
-    if options.jobs < 1:
-        raise UsageError(f"jobs is {options.jobs}; it must be a whole number, 1 or greater")
+    _where(options)  # in range
     epochs = options.attacker_epochs
     with passed_on("max_epochs", "max_epochs" if epochs is None else "attacker_epochs"):
         attacker = AttackerSpec(
@@ -43,6 +46,34 @@ def group_specs(
         dataset=base.dataset, validator=True, precision=base.precision, max_epochs=base.max_epochs
     )
     return base, attacker, judge, spec_from(Folders, options)
+
+
+def _where(options: argparse.Namespace) -> Where:
+    said = vars(options)
+    return Where(**{each.name: said[each.name] for each in fields(Where) if each.name in said})
+
+
+def make_ahead(
+    options: argparse.Namespace,
+    experiments: Sequence[Experiment],
+    judge: ClassifierSpec,
+    folders: Folders,
+) -> None:
+    """Make members where the options say, before the group is gone through in order.
+
+    What is left for that is made with as many threads as a job has: bits must not depend on what was lost.
+
+    Raises:
+        UsageError: As for `ahead`, and if the engine cannot be had.
+    """
+    where = _where(options)
+    threads = where.threads
+    if where.is_apart:
+        with where.start(str(Path(folders.results_dir) / "logs" / "jobs")) as engine:
+            ahead(experiments, judge, folders, options.command, engine)
+            threads = engine.threads
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def seeded(options: argparse.Namespace, base: ClassifierSpec) -> list[ClassifierSpec]:
@@ -82,8 +113,7 @@ def run_study(
     if options.dry_run:
         print_commands(experiments, judge, folders)
         return None
-    if options.jobs > 1:
-        ahead(experiments, judge, folders, options.command, options.jobs)
+    make_ahead(options, experiments, judge, folders)
     table = perform(experiments, judge, folders)
     print(*write_summaries(folders.results_dir), sep="\n")
     return table

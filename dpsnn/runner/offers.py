@@ -6,6 +6,7 @@ from typing import Any
 
 from dpsnn.folders import Folders
 from dpsnn.options import WholeNumbers, add_options
+from dpsnn.runner.engines import Where
 from dpsnn.specs import AttackerSpec, ClassifierSpec, default_of
 
 PROTOCOL = ("dataset", "seed", "precision")
@@ -66,11 +67,47 @@ def group_options(
             metavar="SEED",
             help="repeat the group with each seed; the tables by seed then carry mean and 95 %% interval",
         )
-    parser.set_defaults(max_epochs_given=False, jobs=jobs or 1, **defaults)
+    parser.set_defaults(max_epochs_given=False, **vars(Where(jobs=jobs or 1)), **defaults)
     if jobs:
-        parser.add_argument(
-            "--jobs",
-            type=int,
-            metavar="N",
-            help="members made at a time, each in a process of its own with its share of the cores [%(default)s]",
-        )
+        _where_options(parser)
+
+
+def _where_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="members made at a time, each in a process of its own with its share of the cores [%(default)s]",
+    )
+    parser.add_argument(
+        "--engine",
+        metavar="ENGINE",
+        help="what starts these processes: local: this machine; submitit: SLURM, as arrays of jobs, where there is"
+        " sbatch (extra slurm); ray: Ray, here or on a cluster (extra ray). Whichever it is, the same command goes on"
+        " after anything that was lost, and all machines must share the folders [%(default)s]",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="cores of a job: weights are equal to the last bit for equal threads, on one machine [its share of the"
+        " cores; on a cluster 1]",
+    )
+    parser.add_argument(
+        "--gpus_per_job",
+        type=float,
+        metavar="GPUS",
+        help="with Ray: GPUs of a job, or its share of one: 0.25 puts four jobs on each; without it jobs see none",
+    )
+    parser.add_argument(
+        "--ray_address",
+        metavar="ADDRESS",
+        help="with Ray: a cluster that runs already, HOST:PORT, or auto on one of its machines [Ray on this machine]",
+    )
+    parser.add_argument(
+        "--slurm",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="with submitit: what a job asks SLURM for: partition=NAME time=MINUTES gpus_per_node=1 mem=8GB"
+        " account=NAME; a job whose time is up is queued again and goes on [time=240]",
+    )

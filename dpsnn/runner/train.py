@@ -30,6 +30,7 @@ def _record(fitted: Fitted, **more: Any) -> dict[str, Any]:
         "epoch": fitted.epoch,
         "best": fitted.value,
         "seconds": round(fitted.seconds, 1),
+        "threads": torch.get_num_threads(),  # bits depend on them
         "precision": fitted.precision,
         "torch": str(torch.__version__),
         "lightning": str(pytorch_lightning.__version__),

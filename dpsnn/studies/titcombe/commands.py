@@ -7,9 +7,14 @@ from dpsnn.evaluation import tables
 from dpsnn.evaluation.summary import write_summaries
 from dpsnn.folders import Folders
 from dpsnn.runner import run
-from dpsnn.runner.ahead import ahead
 from dpsnn.runner.figures import draw, write_texts
-from dpsnn.runner.group import for_seeds, group_specs, print_commands, run_study
+from dpsnn.runner.group import (
+    for_seeds,
+    group_specs,
+    make_ahead,
+    print_commands,
+    run_study,
+)
 from dpsnn.runner.progress import GroupFailed
 from dpsnn.runner.tracking import summarise
 from dpsnn.studies.titcombe.demo import demo, demo_experiments
@@ -36,8 +41,7 @@ def run_group(options: argparse.Namespace) -> Path | None:
         return None
     if options.command == "all":
         experiments = run.reachable(experiments, folders)
-    if options.jobs > 1:
-        ahead(experiments, judge, folders, options.command, options.jobs)
+    make_ahead(options, experiments, judge, folders)
     try:
         trained = run.run(experiments, judge, folders, options.command)
     except GroupFailed:
