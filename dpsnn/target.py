@@ -118,22 +118,23 @@ class Target:
 
     @torch.inference_mode()
     def encode(self, images: Inputs) -> Activation:
-        """The client's output for all images, on the CPU."""
+        """The client's output for all images, on the CPU, in float32 whatever the client computes in."""
         blocks = images.split(BLOCK)
-        return torch.cat([self.client(block.to(device())).cpu() for block in blocks])
+        return torch.cat([self.client(block.to(device())).float().cpu() for block in blocks])
 
     @torch.inference_mode()
     def transmit(self, activation: Activation, queries: int = 1) -> Float[Tensor, "queries n *cut"]:
         """All that crosses the wire when each image is sent so many times."""
-        blocks = activation.to(device()).split(BLOCK)
+        blocks = activation.float().to(device()).split(BLOCK)
         sent = [torch.stack([self.mechanism(b) for _ in range(queries)]) for b in blocks]
-        return torch.cat(sent, 1)
+        return torch.cat(sent, 1).float()
 
     @torch.inference_mode()
     def answer(self, heard: Float[Tensor, "queries n *cut"]) -> Logits:
-        """What the server makes of the mean of the transmissions; there must be one."""
+        """What the server makes of the mean of the transmissions, on the CPU; there must be one."""
         assert self.server is not None
-        return torch.cat([self.server(block) for block in average(heard).split(BLOCK)])
+        blocks = average(heard).split(BLOCK)
+        return torch.cat([self.server(block.to(device())).cpu() for block in blocks])
 
     @property
     def sends_as_is(self) -> bool:
