@@ -105,13 +105,16 @@ class Target:
                 activation = client(torch.zeros(1, *image_shape, device=device()))
                 answer = None if server is None else server(wire(activation))
             except (RuntimeError, ValueError, TypeError) as error:
+                remedy = "give it in float32" if "dtype" in str(error) else "name theirs"
                 raise UsageError(
-                    f"the client does not take images of shape {image_shape}: {error}; name theirs"
+                    f"the client does not take images of shape {image_shape}: {error}; {remedy}"
                 ) from error
         classes = None if answer is None else answer.shape[1]
         shape = tuple(activation.shape[1:])
         last = client if isinstance(client, nn.Module) else nn.Identity()
         values = Values.behind(last, shape, bound)
+        if activation.dtype != torch.float32:
+            client, server = _in_float32(client, server, activation.dtype)
         return cls(client, wire, tuple(image_shape), shape, values, server, classes, name, cut)
 
     # ------------------------------------------------------------ what its users do
@@ -239,6 +242,21 @@ def _copied(part: Part) -> Part:
         part = copy.deepcopy(part)
         _settled(part)
     return part
+
+
+def _in_float32(
+    client: Client, server: Server | None, kind: torch.dtype
+) -> tuple[Client, Server | None]:
+    """Halves that hand on float32, whatever they compute in."""
+
+    def sent(images: Inputs) -> Activation:
+        return client(images).float()
+
+    def answered(smashed: Smashed) -> Logits:
+        assert server is not None
+        return server(smashed.to(kind)).float()
+
+    return sent, None if server is None else answered
 
 
 class _Called(DefenceModule):

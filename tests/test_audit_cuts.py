@@ -155,7 +155,9 @@ def test_each_cut_of_a_classifier_of_ours_sends_its_own(network: str) -> None:
     for cut in cuts:
         sent = cut.target.encode(images)
         (alone,) = of_classifier(classifier, "mine", [cut.name])
-        layers = [*classifier.network.client.eval()][: classifier.network.cuts[cut.name]]
+        halves = classifier.network.eval().client, classifier.network.server
+        layers = [layer for half in halves for layer in half.children()]
+        layers = layers[: classifier.network.cuts[cut.name]]
         with torch.no_grad():
             torch.testing.assert_close(sent, nn.Sequential(*layers)(images))
         assert tuple(sent.shape[1:]) == cut.shape and cut.target.cut == cut.name

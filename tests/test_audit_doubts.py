@@ -18,10 +18,11 @@ from dpsnn.audit.plan import NEAREST, Planned
 from dpsnn.audit.sides import Sides, make_sides
 from dpsnn.audit.wire import Wire, wire_of
 from dpsnn.defences import DefenceList
+from dpsnn.errors import UsageError
 from dpsnn.target import Target
 
 SHAPE = (1, 8, 8)
-INVERSION = Planned("inversion", "inversion", {"steps": 2, "restarts": 1}, True, asks=False, own=4)
+INVERSION = Planned("inversion", "inversion", {"steps": 4, "restarts": 1}, True, asks=False, own=6)
 
 
 def sides(count: int = 40) -> Sides:
@@ -78,10 +79,18 @@ def test_values_that_are_no_finite_numbers_are_flagged_and_heard_as_the_nearest(
 
 
 def test_a_client_whose_images_touch_each_other_is_flagged() -> None:
-    norm = nn.BatchNorm1d(48, track_running_stats=False)
+    norm = nn.Sequential(
+        nn.Unflatten(1, (3, 16)), nn.BatchNorm1d(3, track_running_stats=False), nn.Flatten()
+    )
     assert any("with the images beside it" in each for each in raised(heard(Chain(norm), "q")))
     for step in (nn.BatchNorm1d(48), nn.Tanh()):
         assert not any("beside it" in each for each in raised(heard(Chain(step), "q")))
+
+
+def test_a_client_that_takes_no_image_alone_is_one_line() -> None:
+    norm = nn.BatchNorm1d(48, track_running_stats=False)
+    with pytest.raises(UsageError, match="q is no cut: .*for one image alone .*more than 1 value"):
+        heard(Chain(norm), "q")
 
 
 def test_dropout_that_stays_on_is_flagged_once() -> None:
@@ -112,7 +121,7 @@ class Rounded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rounded = (8 * x).round().detach() / 8
-        return rounded + (x - x.detach()) if self.passing else rounded + 0 * x.detach()
+        return rounded + (x - x.detach()) if self.passing else rounded + 0 * x.detach().abs()
 
 
 def test_an_attempt_without_gradients_is_made_anew_once_they_pass(tmp_path: Path) -> None:
@@ -205,5 +214,12 @@ def test_a_client_in_bfloat16_is_heard_in_float32() -> None:
     assert found.whole is not None and found.whole.answer(found.heard).dtype == torch.float32
     assert len(found.digest) == 64 and attempt(found, INVERSION, 0, 1.0, None).status == "ok"
     images = torch.rand(3, *SHAPE)
-    function = Target.of_client(lambda given: given.flatten(1).double(), SHAPE)
-    assert function.transmit(function.encode(images)).dtype == torch.float32
+    layer = nn.Linear(64, 10).double()
+    function = Target.of_client(lambda given: given.flatten(1).double(), SHAPE, server=layer)
+    sent = function.encode(images)
+    assert function.transmit(sent).dtype == function.client(images).dtype == torch.float32
+    torch.testing.assert_close(
+        function.answer(sent[None]), layer(images.flatten(1).double()).float()
+    )
+    with pytest.raises(UsageError, match="same dtype.*; give it in float32"):
+        Target.of_client(nn.Sequential(nn.Flatten(), layer), SHAPE)

@@ -54,7 +54,7 @@ def doubts(
 
 
 def _of_client(target: Target, images: Images) -> list[Flag]:
-    found = []
+    found: list[Flag | None] = []
     for look in (restless, flat, in_company):
         try:
             found.append(look(target, images))

@@ -115,17 +115,23 @@ class _Calls:
 
     def before(self, path: str) -> list[nn.Parameter]:
         """The weights that what a layer gives has come from."""
-        answer = self.answers[path]
-        if not self._loose or not answer.requires_grad:
-            return self._before[path]
-        try:
-            slopes = torch.autograd.grad(
-                answer.sum(), self._loose, retain_graph=True, allow_unused=True
-            )
-        except RuntimeError:  # overwritten by a layer in place
-            return [*self._before[path], *self._loose]
-        used = [weight for weight, slope in zip(self._loose, slopes) if slope is not None]
-        return [*self._before[path], *used]
+        used = _leaves(self.answers[path]) if self._loose else set()
+        return [*self._before[path], *(weight for weight in self._loose if id(weight) in used)]
+
+
+def _leaves(answer: Tensor) -> set[int]:
+    """Identities of all that a tensor was computed from and that has a gradient."""
+    found: set[int] = set()
+    seen: set[object] = set()
+    left: list[Any] = [answer.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found.add(id(getattr(node, "variable", None)))
+        left += [each for each, _ in node.next_functions]
+    return found
 
 
 def hooked_places(model: Whole, images: Tensor) -> Found:

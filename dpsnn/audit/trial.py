@@ -74,7 +74,11 @@ class Trial:
                     "the halves do not give the answer of the whole: more than this tensor crosses"
                 )
         except Exception as error:  # whatever anyone's layers may raise
-            return f"the halves cannot be run by themselves ({' '.join(str(error).split())[:120]})"
+            return f"the halves cannot be run by themselves ({_told(error)})"
+        try:
+            _run(lambda: server(client(self.images[:1].clone())))
+        except Exception as error:  # such as a normalisation over the images of a batch
+            return f"the halves cannot be run for one image alone ({_told(error)})"
         if self.clear is not None:
             try:
                 with _Open():
@@ -97,6 +101,10 @@ class Trial:
                 return server(sent)
 
         return same(_run(in_turn), whole) or same(_run(anew), whole)
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
 
 
 @torch.no_grad()
