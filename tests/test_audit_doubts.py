@@ -53,6 +53,11 @@ class Chain(nn.Module):
         return answer
 
 
+class Endless(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 0.0 - x / 0.0
+
+
 class Logarithm(nn.Module):
     """-inf for black pixels, and of those a difference, which is no number."""
 
@@ -76,6 +81,9 @@ def test_values_that_are_no_finite_numbers_are_flagged_and_heard_as_the_nearest(
     assert float(black.unique()) == pytest.approx(float(own.min()))
     assert any("no finite numbers for 3 pictures" in each for each in raised(found))
     assert not any("no finite" in each for each in raised(heard(models.layers(), "7")))
+    nothing = nn.Sequential(nn.Flatten(), Endless(), nn.Linear(64, 10))
+    with pytest.raises(UsageError, match="no finite number for any picture"):
+        heard(nothing, "1")
 
 
 def test_a_client_whose_images_touch_each_other_is_flagged() -> None:

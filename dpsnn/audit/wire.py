@@ -239,9 +239,17 @@ def wire_of(
 
 
 def _finite(activations: Activation) -> Callable[[Activation], Activation]:
-    """Puts the least and the largest finite of these values in the place of infinite ones, and 0 where is no number."""
+    """Puts the least and the largest finite of these values in the place of infinite ones, and 0 where is no number.
+
+    Raises:
+        UsageError: If none of them is finite.
+    """
     known = activations[activations.isfinite()]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+    if not len(known):
+        raise UsageError(
+            "the client gives no finite number for any picture; mend it, or name other cuts"
+        )
+    low, high = float(known.min()), float(known.max())
     return lambda given: given.nan_to_num(0.0, high, low)
 
 
