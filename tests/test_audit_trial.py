@@ -168,3 +168,6 @@ def test_dropout_that_evaluation_leaves_on_is_audited_as_it_is() -> None:
     images = torch.rand(3, *SHAPE)
     assert not torch.equal(cuts["d"].target.encode(images), cuts["d"].target.encode(images))
     assert torch.equal(cuts["f"].target.encode(images), cuts["f"].target.encode(images))
+    # Behind the tanh it makes values as large as 2.
+    sent, values = cuts["d"].target.encode(100 * images), cuts["d"].target.values
+    assert values.low <= float(sent.min()) and 1 < float(sent.max()) <= values.high

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpsnn.audit.hooked import hooked_places
@@ -176,7 +177,10 @@ def _cut(place: Place, halves: Halves, order: int, images: Tensor, total: _Total
         server=lambda smashed: server(smashed.contiguous().to(kind)).float(),
         name=name,
     )
-    values = Values.behind(place.layer or nn.Identity(), target.cut_shape)
+    # Dropout that is left on makes values larger, wherever it is.
+    left_on = any(isinstance(each, _DropoutNd) and each.training for each in client.modules())
+    limiting = place.layer if place.layer is not None and not left_on else nn.Identity()
+    values = Values.behind(limiting, target.cut_shape)
     target = replace(target, values=values, cut=place.name)
     own, others = ({id(p): p for p in part} for part in (halves.weights, halves.others))
     weights = sum(each.numel() for each in own.values())
