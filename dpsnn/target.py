@@ -105,35 +105,39 @@ class Target:
                 activation = client(torch.zeros(1, *image_shape, device=device()))
                 answer = None if server is None else server(wire(activation))
             except (RuntimeError, ValueError, TypeError) as error:
+                remedy = "give it in float32" if "dtype" in str(error) else "name theirs"
                 raise UsageError(
-                    f"the client does not take images of shape {image_shape}: {error}; name theirs"
+                    f"the client does not take images of shape {image_shape}: {error}; {remedy}"
                 ) from error
         classes = None if answer is None else answer.shape[1]
         shape = tuple(activation.shape[1:])
         last = client if isinstance(client, nn.Module) else nn.Identity()
         values = Values.behind(last, shape, bound)
+        if activation.dtype != torch.float32:
+            client, server = _in_float32(client, server, activation.dtype)
         return cls(client, wire, tuple(image_shape), shape, values, server, classes, name, cut)
 
     # ------------------------------------------------------------ what its users do
 
     @torch.inference_mode()
     def encode(self, images: Inputs) -> Activation:
-        """The client's output for all images, on the CPU."""
+        """The client's output for all images, on the CPU, in float32 whatever the client computes in."""
         blocks = images.split(BLOCK)
-        return torch.cat([self.client(block.to(device())).cpu() for block in blocks])
+        return torch.cat([self.client(block.to(device())).float().cpu() for block in blocks])
 
     @torch.inference_mode()
     def transmit(self, activation: Activation, queries: int = 1) -> Float[Tensor, "queries n *cut"]:
         """All that crosses the wire when each image is sent so many times."""
-        blocks = activation.to(device()).split(BLOCK)
+        blocks = activation.float().to(device()).split(BLOCK)
         sent = [torch.stack([self.mechanism(b) for _ in range(queries)]) for b in blocks]
-        return torch.cat(sent, 1)
+        return torch.cat(sent, 1).float()
 
     @torch.inference_mode()
     def answer(self, heard: Float[Tensor, "queries n *cut"]) -> Logits:
-        """What the server makes of the mean of the transmissions; there must be one."""
+        """What the server makes of the mean of the transmissions, on the CPU; there must be one."""
         assert self.server is not None
-        return torch.cat([self.server(block) for block in average(heard).split(BLOCK)])
+        blocks = average(heard).split(BLOCK)
+        return torch.cat([self.server(block.to(device())).cpu() for block in blocks])
 
     @property
     def sends_as_is(self) -> bool:
@@ -238,6 +242,21 @@ def _copied(part: Part) -> Part:
         part = copy.deepcopy(part)
         _settled(part)
     return part
+
+
+def _in_float32(
+    client: Client, server: Server | None, kind: torch.dtype
+) -> tuple[Client, Server | None]:
+    """Halves that hand on float32, whatever they compute in."""
+
+    def sent(images: Inputs) -> Activation:
+        return client(images).float()
+
+    def answered(smashed: Smashed) -> Logits:
+        assert server is not None
+        return server(smashed.to(kind)).float()
+
+    return sent, None if server is None else answered
 
 
 class _Called(DefenceModule):

@@ -145,10 +145,28 @@ def test_a_mechanism_on_the_wire() -> None:
     assert cut.defended(DefenceList()) is cut.target
 
 
+@pytest.mark.parametrize("network", ["lenet5", "keydana"])
+def test_each_cut_of_a_classifier_of_ours_sends_its_own(network: str) -> None:
+    classifier = building.build_classifier(ClassifierSpec(network=network))
+    images = torch.rand(3, *classifier.network.image_shape)
+    cuts = of_classifier(classifier, "mine")
+    assert [cut.name for cut in cuts] == [*classifier.network.cuts] and len(cuts) > 1
+    assert classifier.training and all(p.requires_grad for p in classifier.parameters())
+    for cut in cuts:
+        sent = cut.target.encode(images)
+        (alone,) = of_classifier(classifier, "mine", [cut.name])
+        halves = classifier.network.eval().client, classifier.network.server
+        layers = [layer for half in halves for layer in half.children()]
+        layers = layers[: classifier.network.cuts[cut.name]]
+        with torch.no_grad():
+            torch.testing.assert_close(sent, nn.Sequential(*layers)(images))
+        assert tuple(sent.shape[1:]) == cut.shape and cut.target.cut == cut.name
+        assert torch.equal(sent, alone.target.encode(images))
+        assert (cut.weights_share, cut.work) == (alone.weights_share, alone.work)
+        classifier.train()
+
+
 def test_a_classifier_of_ours_is_cut_where_it_says() -> None:
-    plain = of_classifier(building.build_classifier(ClassifierSpec(network="lenet5")), "mine")
-    assert len(plain) == 5
-    assert all(cut.target.cut == cut.name for cut in plain)
     defended = building.build_classifier(ClassifierSpec(noise_scale=0.5))
     (cut,) = of_classifier(defended, "mine")
     assert not cut.target.sends_as_is and cut.defended(DefenceList()) is cut.target

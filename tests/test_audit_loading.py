@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from dpsnn.audit.inputs import of_model
 from dpsnn.audit.loading import load_model
+from dpsnn.audit.plan import budget
 from dpsnn.errors import UsageError
 
 FILE = str(Path(models.__file__))
@@ -164,3 +166,72 @@ def test_what_gives_no_scores_or_takes_other_images_is_one_line() -> None:
         load_model(Several(lambda x: {"loss": x.sum()})).cuts(SHAPE)
     with pytest.raises(UsageError, match=r"does not take images of shape \(3, 8, 8\)"):
         load_model(models.layers).cuts((3, 8, 8))
+
+
+class Features(nn.Module):
+    """Features, and the scores of classes beside them."""
+
+    def __init__(self, pack: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.body, self.head, self.pack = nn.Linear(64, 8), nn.Linear(8, 10), pack
+
+    def forward(self, images: Any) -> Any:
+        features = torch.relu(self.body(images.flatten(1)))
+        return self.pack(features, self.head(features))
+
+
+@pytest.mark.parametrize(
+    ("pack", "name"),
+    [
+        (lambda features, scores: (features, scores), "1"),
+        (lambda features, scores: {"z": features, "y": scores}, "y"),
+        (lambda features, scores: {"y": features, "logits": scores}, "logits"),
+    ],
+)
+def test_the_answer_has_a_column_for_each_class(pack: Callable[..., Any], name: str) -> None:
+    model = load_model(Features(pack)).seeing(SHAPE, 10)
+    assert model.scores == 10 and f"2 outputs {name}, of shape (10,)" in model.notes[-1]
+    cuts, _ = model.cuts(SHAPE)
+    assert {cut.target.num_classes for cut in cuts} == {10}
+
+
+def test_labels_that_the_model_does_not_know_are_said() -> None:
+    images = torch.rand(30, *SHAPE)
+    told = [
+        of_model(
+            models.layers, (images, labels), "", None, "", None, None, 0, budget("quick"), ""
+        ).sides.notes
+        for labels in (torch.arange(30) % 10, torch.arange(30) % 10 + 1)
+    ]
+    assert not told[0] and "labels of the victims go from 1 to 10" in told[1][0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_model_of_another_precision_is_audited_in_float32(dtype: torch.dtype) -> None:
+    given = models.layers().to(dtype)
+    model = load_model(given).seeing(SHAPE)
+    assert str(dtype) in model.notes[-1] and model.scores == 10
+    (cut,), _ = model.cuts(SHAPE, ["7"])
+    assert cut.target.encode(torch.rand(2, *SHAPE)).dtype == torch.float32
+    assert given[0].weight.dtype == dtype
+
+
+def test_who_brings_a_module_finds_it_again_as_it_was() -> None:
+    given = models.layers().train()
+    load_model(given).cuts(SHAPE, ["7"])
+    assert all(each.training for each in given.modules())
+    assert all(weight.requires_grad for weight in given.parameters())
+    load_model(lambda: given)
+    assert given.training
+
+
+def test_a_model_that_is_not_here_is_one_line() -> None:
+    with pytest.raises(UsageError, match="Sequential cannot be copied to the CPU: .*function that"):
+        load_model(models.layers().to("meta"))
+
+    class Mixed(nn.Module):
+        def forward(self, images: Any) -> Any:
+            return images.flatten(1).double() @ torch.ones(64, 10)
+
+    with pytest.raises(UsageError, match="; let it take float32 on the CPU"):
+        load_model(Mixed()).cuts(SHAPE)

@@ -1,6 +1,7 @@
 """The pictures of an audit: read from wherever they are, dealt out to who may have them, and met again if they are the
 same."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,78 @@ def test_ten_pictures_are_enough_and_five_are_not() -> None:
 def test_a_data_set_of_ours_has_its_own_roles() -> None:
     sides = make_sides("digits", trained_on="digits")
     assert sides.image_shape == (1, 28, 28) and sides.overlap == 0 and len(sides.victims) > 100
+
+
+def written(place: Path, count: int = 1, seed: int = 0) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    for row, picture in enumerate(noise(count, 8, 8, seed=seed).numpy()):
+        Image.fromarray(picture).save(place / f"{row}.png")
+
+
+def test_what_systems_put_into_folders_is_no_class(tmp_path: Path) -> None:
+    for name in ("cat", "dog", "__MACOSX/cat", ".cache", "cat/.thumbs"):
+        written(tmp_path / name)
+    Image.fromarray(noise(1, 8, 8).numpy()[0]).save(tmp_path / "dog" / "._0.png")
+    found = load_pictures(tmp_path)
+    assert found.classes == ("cat", "dog") and len(found) == 2 and not found.notes
+
+
+def test_folders_above_the_classes_are_said(tmp_path: Path) -> None:
+    for name in ("train/cat", "train/dog", "val/cat"):
+        written(tmp_path / name)
+    (note,) = load_pictures(tmp_path).notes
+    assert "more than one folder deep" in note and "(train, val)" in note
+    assert not load_pictures(tmp_path, groups="subfolder").notes
+
+
+def test_labels_that_are_names_in_numbers(tmp_path: Path) -> None:
+    labels = torch.tensor([9_900_000, 100_000, 9_900_000, 123_456])
+    found = load_pictures((noise(4, 1, 8, 8), labels))
+    assert found.labels.tolist() == [2, 0, 2, 1]
+    assert found.classes == ("100000", "123456", "9900000") and "3 classes" in found.notes[0]
+    few = load_pictures((noise(4, 1, 8, 8), torch.tensor([3, 5, 3, 3])))
+    assert few.labels.tolist() == [3, 5, 3, 3] and len(few.classes) == 6 and not few.notes
+
+
+def test_the_same_picture_is_known_again_compressed_and_mirrored() -> None:
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.rand(60, 3, 6, 6, generator=generator)
+    smooth = torch.nn.functional.interpolate(smooth, (48, 48), mode="bicubic").clamp(0, 1)
+    images = (255 * smooth).byte()
+
+    def compressed(picture: Tensor) -> Tensor:
+        file = io.BytesIO()
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=50)
+        return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
+
+    again = torch.stack([compressed(each) for each in images])
+    assert float(near_duplicates(again, images).double().mean()) > 0.97
+    assert bool(near_duplicates(images.flip(-1), images).all())
+    assert int(near_duplicates(images[:30], images[30:]).sum()) == 0
+
+
+def test_people_are_on_one_side_of_a_surrogate_too() -> None:
+    images, people = noise(60, 1, 8, 8), [str(row % 6) for row in range(60)]
+    victims = {"images": images[:30], "who": people[:30]}
+    other = {"images": images[30:], "who": [*people[30:45], *"abcdefghijklmno"]}
+    sides = make_sides(victims, surrogate=other, groups="who")
+    assert len(sides.own) + len(sides.validation) == 15 and len(sides.victims) == 30
+    assert {*(sides.own.groups or ())} <= {*"abcdefghijklmno"}
+    assert any("left out: 15 pictures of the surrogate" in note for note in sides.notes)
+    with pytest.raises(UsageError, match="all pictures of the surrogate .* are of people in"):
+        make_sides(victims, surrogate=victims, groups="who")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"data": "digits", "groups": "who"}, "digits does not say whose a picture is"),
+        ({"data": "digits", "size": 99}, "--size scales pictures of a folder; digits has them"),
+        ({"data": "digits", "surrogate": "digits", "size": 9}, "--size scales"),
+        ({"surrogate": "digits", "groups": "who"}, "digits does not say whose a picture is"),
+    ],
+)
+def test_what_a_data_set_of_ours_cannot_do_is_refused(given: dict[str, Any], said: str) -> None:
+    mine = {"images": noise(30, 1, 28, 28), "who": [str(row) for row in range(30)]}
+    with pytest.raises(UsageError, match=said):
+        make_sides(**{"data": mine, **given})

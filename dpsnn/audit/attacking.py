@@ -4,7 +4,6 @@ import ast
 import hashlib
 import math
 import time
-import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dpsnn import __version__
 from dpsnn.atomic import staged
 from dpsnn.attacks import Attack, AttackModule
+from dpsnn.attacks.base import Need
 from dpsnn.audit.plan import LEAST, Planned
 from dpsnn.audit.wire import Wire
 from dpsnn.batches import to_unit
-from dpsnn.errors import UsageError
+from dpsnn.errors import UsageError, reading
 from dpsnn.metrics.squared_error import mse
 from dpsnn.training import Fitted, device, fit, seeded
 
@@ -85,7 +86,7 @@ def attempt(
         return Attempt(planned, seed, "skipped", reason)
     method = planned.method(wire, seconds)
     path = None if folder is None else folder / f"{_mark(wire, method, planned, seed)}.npz"
-    if path is not None and (known := _read(path, planned, seed)):
+    if path is not None and (known := _read(path, planned, seed, wire)):
         return known
     start = time.monotonic()
     try:
@@ -159,9 +160,14 @@ def _guessed(attack: AttackModule, heard: Tensor) -> Tensor:
 
 
 def _mark(wire: Wire, method: Attack, planned: Planned, seed: int) -> str:
-    """What tells this attempt from every other."""
-    said = (wire.digest, wire.queries, method, method.version, planned.own, planned.gradients, seed)
-    return f"{planned.key}-{hashlib.sha256(repr(said).encode()).hexdigest()[:24]}"
+    """What tells this attempt from every other: what is sent, and for who has more of the halves what these do."""
+    seen = (
+        wire.slope if Need.WEIGHTS in method.needs else "",
+        wire.answers if Need.SERVER in method.needs else "",
+    )
+    how = (method, method.version, planned.own, planned.gradients, seed, __version__)
+    said = repr((wire.digest, wire.queries, *seen, *how))
+    return f"{planned.key}-{hashlib.sha256(said.encode()).hexdigest()[:24]}"
 
 
 def _keep(path: Path, done: Attempt) -> None:
@@ -181,20 +187,24 @@ def _keep(path: Path, done: Attempt) -> None:
         )
 
 
-def _read(path: Path, planned: Planned, seed: int) -> Attempt | None:
+def _read(path: Path, planned: Planned, seed: int, wire: Wire) -> Attempt | None:
     """What was kept; None where there is nothing, or nothing whole."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with reading(path, "an attempt", "make it anew"), np.load(path, allow_pickle=False) as kept:
             numbers = [None if math.isnan(each) else float(each) for each in kept["numbers"]]
+            seconds, own_error, own_floor, doubling = numbers
             settings = {
                 name.removeprefix("set_"): ast.literal_eval(str(kept[name]))
                 for name in kept.files
                 if name.startswith("set_")
             }
             guesses = torch.from_numpy(kept["guesses"])
-    except (OSError, ValueError, KeyError, SyntaxError, zipfile.BadZipFile):
+    except UsageError:
         return None
-    seconds, own_error, own_floor, doubling = numbers
+    count = len(guesses) if guesses.dim() else 0
+    sound = 0 < count <= len(wire.victims) and guesses.dtype == torch.float32
+    if not sound or guesses.shape[1:] != wire.image_shape or not bool(guesses.isfinite().all()):
+        return None
     return Attempt(
         planned,
         seed,

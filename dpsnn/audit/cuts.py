@@ -12,19 +12,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpsnn.audit.hooked import hooked_places
 from dpsnn.audit.places import Halves, Place, Whole
 from dpsnn.audit.traced import traced_places
+from dpsnn.audit.trial import Trial, probes
 from dpsnn.defences import DefenceList
 from dpsnn.defences.values import Values
 from dpsnn.errors import UsageError, meant
 from dpsnn.target import Target
-from dpsnn.training import device, seeded
-
-TOLERANCE = 1e-4
-"""By how much, of its largest value, the answer of the two halves may differ from that of the whole."""
+from dpsnn.training import device
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ class Cuts:
 
     def __init__(self, model: nn.Module, image_shape: tuple[int, ...], name: str = "") -> None:
         self.model = model if isinstance(model, Whole) else Whole(model)
-        self.images, self.name = _probe(image_shape), name
-        self.answer = _answered(self.model, self.images)
+        self.images, self.name = probes(image_shape), name
+        self.trial = Trial(self.model, self.images)
         found = traced_places(self.model, self.images)
         if found is None or not found.places:
             hooked = hooked_places(self.model, self.images)
@@ -124,7 +123,7 @@ class Cuts:
             if place.name not in wanted:
                 continue
             halves = place.halves()
-            if reason := _wrong(halves, self.images, self.answer):
+            if reason := self.trial.wrong(halves.client, halves.server):
                 self.refused[place.name] = reason
                 if "all" not in names:
                     raise UsageError(f"{place.name} is no cut: {reason}; choose from {self.names}")
@@ -142,33 +141,6 @@ class _Total(NamedTuple):
     flops: int | None
 
 
-def _probe(image_shape: tuple[int, ...]) -> Tensor:
-    """Two images of noise, the same always."""
-    return torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0))
-
-
-@torch.no_grad()
-def _answered(model: nn.Module, images: Tensor) -> Tensor:
-    # Of a model that draws random numbers both halves together draw the same.
-    with seeded(0):
-        answer: Tensor = model(images)
-    return answer
-
-
-@torch.no_grad()
-def _wrong(place: Halves, images: Tensor, whole: Tensor) -> str:
-    """Why the halves are not the whole; empty where they are."""
-    try:
-        with seeded(0):
-            answer = place.server(place.client(images.clone()))
-    except Exception as error:  # whatever anyone's layers may raise
-        return f"the halves cannot be run by themselves ({' '.join(str(error).split())[:120]})"
-    scale = max(float(whole.abs().max()), torch.finfo(whole.dtype).tiny)
-    if answer.shape != whole.shape or float((answer - whole).abs().max()) > TOLERANCE * scale:
-        return "the halves do not give the answer of the whole: more than this tensor crosses"
-    return ""
-
-
 def _flops(module: nn.Module, images: Tensor) -> int | None:
     """Of one image, in products of matrices and convolutions; None where they cannot be counted."""
     counter = FlopCounterMode(display=False)
@@ -181,8 +153,11 @@ def _flops(module: nn.Module, images: Tensor) -> int | None:
 
 
 def _settled(part: nn.Module, given: Tensor) -> nn.Module:
-    """A copy to evaluate, where computations are made, in the memory layout in which it is fast if it takes that."""
-    part = copy.deepcopy(part).eval().requires_grad_(False).to(device())
+    """A copy where computations are made, in the memory layout in which it is fast if it takes that.
+
+    Its layers stay in the mode in which the model puts them to be evaluated: some keep dropout on.
+    """
+    part = copy.deepcopy(part).requires_grad_(False).to(device())
     try:
         with torch.no_grad():
             part.to(memory_format=torch.channels_last)(given.to(device()))
@@ -195,13 +170,17 @@ def _cut(place: Place, halves: Halves, order: int, images: Tensor, total: _Total
     with torch.no_grad():
         activation = halves.client(images.clone()).contiguous()
     client, server = _settled(halves.client, images), _settled(halves.server, activation)
+    kind = activation.dtype  # whatever it is, on the wire and for attackers it is float32
     target = Target.of_client(
-        lambda given: client(given.to(device())).contiguous(),
+        lambda given: client(given.to(device())).contiguous().float(),
         tuple(images.shape[1:]),
-        server=lambda smashed: server(smashed.contiguous()).float(),
+        server=lambda smashed: server(smashed.contiguous().to(kind)).float(),
         name=name,
     )
-    values = Values.behind(place.layer or nn.Identity(), target.cut_shape)
+    # Dropout that is left on makes values larger, wherever it is.
+    left_on = any(isinstance(each, _DropoutNd) and each.training for each in client.modules())
+    limiting = place.layer if place.layer is not None and not left_on else nn.Identity()
+    values = Values.behind(limiting, target.cut_shape)
     target = replace(target, values=values, cut=place.name)
     own, others = ({id(p): p for p in part} for part in (halves.weights, halves.others))
     weights = sum(each.numel() for each in own.values())
@@ -241,32 +220,34 @@ def of_classifier(classifier: Any, name: str, names: Sequence[str] = ("all",)) -
     defended = any(part.place is not None for part in classifier.defences)
     known = [own] if defended or not network.cuts else list(network.cuts)
     asked = known if "all" in names else list(names)
-    images = _probe(network.image_shape)
+    if missing := set(asked) - set(known):
+        raise UsageError(f"{name} has no cut {min(missing)!r}; choose from {known}")
+    images = probes(network.image_shape)[:1]
     weights = sum(p.numel() for p in {*network.parameters()})
-    total = _Total(weights, _flops(network.eval(), images[:1]))
+    total = _Total(weights, _flops(copy.deepcopy(network).eval(), images))
     cuts = []
     for order, each in enumerate(known):
         if each not in asked:
             continue
+        # One for each cut: a target goes on asking the classifier that it was made of.
+        one = copy.deepcopy(classifier)
         if each != own:
-            recut(classifier, each)
-        target = replace(Target.of(classifier, name), cut=each)
-        client = classifier.network.client
-        flops = _flops(client, images[:1])
+            recut(one, each)
+        target = replace(Target.of(one, name), cut=each)
+        client = one.network.client
+        flops = _flops(client, images)
         last = [*client.children()][-1] if [*client.children()] else client
         cuts.append(
             Cut(
                 each,
                 order,
                 type(last).__name__,
-                tuple(classifier.network.cut_shape),
+                tuple(one.network.cut_shape),
                 target,
                 sum(p.numel() for p in {*client.parameters()}) / weights,
                 flops / total.flops if total.flops and flops is not None else None,
                 flops,
-                server=classifier.network.server,
+                server=one.network.server,
             )
         )
-    if missing := set(asked) - set(known):
-        raise UsageError(f"{name} has no cut {min(missing)!r}; choose from {known}")
     return cuts

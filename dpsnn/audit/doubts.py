@@ -3,13 +3,25 @@
 import dataclasses
 from collections.abc import Sequence
 
+import torch
+
 from dpsnn.audit.result import Json
 from dpsnn.audit.wire import Wire
 from dpsnn.errors import one_line
 from dpsnn.evaluation.flags import Flag, flat, of_rows, restless
+from dpsnn.target import Target
+from dpsnn.tensors import Images
+from dpsnn.training import device
 
 LOOKED = 100
 """Own pictures at which the client is looked at."""
+
+ALONE = 4
+"""Of them that are shown to it one by one."""
+
+COMPANY = 0.01
+"""By how much, of its largest value, what it gives for one may differ then: rounding in half precision does more than
+other shapes of the same sums."""
 
 
 def doubts(
@@ -26,13 +38,9 @@ def doubts(
     """
     found: list[Flag] = []
     if wire.whole is not None:
-        looks = (restless, flat)
         target = dataclasses.replace(wire.whole, name=name)
-        for look in looks:
-            try:
-                found += [each for each in (look(target, wire.client_images[:LOOKED]),) if each]
-            except RuntimeError as error:  # a client without any gradient
-                found.append(_no_gradient(name, error))
+        found += _of_client(target, wire.client_images[:LOOKED])
+    found += _of_wire(wire, name)
     found += of_rows([_row(each, name) for each in rows if each["status"] == "ok"])
     found += [_failed(each) for each in rows if each["status"] == "failed"]
     if beaten:
@@ -43,6 +51,61 @@ def doubts(
             Flag(name, note, "leakage and accuracy are not those of strangers", "give other data")
         )
     return _together(found)
+
+
+def _of_client(target: Target, images: Images) -> list[Flag]:
+    found: list[Flag | None] = []
+    for look in (restless, flat, in_company):
+        try:
+            found.append(look(target, images))
+        except RuntimeError as error:  # a client without any gradient
+            found.append(_no_gradient(target.name, error))
+    if found[0]:
+        found[2:] = []  # who never answers twice alike does not do so in company
+    return [flag for flag in found if flag]
+
+
+@torch.no_grad()
+def in_company(target: Target, images: Images) -> Flag | None:
+    """Whether what the client gives for an image depends on the images beside it."""
+    if len(images) < 2:
+        return None
+    given = images.to(device())
+    together = target.client(given)[:ALONE]
+    alone = torch.cat([target.client(each.unsqueeze(0)) for each in given[:ALONE]])
+    apart, largest = (float(each.abs().max()) for each in (alone - together, together))
+    if apart <= COMPANY * largest:
+        return None
+    return Flag(
+        target.name,
+        f"what the client gives for an image changes by up to {apart:.3g} with the images beside it",
+        "what one person sends depends on others, so no row stands for itself: neither attacks nor guarantees hold for"
+        " a client that is given one image",
+        "let its normalisation use running statistics (track_running_stats=True) and put it into evaluation mode",
+    )
+
+
+def _of_wire(wire: Wire, name: str) -> list[Flag]:
+    found = []
+    if wire.endless:
+        found.append(
+            Flag(
+                name,
+                f"the client gives values that are no finite numbers for {wire.endless} pictures",
+                "they are heard, and handed to the server, as the nearest finite values",
+                "mend the client, such as a logarithm or a division of 0",
+            )
+        )
+    if wire.given > len(wire.own):
+        found.append(
+            Flag(
+                name,
+                f"{len(wire.own)} of {wire.given} own pictures are used, as there is no room for more activations",
+                "an attacker with all of them would get more",
+                "read its rows as those of an attacker with so many images, and no more",
+            )
+        )
+    return found
 
 
 def _no_gradient(name: str, error: Exception) -> Flag:

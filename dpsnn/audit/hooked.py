@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dpsnn.audit.places import Found, Halves, Place, Whole, is_pointwise, shown
+from dpsnn.audit.trial import Trial
 from dpsnn.training import seeded
 
 NOTE = "found by trial: the model cannot be traced, and its server repeats the client's work"
@@ -59,7 +60,8 @@ class After(nn.Module):
 
         hook = self.model.get_submodule(self.path).register_forward_hook(put)
         try:
-            found: Tensor = self.model(smashed.new_zeros(len(smashed), *self.image_shape))
+            shape = (len(smashed), *self.image_shape)
+            found: Tensor = self.model(torch.zeros(shape, device=smashed.device))
             return found
         finally:
             hook.remove()
@@ -69,10 +71,18 @@ class _Calls:
     """Which modules were called, in which order, with what they were given and gave."""
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
+        self.images = images
         self.count: dict[str, int] = {}
         self.answers: dict[str, Any] = {}
         self.given: dict[str, Any] = {}
-        self.before: dict[str, list[nn.Parameter]] = {}
+        self._before: dict[str, list[nn.Parameter]] = {}
+        self._loose = [
+            weight
+            for module in model.modules()
+            if any(True for _ in module.children())
+            for weight in module.parameters(recurse=False)
+        ]
+        """Of modules around others: they are used somewhere among those."""
         begun: list[nn.Parameter] = []
         hooks = []
         for path, module in model.named_modules():
@@ -81,26 +91,53 @@ class _Calls:
 
             def begin(module: nn.Module, given: Any, path: str = path) -> None:
                 self.given[path] = given[0] if given else None
-                begun.extend(module.parameters(recurse=False))
+                own = module.parameters(recurse=False)
+                begun.extend(w for w in own if all(w is not each for each in self._loose))
 
             def end(module: nn.Module, given: Any, answer: Any, path: str = path) -> None:
                 self.count[path] = self.count.get(path, 0) + 1
                 self.answers[path] = answer
-                self.before[path] = list(begun)
+                self._before[path] = list(begun)
 
             hooks += [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
+        followed = [(weight, weight.requires_grad) for weight in self._loose]
         try:
-            with torch.no_grad(), seeded(0):
+            for weight in self._loose:
+                weight.requires_grad_(weight.is_floating_point())
+            with torch.set_grad_enabled(bool(self._loose)), seeded(0):
                 self.answer = model(images.clone())
         finally:
             for hook in hooks:
                 hook.remove()
+            for weight, was in followed:
+                weight.requires_grad_(was)
         self.paths = list(self.answers)
+
+    def before(self, path: str) -> list[nn.Parameter]:
+        """The weights that what a layer gives has come from."""
+        used = _leaves(self.answers[path]) if self._loose else set()
+        return [*self._before[path], *(weight for weight in self._loose if id(weight) in used)]
+
+
+def _leaves(answer: Tensor) -> set[int]:
+    """Identities of all that a tensor was computed from and that has a gradient."""
+    found: set[int] = set()
+    seen: set[object] = set()
+    left: list[Any] = [answer.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found.add(id(getattr(node, "variable", None)))
+        left += [each for each, _ in node.next_functions]
+    return found
 
 
 def hooked_places(model: Whole, images: Tensor) -> Found:
     """Every place of a model behind a module that is called once, and why its other modules are none."""
-    calls, found = _Calls(model, images), Found()
+    calls, found, trial = _Calls(model, images), Found(), Trial(model, images)
+    longer = _Calls(model, torch.cat([images, images[:1]]))
     shape = tuple(images.shape[1:])
     layers = dict(model.named_modules())
     every = [*model.parameters()]
@@ -108,7 +145,7 @@ def hooked_places(model: Whole, images: Tensor) -> Found:
     paths: list[str] = []
     for path in calls.paths:
         name, answer = shown(path), calls.answers[path]
-        if reason := _unfit(calls, path, len(images)):
+        if reason := _unfit(calls, longer, path):
             found.refused[name] = reason
             continue
         if id(answer) in taken and id(calls.given[path]) != id(answer):
@@ -117,10 +154,15 @@ def hooked_places(model: Whole, images: Tensor) -> Found:
             place.aliases, place.name = (*place.aliases, place.name), name
             continue
         client, server = Until(model, path), After(model, path, shape)
-        if not _alone(client, server, images, calls.answer):
+        if not trial.tells:
+            found.refused[name] = (
+                "the model answers all images alike, so it does not show what crosses"
+            )
+            continue
+        if trial.wrong(client, server):
             found.refused[name] = "a branch or skip connection crosses beside it"
             continue
-        own = calls.before[path]
+        own = calls.before(path)
         rest = [p for p in every if all(p is not o for o in own)]
         layer = layers[path]
         halves = Halves(client, server, own, rest)
@@ -139,24 +181,16 @@ def _given(halves: Halves) -> Halves:
     return halves
 
 
-def _unfit(calls: _Calls, path: str, count: int) -> str:
-    answer = calls.answers[path]
+def _unfit(calls: _Calls, longer: _Calls, path: str) -> str:
+    """Why a layer's output cannot be what is sent, by what it gave for some images, and for one more."""
+    answer, more = calls.answers[path], longer.answers.get(path)
     if calls.count[path] > 1:
         return f"it is called {calls.count[path]} times; name the module around it"
     if not isinstance(answer, Tensor) or not answer.is_floating_point():
         return "its output is not one tensor"
-    if answer.dim() < 2 or len(answer) != count:
+    counts = len(calls.images), len(longer.images)
+    if answer.dim() < 2 or not isinstance(more, Tensor) or (len(answer), len(more)) != counts:
         return "its output has no row for each image"
     if answer is calls.answer:
         return "it is the whole model, and nothing is left to the server"
     return ""
-
-
-@torch.no_grad()
-def _alone(client: nn.Module, server: nn.Module, images: Tensor, whole: Tensor) -> bool:
-    try:
-        with seeded(0):
-            answer = server(client(images))
-    except Exception:  # whatever anyone's layers may raise
-        return False
-    return answer.shape == whole.shape and torch.allclose(answer, whole, rtol=1e-4, atol=1e-5)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dpsnn.audit.loading import Model, load_model
-from dpsnn.audit.pictures import Pictures, load_pictures
+from dpsnn.audit.pictures import Pictures, is_hidden, load_pictures
 from dpsnn.audit.plan import Budget
 from dpsnn.audit.sides import Sides, make_sides
 from dpsnn.data import DATASETS
@@ -53,7 +53,20 @@ def of_model(
             f"{known.name} takes images of shape {wanted}, and the data have {sides.image_shape}; give others, or"
             " pictures in a folder with --size"
         )
-    return Inputs(sides, known)
+    known = known.seeing(sides.image_shape, len(sides.victims.classes) or None)
+    return Inputs(_named(sides, known.scores), known)
+
+
+def _named(sides: Sides, scores: int | None) -> Sides:
+    """The same, with a note where the labels are no numbers of the model's classes, so that it has no accuracy."""
+    labels = sides.victims.labels
+    if not sides.victims.classes or scores is None or int(labels.max()) < max(2, scores):
+        return sides
+    said = (
+        f"no accuracy is given: the labels of the victims go from {int(labels.min())} to {int(labels.max())}, and the"
+        f" model gives {scores} scores; number the classes from 0 as the model does"
+    )
+    return replace(sides, notes=(*sides.notes, said))
 
 
 def _classes(data: Any) -> int | None:
@@ -61,7 +74,8 @@ def _classes(data: Any) -> int | None:
     if isinstance(data, str) and data in DATASETS:
         return int(DATASETS[data].num_classes)
     if isinstance(data, str) and Path(data).is_dir():
-        return sum(path.is_dir() for path in Path(data).iterdir()) or None
+        folders = (path for path in Path(data).iterdir() if path.is_dir())
+        return sum(not is_hidden(path.name) for path in folders) or None
     return None
 
 

@@ -1,10 +1,11 @@
 """The model under audit: a function of the user's, a name of torchvision's or a checkpoint of ours, and its weights."""
 
+import copy
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,27 @@ class Model:
     """Of ours, where it is one: it knows its cuts and its defences."""
     before: nn.Module | None = None
     """What is done to images first."""
+    whole: Whole | None = None
+    """It, with the one of its outputs that is its answer."""
+    scores: int | None = None
+    """Columns of the answer, where they are known."""
+
+    def seeing(self, image_shape: tuple[int, ...], classes: int | None = None) -> "Model":
+        """The same for such images, which says what is its answer.
+
+        Args:
+            image_shape: Of one image.
+            classes: Of the data; the answer has a column for each, if any output has.
+
+        Raises:
+            UsageError: If it does not take them, or gives no row of scores for each.
+        """
+        if self.classifier is not None:
+            return replace(self, scores=self.classifier.network.num_classes)
+        found = _answering(self.module, image_shape, self.before, classes)
+        columns = found.shape[1] if len(found.shape) == 2 else None
+        notes = (*self.notes, *found.notes)
+        return replace(self, whole=found.whole, scores=columns, notes=notes)
 
     @property
     def parameters(self) -> int:
@@ -64,7 +86,9 @@ class Model:
         """
         if self.classifier is not None:
             return of_classifier(self.classifier, self.name, names), {}
-        every = Cuts(_answering(self.module, image_shape, self.before), image_shape, self.name)
+        whole = self.whole or self.seeing(image_shape).whole
+        assert whole is not None
+        every = Cuts(whole, image_shape, self.name)
         return every.chosen(names), every.refused
 
 
@@ -91,19 +115,34 @@ def load_model(
     return found
 
 
+def _own(module: nn.Module) -> nn.Module:
+    """A copy where models are looked at: whoever brought the module finds it again as it was.
+
+    Raises:
+        UsageError: If it cannot be copied, or has no weights yet.
+    """
+    try:
+        return copy.deepcopy(module).cpu()
+    except Exception as error:  # whatever anyone's attributes may raise
+        told = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"{type(module).__name__} cannot be copied to the CPU: {told}; give a function that makes it there"
+        ) from error
+
+
 def _found(model: Any, weights: str, classes: int | None) -> Model:
     if isinstance(model, nn.Module):
-        return Model(model, type(model).__name__, "given as a module")
+        return Model(_own(model), type(model).__name__, "given as a module")
     if not isinstance(model, str):
         made = model()
         if not isinstance(made, nn.Module):
             raise UsageError(f"the model function gave {type(made).__name__}, no torch.nn.Module")
-        return Model(made, getattr(model, "__name__", "model"), "given as a function")
+        return Model(_own(made), getattr(model, "__name__", "model"), "given as a function")
     if is_function(model):
         made = called(model, "a model")
         if not isinstance(made, nn.Module):
             raise UsageError(f"{model} gave {type(made).__name__}, no torch.nn.Module")
-        return Model(made, Path(model).name, model)
+        return Model(_own(made), Path(model).name, model)
     if model.endswith(".ckpt") or Path(model).is_file():
         return _checkpoint(Path(model))
     return _of_torchvision(model, weights, classes)
@@ -236,41 +275,101 @@ def _differences(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> s
 # ---------------------------------------------------------------- answers
 
 
+class _Answering(NamedTuple):
+    """A model as one that gives a row of scores for each image."""
+
+    whole: Whole
+    shape: tuple[int, ...]
+    """Of its answer to two images."""
+    notes: tuple[str, ...]
+
+
 def _answering(
-    module: nn.Module, image_shape: tuple[int, ...], before: nn.Module | None = None
-) -> Whole:
-    """The model as one that gives a row of scores for each image.
+    module: nn.Module,
+    image_shape: tuple[int, ...],
+    before: nn.Module | None = None,
+    classes: int | None = None,
+) -> _Answering:
+    """The output of a model that is its answer: by its name, else by its columns, else the first.
 
     Raises:
         UsageError: If it does not take such images, or gives nothing of the kind.
     """
-    try:
-        with torch.no_grad():
-            images = torch.rand(2, *image_shape)
-            given = module(before(images) if before else images)
-    except Exception as error:  # whatever anyone's layers may raise
-        told = " ".join(str(error).split())[:200]
-        raise UsageError(
-            f"the model does not take images of shape {image_shape}: {told}; give its pictures their size with --size"
-        ) from error
+    given, notes = _given(module, torch.rand(2, *image_shape), before)
     if isinstance(given, Tensor):
-        return Whole(module, _row if given.dim() == 1 else _same, before).eval()
-    if isinstance(given, Mapping):
-        key = next((k for k in ANSWERS if _is_answer(given.get(k))), None)
-        key = key or next((k for k, each in given.items() if _is_answer(each)), None)
-        if key is not None:
-            return Whole(module, lambda answer: answer[key], before).eval()
-    if isinstance(given, tuple | list):
-        at = next((n for n, each in enumerate(given) if _is_answer(each)), None)
-        if at is not None:
-            return Whole(module, lambda answer: answer[at], before).eval()
-    for key in ANSWERS:
-        if _is_answer(getattr(given, key, None)):
-            return Whole(module, operator.attrgetter(key), before).eval()
+        pick = _row if given.dim() == 1 else _same
+        whole = Whole(module, pick, before).eval()
+        return _Answering(whole, tuple(pick(given).shape), notes)
+    outputs = _outputs_of(given)
+    if not outputs:
+        raise UsageError(
+            f"the model gives {type(given).__name__} without a row of scores for each image; wrap it in a module that"
+            " returns them"
+        )
+    fitting = [each for each in outputs if classes and each.value.shape[1:] == (classes,)]
+    named = [each for key in ANSWERS for each in outputs if each.name == key]
+    chosen = (named or fitting or outputs)[0]
+    if len(outputs) > 1:
+        shape = tuple(chosen.value.shape[1:])
+        notes = (
+            *notes,
+            f"of the model's {len(outputs)} outputs {chosen.name}, of shape {shape} for each image, is taken for its"
+            " answer",
+        )
+    whole = Whole(module, chosen.pick, before).eval()
+    return _Answering(whole, tuple(chosen.value.shape), notes)
+
+
+def _given(
+    module: nn.Module, images: Tensor, before: nn.Module | None
+) -> tuple[Any, tuple[str, ...]]:
+    """What a model gives for images, and what is to be said: one that takes no float32 is audited in float32."""
+
+    def ask() -> Any:
+        with torch.no_grad():
+            return module(before(images) if before else images)
+
+    kinds = {weight.dtype for weight in module.parameters() if weight.is_floating_point()}
+    others = kinds - {torch.float32}
+    try:
+        return ask(), ()
+    except Exception as error:  # whatever anyone's layers may raise
+        first = error
+    try:
+        if others:
+            module.float()
+            said = f"its weights are {', '.join(map(str, others))}: it is audited in float32"
+            return ask(), (said,)
+    except Exception as error:  # as above
+        first = error
+    told = " ".join(str(first).split())[:200]
+    remedy = "give its pictures their size with --size"
+    if "dtype" in told or "device" in told or "type" in told:
+        remedy = "let it take float32 on the CPU, and compute where its weights are"
     raise UsageError(
-        f"the model gives {type(given).__name__} without a row of scores for each image; wrap it in a module that"
-        " returns them"
-    )
+        f"the model does not take images of shape {tuple(images.shape[1:])}: {told}; {remedy}"
+    ) from first
+
+
+class _Output(NamedTuple):
+    """One of a model's outputs."""
+
+    name: str
+    value: Tensor
+    pick: Callable[[Any], Any]
+
+
+def _outputs_of(given: Any) -> list[_Output]:
+    """Every tensor with a row for each image."""
+    items: list[tuple[Any, Any, Callable[[Any], Any]]]
+    if isinstance(given, Mapping):
+        items = [(key, each, operator.itemgetter(key)) for key, each in given.items()]
+    elif isinstance(given, tuple | list):
+        names = getattr(given, "_fields", range(len(given)))
+        items = [(names[at], each, operator.itemgetter(at)) for at, each in enumerate(given)]
+    else:
+        items = [(key, getattr(given, key, None), operator.attrgetter(key)) for key in ANSWERS]
+    return [_Output(str(key), each, pick) for key, each, pick in items if _is_answer(each)]
 
 
 def _same(answer: Any) -> Any:

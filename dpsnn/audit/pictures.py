@@ -22,6 +22,9 @@ SUBFOLDER = "subfolder"
 
 IMAGES, LABELS = "images", "labels"
 
+MOST_CLASSES = 100_000
+"""From this label on they are no numbers of classes, but names."""
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -99,7 +102,13 @@ def _folder(folder: Path, channels: int | None, size: int | None, groups: str) -
         raise UsageError(
             f"of a folder --groups is {SUBFOLDER!r}, not {groups!r}: CLASS/PERSON/PICTURE"
         )
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(is_hidden(part) for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
     if not paths:
         raise UsageError(
             f"{folder} holds no pictures; give a folder with one subfolder for each class"
@@ -127,14 +136,25 @@ def _folder(folder: Path, channels: int | None, size: int | None, groups: str) -
     within = [path.relative_to(folder).parts for path in kept]
     names = [parts[0] if len(parts) > 1 else "" for parts in within]
     classes = tuple(sorted({*names}))
+    said = [f"left out: {reason}" for reason in left]
+    if not groups and any(len(parts) > 2 for parts in within):
+        said.append(
+            f"some pictures lie more than one folder deep: their classes are the outermost folders"
+            f" ({', '.join(classes[:3])}); if those are parts such as train and val, give one of them"
+        )
     return Pictures(
         images.permute(0, 3, 1, 2).contiguous(),
         torch.tensor([classes.index(name) for name in names]),
         () if classes == ("",) else classes,
         str(folder),
         tuple(str(Path(*parts[:-1])) for parts in within) if groups else None,
-        tuple(f"left out: {reason}" for reason in left),
+        tuple(said),
     )
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is not the user's own: what systems put there begins with `.` or `__`."""
+    return name.startswith((".", "__"))
 
 
 def _channels(path: Path) -> int:
@@ -187,7 +207,7 @@ def _checked(given: Any, name: str, groups: str, size: int | None) -> Pictures:
     if IMAGES not in given:
         raise UsageError(f"{name} has no {IMAGES!r}, only {[*given]}; give images and labels")
     images = as_images(given[IMAGES], name)
-    labels, classes = _labelled(given.get(LABELS), len(images), name)
+    labels, classes, said = _labelled(given.get(LABELS), len(images), name)
     owners = None
     if groups:
         if groups not in given or groups in (IMAGES, LABELS):
@@ -198,7 +218,7 @@ def _checked(given: Any, name: str, groups: str, size: int | None) -> Pictures:
         owners = tuple(str(each) for each in np.asarray(given[groups]).reshape(-1))
         if len(owners) != len(images):
             raise UsageError(f"{name} has {len(images)} images, and {len(owners)} of {groups!r}")
-    return Pictures(images, labels, classes, name, owners)
+    return Pictures(images, labels, classes, name, owners, said)
 
 
 def _mapped(given: Any, name: str) -> Mapping[str, Any]:
@@ -252,10 +272,10 @@ def as_images(given: Any, name: str) -> Tensor:
     return images.float().contiguous()
 
 
-def _labelled(given: Any, count: int, name: str) -> tuple[Tensor, tuple[str, ...]]:
-    """Classes by number, and their names."""
+def _labelled(given: Any, count: int, name: str) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
+    """Classes by number, their names, and what is to be said of them."""
     if given is None:
-        return torch.zeros(count, dtype=torch.long), ()
+        return torch.zeros(count, dtype=torch.long), (), ()
     labels = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
     labels = labels.reshape(-1) if labels.size == count else labels
     if labels.shape != (count,):
@@ -263,9 +283,16 @@ def _labelled(given: Any, count: int, name: str) -> tuple[Tensor, tuple[str, ...
             f"{name} has {count} images, and labels of shape {labels.shape}; give one each"
         )
     if labels.dtype.kind in "US":
-        classes = sorted({str(each) for each in labels})
-        return torch.tensor([classes.index(str(each)) for each in labels]), tuple(classes)
+        classes, numbers = np.unique(labels.astype(str), return_inverse=True)
+        return torch.from_numpy(numbers.astype(np.int64)), tuple(map(str, classes)), ()
     if labels.dtype.kind not in "iub" or labels.min() < 0:
         raise UsageError(f"the labels of {name} must be whole numbers from 0, or names of classes")
-    numbers = torch.from_numpy(labels.astype(np.int64))
-    return numbers, tuple(map(str, range(int(numbers.max()) + 1)))
+    if labels.max() >= MOST_CLASSES:
+        ids, numbers = np.unique(labels, return_inverse=True)
+        said = (
+            f"the labels of {name} go up to {labels.max()}: they are taken for names of {len(ids)} classes, numbered in"
+            " their order; accuracy is right if the model numbers them so too",
+        )
+        return torch.from_numpy(numbers.astype(np.int64)), tuple(map(str, ids)), said
+    found = torch.from_numpy(labels.astype(np.int64))
+    return found, tuple(map(str, range(int(found.max()) + 1))), ()

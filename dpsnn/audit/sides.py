@@ -109,6 +109,7 @@ def make_sides(
     Raises:
         UsageError: If there are too few pictures, or they do not fit one another.
     """
+    _fits((data, surrogate, trained_on), surrogate is not None, groups, size)
     known = _of_ours(data, data_dir)
     if known is not None and surrogate is None:
         own, victims = known
@@ -134,6 +135,7 @@ def make_sides(
                 f"the surrogate has pictures of shape {tuple(own.images.shape[1:])}, the data of"
                 f" {tuple(victims.images.shape[1:])}; give both one size with --size"
             )
+        own = _strangers(own, victims) if groups else own
         _enough(own, 3)
         split = deal(own.labels, own.groups, _renormed(SHARES[:2]), seed)
         parts = [own.rows(split[0]), own.rows(split[1]), _mixed(victims, seed)]
@@ -150,6 +152,46 @@ def make_sides(
     if surrogate is not None:
         made = replace(made, surrogate=surrogate if isinstance(surrogate, str) else own.name)
     return _looked(made)
+
+
+def _fits(sources: Sequence[Any], surrogate: bool, groups: str, size: int | None) -> None:
+    """Refuse what would be passed over: data sets of ours have a size, and do not say whose a picture is.
+
+    Raises:
+        UsageError: If groups or a size are asked for, and nobody has them.
+    """
+    ours = [is_of_ours(each) for each in sources]
+    for source, known in zip(sources[: 2 if surrogate else 1], ours):
+        if groups and known:
+            raise UsageError(
+                f"{source} does not say whose a picture is; leave out --groups, or give data that say it"
+            )
+    if size is not None and all(
+        known for source, known in zip(sources, ours) if source is not None
+    ):
+        raise UsageError(
+            f"--size scales pictures of a folder; {sources[0]} has them as they are; leave it out"
+        )
+
+
+def _strangers(own: Pictures, victims: Pictures) -> Pictures:
+    """The attacker's pictures without those of people who are victims.
+
+    Raises:
+        UsageError: If none is left.
+    """
+    people = {*(victims.groups or ())}
+    rows = [row for row, who in enumerate(own.groups or ()) if who not in people]
+    if not rows:
+        raise UsageError(
+            f"all pictures of the surrogate {own.name} are of people in {victims.name}; give others, or leave out"
+            " --groups"
+        )
+    left = len(own) - len(rows)
+    if not left:
+        return own
+    said = f"left out: {left} pictures of the surrogate, as they are of people who are victims"
+    return replace(own.rows(torch.tensor(rows)), notes=(*own.notes, said))
 
 
 def _looked(sides: Sides) -> Sides:
@@ -193,9 +235,16 @@ def _of_ours(
     """An attacker's own images and the victims of a data set of ours, whose roles are fixed; None of anything else."""
     from dpsnn.data import DATASETS
 
-    if not isinstance(source, str) or source not in DATASETS:
+    if not is_of_ours(source):
         return None
     data = DATASETS[source](data_dir)
     names = tuple(map(str, range(data.num_classes)))
     tensors = [data.tensors(role) for role in roles]
     return [Pictures(pixels, labels, names, source) for pixels, labels in tensors]
+
+
+def is_of_ours(source: Any) -> bool:
+    """Whether it is the name of a data set of ours."""
+    from dpsnn.data import DATASETS
+
+    return isinstance(source, str) and source in DATASETS

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from dpsnn.audit.places import Found, Halves, Place, Whole, is_pointwise, shown
+from dpsnn.audit.trial import same
 from dpsnn.defences.values import KEEPING, MOVING, RANGES
+from dpsnn.training import seeded
 
 FUNCTIONS: dict[str, nn.Module | None] = {
     "tanh": nn.Tanh(),
@@ -65,7 +67,11 @@ def _noted(value: Any) -> Any:
 
 
 def traced_places(model: Whole, images: Tensor) -> Found | None:
-    """Every place of a model, and why its other modules are none; None where it cannot be traced."""
+    """Every place of a model, and why its other modules are none; None where it cannot be traced.
+
+    Nor can it where the graph answers otherwise than the model, such as one that draws random numbers of a fixed shape:
+    what they were while it was traced would be part of the graph.
+    """
     tracer = _Tracer()
     try:
         graph = tracer.trace(model)
@@ -73,8 +79,11 @@ def traced_places(model: Whole, images: Tensor) -> Found | None:
         seen = []
         for batch in (images, torch.cat([images, images[:1]])):
             recorder = _Recorder(module)
-            with torch.no_grad():
-                recorder.run(batch.clone())
+            with torch.no_grad(), seeded(0):
+                answer = recorder.run(batch.clone())
+            with torch.no_grad(), seeded(0):
+                if not same(answer, model(batch.clone())):
+                    return None
             seen.append(recorder.seen)
     except Exception:  # Python code that depends on values, or anything that fx does not know
         return None
@@ -142,7 +151,9 @@ class _Reading:
         shape = self.first[node]
         if node.op in ("placeholder", "get_attr", "output") or not isinstance(shape, torch.Size):
             return None
-        if not len(shape) > 1 or shape[0] != self.count:
+        more = self.second[node]
+        rows = (shape[0], more[0]) if len(shape) > 1 and isinstance(more, torch.Size) else None
+        if rows != (self.count, self.count + 1):
             return "its output has no row for each image"
         at = self.at[node]
         others = [

@@ -1,7 +1,7 @@
 """One cut with all that is heard there: computed once, and shared by every attack."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -28,6 +28,9 @@ HELD = 2 * 10**8
 
 CHUNK = 250
 """Pictures that are sent at a time."""
+
+SLOPES = 4
+"""Own pictures at which two clients are told apart by their gradients."""
 
 NO_CLIENT = "does not apply: it asks the client, and only pairs of images and what was sent of them are given"
 
@@ -56,6 +59,10 @@ class Wire:
     """Operations of the client for one picture, where they could be counted."""
     clear: Activation | None = None
     """Of the victims, before the mechanism, where that is needed to bound what can be known."""
+    endless: int = 0
+    """Pictures for which the client gives infinity or no number; here stands the nearest finite value instead."""
+    given: int = 0
+    """Own pictures that there were before those were left out for whose activations there is no room; 0 is the same."""
 
     @property
     def cut_shape(self) -> tuple[int, ...]:
@@ -86,6 +93,34 @@ class Wire:
         if self.target is not None:
             made.update(repr(self.target.mechanism.mechanism()).encode())
         return made.hexdigest()
+
+    @cached_property
+    def slope(self) -> str:
+        """What tells how gradients flow through the client at a few own pictures; rounded, as sums of them are."""
+        if self.target is None:
+            return ""
+        generator = torch.Generator().manual_seed(0)
+        given = to_unit(self.own[:SLOPES]).to(device())
+        try:
+            with torch.enable_grad(), seeded(0):
+                given.requires_grad_()
+                sent = self.target.client(given)
+                probe = torch.randn(sent.shape, generator=generator).to(sent)
+                (slope,) = torch.autograd.grad((sent * probe).sum(), given)
+        except RuntimeError as error:
+            return type(error).__name__
+        looks = torch.randn(SLOPES, given[0].numel(), generator=generator).double()
+        seen = (slope.detach().cpu().flatten(1).double() * looks[: len(given)]).sum(1)
+        return " ".join(f"{float(each):.3g}" for each in seen)
+
+    @cached_property
+    def answers(self) -> str:
+        """What tells the server from others, by its answers to a few own pictures."""
+        if self.target is None or self.target.server is None:
+            return ""
+        with seeded(0):
+            found = self.target.answer(self.activations[:SLOPES].unsqueeze(0))
+        return sha256(found.float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
     def knowledge(self, needs: Collection[Need]) -> Knowledge:
         """What an attack is granted; the client's answers to the own pictures are known already.
@@ -154,8 +189,17 @@ def wire_of(
         side: At which pictures are attacked, at most.
     """
     whole = replace(target, mechanism=mechanism) if len(mechanism) else target
-    values = math.prod(target.cut_shape)
+    values, given = math.prod(target.cut_shape), len(sides.own)
     sides = sides.within(room(values), room(values, queries))
+    activations = [
+        _encoded(whole, part.images) for part in (sides.own, sides.validation, sides.victims)
+    ]
+    endless = sum(int((~part.isfinite()).flatten(1).any(1).sum()) for part in activations)
+    if endless:
+        finite = _finite(activations[0])
+        before = whole.client
+        whole = replace(whole, client=lambda images: finite(before(images)))
+        activations = [finite(part) for part in activations]
     shape = attacked_shape(sides.image_shape, side)
     attacked = whole
     if shape != sides.image_shape:
@@ -174,12 +218,12 @@ def wire_of(
     own, validation, victims = (
         reduced(part.images, shape) for part in (sides.own, sides.validation, sides.victims)
     )
-    clear = _encoded(whole, sides.victims.images)
+    clear = activations[2]
     return Wire(
         own,
-        _encoded(whole, sides.own.images),
+        activations[0],
         validation,
-        sent(_encoded(whole, sides.validation.images), 1),
+        sent(activations[1], 1),
         to_unit(victims),
         sides.victims.labels,
         sent(clear, 0),
@@ -189,7 +233,24 @@ def wire_of(
         whole,
         work,
         None if whole.sends_as_is else clear,
+        endless,
+        given,
     )
+
+
+def _finite(activations: Activation) -> Callable[[Activation], Activation]:
+    """Puts the least and the largest finite of these values in the place of infinite ones, and 0 where is no number.
+
+    Raises:
+        UsageError: If none of them is finite.
+    """
+    known = activations[activations.isfinite()]
+    if not len(known):
+        raise UsageError(
+            "the client gives no finite number for any picture; mend it, or name other cuts"
+        )
+    low, high = float(known.min()), float(known.max())
+    return lambda given: given.nan_to_num(0.0, high, low)
 
 
 def _encoded(target: Target, images: Tensor) -> Activation:

@@ -1,0 +1,233 @@
+"""What should make a reader doubt a cut; and attempts that were kept are those of this very client, and whole."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import audit_models as models
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpsnn.audit import attacking, wire
+from dpsnn.audit.attacking import attempt
+from dpsnn.audit.cuts import Cuts
+from dpsnn.audit.doubts import doubts
+from dpsnn.audit.plan import NEAREST, Planned
+from dpsnn.audit.sides import Sides, make_sides
+from dpsnn.audit.wire import Wire, wire_of
+from dpsnn.defences import DefenceList
+from dpsnn.errors import UsageError
+from dpsnn.target import Target
+
+SHAPE = (1, 8, 8)
+INVERSION = Planned("inversion", "inversion", {"steps": 4, "restarts": 1}, True, asks=False, own=6)
+
+
+def sides(count: int = 40) -> Sides:
+    images = torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(0))
+    images[:3] = 0
+    return make_sides((images, torch.arange(count) % 2))
+
+
+def heard(model: nn.Module, cut: str) -> Wire:
+    (found,) = Cuts(model.eval(), SHAPE, "mine").chosen([cut])
+    return wire_of(found.target, DefenceList(), sides(), 1, 0)
+
+
+def raised(given: Wire) -> list[str]:
+    return [each["raised"] for each in doubts(given, [], "cut", "", [])]
+
+
+class Chain(nn.Module):
+    """A step between two layers."""
+
+    def __init__(self, step: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.f, self.q, self.h = nn.Linear(64, 48), step, nn.Linear(48, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        answer: Tensor = self.h(self.q(self.f(images.flatten(1))))
+        return answer
+
+
+class Endless(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 0.0 - x / 0.0
+
+
+class Logarithm(nn.Module):
+    """-inf for black pixels, and of those a difference, which is no number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.log, self.h = nn.Identity(), nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        answer: Tensor = self.h(self.log(images.flatten(1).log()).nan_to_num(0, 0, -5))
+        return answer
+
+
+def test_values_that_are_no_finite_numbers_are_flagged_and_heard_as_the_nearest() -> None:
+    found = heard(Logarithm(), "log")
+    assert found.endless == 3
+    assert all(bool(t.isfinite().all()) for t in (found.activations, found.heard))
+    assert found.whole is not None
+    own = found.activations[found.activations > -50]
+    black = found.whole.encode(torch.zeros(1, *SHAPE))
+    assert float(black.unique()) == pytest.approx(float(own.min()))
+    assert any("no finite numbers for 3 pictures" in each for each in raised(found))
+    assert not any("no finite" in each for each in raised(heard(models.layers(), "7")))
+    nothing = nn.Sequential(nn.Flatten(), Endless(), nn.Linear(64, 10))
+    with pytest.raises(UsageError, match="no finite number for any picture"):
+        heard(nothing, "1")
+
+
+def test_a_client_whose_images_touch_each_other_is_flagged() -> None:
+    norm = nn.Sequential(
+        nn.Unflatten(1, (3, 16)), nn.BatchNorm1d(3, track_running_stats=False), nn.Flatten()
+    )
+    assert any("with the images beside it" in each for each in raised(heard(Chain(norm), "q")))
+    for step in (nn.BatchNorm1d(48), nn.Tanh()):
+        assert not any("beside it" in each for each in raised(heard(Chain(step), "q")))
+
+
+def test_a_client_that_takes_no_image_alone_is_one_line() -> None:
+    norm = nn.BatchNorm1d(48, track_running_stats=False)
+    with pytest.raises(UsageError, match="q is no cut: .*for one image alone .*more than 1 value"):
+        heard(Chain(norm), "q")
+
+
+def test_dropout_that_stays_on_is_flagged_once() -> None:
+    class On(nn.Dropout):
+        def train(self, mode: bool = True) -> "On":
+            super().train(True)
+            return self
+
+    (only,) = (each for each in raised(heard(Chain(On()), "q")) if "the client" in each)
+    assert "answers to the same images differ" in only
+
+
+def test_fewer_own_pictures_than_there_are_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = heard(models.layers(), "7")
+    assert not any("no room" in each for each in raised(found))
+    monkeypatch.setattr(wire, "room", lambda values, queries=1: 10)
+    assert any(
+        "10 of 20 own pictures are used" in each for each in raised(heard(models.layers(), "7"))
+    )
+
+
+class Rounded(nn.Module):
+    """The same values whether gradients pass or not."""
+
+    def __init__(self, passing: bool) -> None:
+        super().__init__()
+        self.passing = passing
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounded = (8 * x).round().detach() / 8
+        return rounded + (x - x.detach()) if self.passing else rounded + 0 * x.detach().abs()
+
+
+def test_an_attempt_without_gradients_is_made_anew_once_they_pass(tmp_path: Path) -> None:
+    masked, open_ = (heard(Chain(Rounded(passing)), "q") for passing in (False, True))
+    assert masked.digest == open_.digest and masked.slope != open_.slope
+    assert open_.slope == heard(Chain(Rounded(True)), "q").slope
+    marks = {
+        attacking._mark(each, planned.method(each), planned, 0)
+        for each in (masked, open_)
+        for planned in (NEAREST, INVERSION)
+    }
+    assert len(marks) == 3, "whoever follows no gradient finds the same"
+
+
+def test_an_attempt_of_another_version_or_server_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = heard(Chain(nn.Tanh()), "q")
+    other = Chain(nn.Tanh())
+    with torch.no_grad():
+        other.h.weight.mul_(2)
+    assert given.slope == heard(other, "q").slope and given.answers != heard(other, "q").answers
+    mark = attacking._mark(given, NEAREST.method(given), NEAREST, 0)
+    monkeypatch.setattr(attacking, "__version__", "0.0.0")
+    assert mark != attacking._mark(given, NEAREST.method(given), NEAREST, 0)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw, kept: b"",
+        lambda raw, kept: raw[: len(raw) // 2],
+        lambda raw, kept: raw[:200] + bytes(each ^ 255 for each in raw[200:260]) + raw[260:],
+        lambda raw, kept: {**kept, "guesses": kept["guesses"] * np.nan},
+        lambda raw, kept: {**kept, "guesses": kept["guesses"][:, :, :4]},
+        lambda raw, kept: {**kept, "guesses": np.repeat(kept["guesses"], 2, 0)},
+        lambda raw, kept: {**kept, "guesses": kept["guesses"][:0]},
+        lambda raw, kept: {**kept, "guesses": np.float32(1)},
+        lambda raw, kept: {**kept, "numbers": kept["numbers"][:2]},
+    ],
+)
+def test_an_attempt_that_is_not_whole_is_made_anew(damage: Any, tmp_path: Path) -> None:
+    given = heard(models.layers(), "7")
+    first = attempt(given, NEAREST, 0, 0.0, tmp_path)
+    (path,) = tmp_path.iterdir()
+    with np.load(path) as kept:
+        made = damage(path.read_bytes(), {name: kept[name] for name in kept.files})
+    if isinstance(made, bytes):
+        path.write_bytes(made)
+    else:
+        np.savez(path, **made)
+    again = attempt(given, NEAREST, 0, 0.0, tmp_path)
+    assert again.status == "ok" and torch.equal(again.guesses, first.guesses)
+
+
+class Elsewhere(nn.Module):
+    """A server that notices where what it is given lies."""
+
+    def forward(self, smashed: Tensor) -> Tensor:
+        assert smashed.device.type == "meta"
+        return torch.zeros(len(smashed), 10)
+
+
+def test_the_server_is_given_what_was_heard_where_computations_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = Target.of_client(nn.Flatten(), SHAPE)
+    target = dataclasses.replace(target, server=Elsewhere())
+    monkeypatch.setattr("dpsnn.target.device", lambda: torch.device("meta"))
+    answer = target.answer(torch.rand(2, 5, 64))
+    assert answer.device.type == "cpu" and answer.shape == (5, 10)
+
+
+class Half(nn.Module):
+    """Computes in bfloat16, whatever it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.f, self.h = (nn.Linear(*sides).bfloat16() for sides in ((64, 16), (16, 10)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        answer: Tensor = self.h(torch.tanh(self.f(images.flatten(1).bfloat16())))
+        return answer
+
+
+def test_a_client_in_bfloat16_is_heard_in_float32() -> None:
+    found = heard(Half(), "f")
+    assert found.activations.dtype == found.heard.dtype == torch.float32
+    assert found.whole is not None and found.whole.answer(found.heard).dtype == torch.float32
+    assert len(found.digest) == 64 and attempt(found, INVERSION, 0, 1.0, None).status == "ok"
+    images = torch.rand(3, *SHAPE)
+    layer = nn.Linear(64, 10).double()
+    function = Target.of_client(lambda given: given.flatten(1).double(), SHAPE, server=layer)
+    sent = function.encode(images)
+    assert function.transmit(sent).dtype == function.client(images).dtype == torch.float32
+    torch.testing.assert_close(
+        function.answer(sent[None]), layer(images.flatten(1).double()).float()
+    )
+    with pytest.raises(UsageError, match="same dtype.*; give it in float32"):
+        Target.of_client(nn.Sequential(nn.Flatten(), layer), SHAPE)
