@@ -56,7 +56,7 @@ def test_as_many_victims_as_are_paid_for_whatever_the_clock_says(
     work = Cuts(model, (1, 8, 8)).chosen(["7"])[0].work
     assert work
     seconds = 40.5 * 2 * 3 * 3 * work / plan.SPEED
-    descent = Planned("inversion", "inversion", {"steps": 2, "restarts": 3}, True, own=3)
+    descent = Planned("inversion", "inversion", {"steps": 2, "restarts": 3}, True, own=6)
     monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, seconds, (RIDGE, descent)))
     cut = only(audit(model, digits(), cuts=["7"]))
     assert [row["victims"] for row in cut["attacks"]] == [60, 40]
@@ -71,6 +71,17 @@ def enlarged(count: int) -> tuple[Tensor, Tensor]:
 def flat() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+
+
+class Beside(nn.Module):
+    """A client that sends the picture beside values that say nothing and are large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fl, self.up = nn.Flatten(), nn.Linear(512, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.up(self.fl(torch.cat([images, 1000 * torch.sin(1e4 * images)], 1)))
 
 
 def test_of_long_vectors_a_map_to_smaller_pictures_is_learnt(
@@ -93,11 +104,11 @@ def test_of_long_vectors_a_map_to_smaller_pictures_is_learnt(
 def test_where_nothing_learnt_it_is_not_said_that_nothing_leaks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The same client, of pictures of which none is near another."""
+    """All of the picture is sent, among so much else that the nearest one is any: a linear map would find it."""
     monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 0.0, (RIDGE, NEAREST, DECODER)))
     monkeypatch.setattr(plan, "MOST_WEIGHTS", 1000)
     noise = torch.rand(150, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    result = audit(flat, (noise, torch.arange(150) % 10), cuts=["0"])
+    result = audit(Beside, (noise, torch.arange(150) % 10), cuts=["fl"])
     cut = only(result)
     assert [row["cause"] for row in cut["attacks"]] == ["too large", None, "too large"]
     assert cut["verdict"]["level"] == "unknown" and "is too large" in cut["verdict"]["sentence"]
