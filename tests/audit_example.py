@@ -25,6 +25,8 @@ def attack(key: str, label: str, mse: float, ssim: float) -> dict[str, Any]:
         "settings": {"seed": 0},
         "status": "ok",
         "reason": None,
+        "cause": None,
+        "learns": key == "ridge",
         "victims": 40,
         "measures": {"MSE": estimate(mse, 0.002), "SSIM": estimate(ssim, 0.02)},
         "seconds": 1.5,
@@ -36,6 +38,7 @@ def attack(key: str, label: str, mse: float, ssim: float) -> dict[str, Any]:
 
 def _cut(name: str, order: int, mse: float, ssim: float, level: str) -> dict[str, Any]:
     failed = {**attack("inversion", "inversion", 0, 0), "status": "failed", "victims": 0}
+    failed |= {"cause": "failed"}
     failed |= {"reason": "the client has no gradient", "measures": {}, "own_error": None}
     chosen = {"by": ["ridge"], "tried": 2, "best_of_each": mse, "victims": 40}
     pictures = {"best": BLACK, "median": BLACK, "worst": WHITE}
@@ -59,6 +62,15 @@ def _cut(name: str, order: int, mse: float, ssim: float, level: str) -> dict[str
         "strongest": {
             "MSE": {**estimate(mse, 0.003), **chosen},
             "SSIM": {**estimate(ssim, 0.03), **chosen, "best_of_each": ssim},
+        },
+        "gains": {
+            "MSE": {
+                "value": 1 - mse / 0.07,
+                "low": None,
+                "high": None,
+                "victims": 40,
+                "floor": 0.07,
+            }
         },
         "reidentified": {"value": 0.9 - 0.8 * order, "low": 0.05, "high": 0.98, "candidates": 40},
         "distribution": {
@@ -122,6 +134,8 @@ def content() -> dict[str, Any]:
             "image_shape": [1, 8, 8],
             "attacked_shape": [1, 8, 8],
             "classes": 2,
+            "notes": [],
+            "no_cuts": [{"name": "block.0", "reason": "a branch crosses beside it"}],
         },
         "data": {
             "name": "pictures",
@@ -162,6 +176,7 @@ def content() -> dict[str, Any]:
         ],
         "cuts": [_cut("conv1", 0, 0.005, 0.9, "leaks"), _cut("conv2", 1, 0.069, 0.1, "floor")],
         "curve": None,
+        "curve_cut": None,
         "recommended": {"cut": "conv2", "reason": "the first cut at which nothing is seen"},
         "reproduce": "dpsnn audit --model net.py:make --data pictures",
     }
@@ -170,3 +185,28 @@ def content() -> dict[str, Any]:
 def example() -> AuditResult:
     """The same, checked."""
     return AuditResult.of(content())
+
+
+def whole() -> dict[str, Any]:
+    """The same, less the attack that failed."""
+    made = content()
+    for cut in made["cuts"]:
+        cut["attacks"] = [each for each in cut["attacks"] if each["status"] == "ok"]
+    return made
+
+
+RIDGE, NEAREST = 0, 1
+"""Of its attacks the one that learns, and the one that does not."""
+
+
+def left_out(made: dict[str, Any], at: int, **why: Any) -> dict[str, Any]:
+    """With an attack of the second cut that gave nothing."""
+    made["cuts"][1]["attacks"][at] |= {"status": "skipped", "measures": {}, **why}
+    return made
+
+
+def changed(column: str, value: float, half: float, cut: int = 1) -> dict[str, Any]:
+    """With another value of the strongest attack, half of whose interval is so wide."""
+    made = whole()
+    made["cuts"][cut]["strongest"][column] |= estimate(value, half)
+    return made

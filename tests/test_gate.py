@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from audit_example import content, estimate
+from audit_example import NEAREST, RIDGE, changed, content, left_out, whole
 
 from dpsnn.audit.gate import ABOVE, BELOW, Gate, Rule, add_gate_options, checks, columns, gate
 from dpsnn.audit.junit import junit
@@ -17,14 +17,6 @@ from dpsnn.cli import main
 from dpsnn.errors import GateFailed, UsageError
 
 Json = dict[str, Any]
-
-
-def whole() -> Json:
-    """The example, less the attack that failed."""
-    made = content()
-    for cut in made["cuts"]:
-        cut["attacks"] = [each for each in cut["attacks"] if each["status"] == "ok"]
-    return made
 
 
 def failing(made: Json, *rules: Rule, baseline: Json | None = None) -> list[tuple[str, str]]:
@@ -107,20 +99,42 @@ def test_an_attack_that_failed_fails_the_gate() -> None:
 
 
 @pytest.mark.parametrize(
+    "at, cause, passes",
+    [
+        (NEAREST, "inapplicable", True),
+        (NEAREST, "too large", True),  # the ridge has learnt at that cut
+        (RIDGE, "too large", False),
+        (RIDGE, "inapplicable", True),
+        (NEAREST, "unpaid", False),
+        (NEAREST, "failed", False),
+    ],
+)
+def test_an_attack_may_be_left_out_by_its_cause_not_by_its_words(
+    at: int, cause: str, passes: bool
+) -> None:
+    made = left_out(whole(), at, cause=cause, reason="does not apply, as they say")
+    assert failing(made) == ([] if passes else [("conv2", "every attack ran")])
+
+
+@pytest.mark.parametrize(
     "status, reason, passes",
     [
         ("skipped", "does not apply: no noise crosses the wire", True),
+        ("skipped", "seed 0: does not apply: it asks the client", True),
+        ("skipped", "it would need 95,551,488 weights, more than 60,000,000", True),
         ("skipped", "no time was left", False),
         ("skipped", "it does not apply", False),
         ("failed", "does not apply", False),
     ],
 )
-def test_only_an_attack_that_does_not_apply_may_be_left_out(
+def test_of_files_without_causes_the_reasons_are_read(
     status: str, reason: str, passes: bool
 ) -> None:
-    made = whole()
-    made["cuts"][1]["attacks"][0] |= {"status": status, "reason": reason}
-    assert failing(made) == [] if passes else [("conv2", "every attack ran")]
+    made = left_out(whole(), NEAREST, status=status, reason=reason)
+    for cut in made["cuts"]:
+        for row in cut["attacks"]:
+            del row["cause"], row["learns"]
+    assert failing(made) == ([] if passes else [("conv2", "every attack ran")])
 
 
 def test_a_cut_without_any_attack_fails() -> None:
@@ -129,70 +143,23 @@ def test_a_cut_without_any_attack_fails() -> None:
     assert [each.said for each in gate(AuditResult.of(made))] == ["no attack was made"]
 
 
-# ---------------------------------------------------------------- an earlier audit
+@pytest.mark.parametrize("rules", [(), (Rule("ssim", ABOVE, 0.5),)])
+def test_an_audit_without_cuts_fails(rules: tuple[Rule, ...]) -> None:
+    made = whole() | {"cuts": [], "recommended": None}
+    assert failing(made, *rules) == [("the audit", "a cut was audited")]
 
 
-def changed(column: str, value: float, half: float, cut: int = 1) -> Json:
-    made = whole()
-    made["cuts"][cut]["strongest"][column] |= estimate(value, half)
-    return made
-
-
-@pytest.mark.parametrize(
-    "column, value, half, worse",
-    [
-        ("SSIM", 0.17, 0.03, True),  # then 0.07 to 0.13, now 0.14 to 0.20
-        ("SSIM", 0.17, 0.05, False),  # 0.12 to 0.22: the intervals meet
-        ("SSIM", 0.02, 0.01, False),  # better
-        ("MSE", 0.06, 0.005, True),  # then 0.066 to 0.072, now 0.055 to 0.065
-        ("MSE", 0.06, 0.007, False),
-        ("MSE", 0.09, 0.001, False),
-    ],
-)
-def test_only_what_is_worse_beyond_both_intervals_fails(
-    column: str, value: float, half: float, worse: bool
-) -> None:
-    expected = [("conv2", f"{column} no worse than in the baseline")] if worse else []
-    assert failing(changed(column, value, half), baseline=whole()) == expected
-
-
-def test_an_audit_passes_beside_itself() -> None:
-    assert failing(whole(), baseline=whole()) == []
-
-
-def test_values_without_intervals_are_compared_as_they_are() -> None:
-    old, new = changed("SSIM", 0.1, 0), changed("SSIM", 0.11, 0)
-    for made in (old, new):
-        made["cuts"][1]["strongest"]["SSIM"] |= {"low": None, "high": None}
-    assert failing(new, baseline=old) == [("conv2", "SSIM no worse than in the baseline")]
-    assert failing(old, baseline=new) == []
-
-
-def test_re_identification_is_compared_among_as_many_candidates_alone() -> None:
-    new, old = whole(), whole()
-    for made, low in ((old, 0.01), (new, 0.5)):
-        made["cuts"][1]["reidentified"] |= {"value": low, "low": low, "high": low}
-    worse = [("conv2", "reidentified no worse than in the baseline")]
-    assert failing(new, baseline=old) == worse
-    old["cuts"][1]["reidentified"]["candidates"] = 1000
-    assert failing(new, baseline=old) == []
-
-
-def test_a_measure_that_is_gone_fails() -> None:
-    new = whole()
-    del new["cuts"][0]["strongest"]["MSE"]
-    (found,) = gate(AuditResult.of(new), baseline=AuditResult.of(whole()))
-    assert found.said == "MSE was 0.005 (0.002 to 0.008) and is not measured now"
-
-
-def test_new_cuts_are_compared_with_nothing_and_no_cut_in_common_is_refused() -> None:
-    old = whole()
-    del old["cuts"][0], old["recommended"]
-    old["recommended"] = None
-    assert failing(whole(), baseline=old) == []
-    old["cuts"][0]["name"] = "other"
-    with pytest.raises(UsageError, match=r"has the cuts \['other'\], and this audit none of them"):
-        failing(whole(), baseline=old)
+def test_a_verdict_that_is_not_known_passes_no_limit_and_no_comparison() -> None:
+    """Six victims: whatever is asked of them, their intervals reach over it."""
+    made = whole() | {"recommended": None}
+    verdict = {"level": "unknown", "sentence": "conv2: unknown, as 6 victims are too few."}
+    made["cuts"][1]["verdict"] = verdict
+    expected = [("conv2", "the verdict is known")]
+    assert failing(made) == []
+    assert failing(made, Rule("mse", BELOW, 0.001)) == expected
+    assert failing(made, baseline=whole()) == expected
+    (found,) = gate(AuditResult.of(made), baseline=AuditResult.of(whole()))
+    assert found.said == verdict["sentence"]
 
 
 # ---------------------------------------------------------------- what a pipeline is told
@@ -203,10 +170,11 @@ def test_every_rule_at_every_cut_is_a_test_case() -> None:
     found = checks(result, [Rule("ssim", ABOVE, 0.5), Rule("mse", BELOW, 0.001)], result)
     root = ElementTree.fromstring(junit(found, "net <1>\x1b", "2026-01-31T12:00:00+00:00").encode())
     (suite,) = root
-    # Of each cut: the attacks, two rules, and three columns beside the earlier audit.
-    assert len(suite) == len(found) == 12
+    # Of each cut: the attacks, the verdict, two rules; beside the earlier audit its attacks and three columns; and
+    # whether that can be compared at all.
+    assert len(suite) == len(found) == 17
     assert suite.attrib == {
-        "name": "net <1>\\x1b", "tests": "12", "failures": "3", "errors": "0", "skipped": "0",
+        "name": "net <1>\\x1b", "tests": "17", "failures": "3", "errors": "0", "skipped": "0",
         "timestamp": "2026-01-31T12:00:00+00:00",
     }  # fmt: skip
     failed = [case for case in suite if case.find("failure") is not None]
@@ -228,6 +196,11 @@ def options(*words: str) -> argparse.Namespace:
 
 def test_without_options_there_is_no_gate() -> None:
     assert Gate.of(options()) is None
+
+
+def test_missing_cuts_are_those_of_a_baseline() -> None:
+    with pytest.raises(UsageError, match="name it with --baseline"):
+        Gate.of(options("--allow_missing_cuts"))
 
 
 def test_rules_may_be_given_several_times() -> None:
@@ -259,18 +232,11 @@ def test_a_gate_that_stays_shut_names_what_failed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shut = Gate((Rule("ssim", ABOVE, 0.5),), junit=str(tmp_path / "deep" / "junit.xml"))
-    with pytest.raises(GateFailed, match="the gate failed: 1 of 4 checks"):
+    with pytest.raises(GateFailed, match="the gate failed: 1 of 6 checks"):
         shut.close(AuditResult.of(whole()), Path("audit.json"))
     said = "dpsnn: failed: conv1: SSIM not above 0.5: SSIM is 0.9 (0.87 to 0.93)\n"
     assert capsys.readouterr() == ("audit.json\n", said)
     assert ElementTree.parse(tmp_path / "deep" / "junit.xml").getroot().get("failures") == "1"
-
-
-def test_cuts_that_are_no_longer_there_are_said(capsys: pytest.CaptureFixture[str]) -> None:
-    made = whole()
-    del made["cuts"][0]
-    Gate(baseline=AuditResult.of(whole())).close(AuditResult.of(made), Path("audit.json"))
-    assert capsys.readouterr().err == "dpsnn: the baseline's cut conv1 is not in this audit\n"
 
 
 # ---------------------------------------------------------------- the command
@@ -288,7 +254,7 @@ def audit(tmp_path: Path) -> Callable[[Json], Path]:
     "words, code, said",
     [
         ("", 0, ""),
-        ("--fail-above=ssim=0.5", 3, "dpsnn: the gate failed: 1 of 4 checks"),
+        ("--fail-above=ssim=0.5", 3, "dpsnn: the gate failed: 1 of 6 checks"),
         ("--fail_above blur=1", 2, "there is no column 'blur'; choose from"),
         ("--baseline nowhere.json", 2, "there is no nowhere.json"),
     ],
@@ -323,4 +289,4 @@ def test_a_worse_audit_than_the_baseline_exits_with_three(
     assert first == (
         "dpsnn: failed: conv2: SSIM no worse than in the baseline: SSIM is 0.5 (0.49 to 0.51), was 0.1 (0.07 to 0.13)"
     )
-    assert last == "dpsnn: the gate failed: 1 of 8 checks"
+    assert last == "dpsnn: the gate failed: 1 of 13 checks"

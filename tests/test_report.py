@@ -223,6 +223,8 @@ def test_a_failed_attack_says_why_in_its_row() -> None:
         "inversion",
     ]
     assert rows[2].note == "Failed: the client has no gradient"
+    facts = {fact.name: fact.text for fact in digest(AuditResult.of(content())).cuts[0].facts}
+    assert facts["Of the way to the truth, MSE"] == "92.9\N{NO-BREAK SPACE}%"
 
 
 def test_guarantees_are_numbers_beside_words() -> None:
@@ -243,7 +245,7 @@ def test_guarantees_are_numbers_beside_words() -> None:
     assert told["Named by who knows them all"] == "61.0\N{NO-BREAK SPACE}% of 40"
     made["cuts"][1]["bounds"]["mse"] = 0.08
     told = {f.name: f.text for f in digest(AuditResult.of(made)).cuts[1].guarantees}
-    assert "above, which cannot be" in told["Least possible MSE"]
+    assert "0.069 measured, less by the chance of" in told["Least possible MSE"]
 
 
 def test_what_is_not_known_is_said_not_to_be() -> None:
@@ -315,14 +317,22 @@ def test_a_curve_has_a_slider_and_a_line_of_its_own() -> None:
     same = {"kind": "gaussian", "MSE": 0.01, "naming": 0.5}
     made["curve"] = [
         {"noise": n, "accuracy": 90.0 - n, "SSIM": 0.9 / (1 + n), "pictures": p, **same}
-        for n, p in ((2.0, pictures), (0.5, pictures), (1.0, None), (4.0, {"truth": {}}))
+        for n, p in ((2.0, pictures), (0.5, pictures), (1.0, None))
     ]
+    made["curve_cut"] = "conv1 <b>"
     found = digest(AuditResult.of(made))
     noise = found.galleries[1]
     assert [state.name for state in noise.states] == ["gaussian noise 0.5", "gaussian noise 2"]
     assert noise.states[0].told == "accuracy 89.5\N{NO-BREAK SPACE}%, SSIM 0.600, MSE 0.0100"
     assert found.series.tradeoff is not None
-    assert [point.short for point in found.series.tradeoff.line] == ["0.5", "1", "2", "4"]
+    assert [point.short for point in found.series.tradeoff.line] == ["0.5", "1", "2"]
+    assert noise.title == "What an attacker sees at conv1 <b> as noise grows"
+    assert "the line is the cut conv1 <b> under growing noise" in found.series.tradeoff.caption
+    assert "at conv1 <b> as noise grows" in by_id(tree(made), "noise-title").text
+    del made["curve_cut"]
+    found = digest(AuditResult.of(made))
+    assert found.galleries[1].title == "What an attacker sees as noise grows"
+    assert found.series.tradeoff and "the line is one cut" in found.series.tradeoff.caption
 
 
 # ---------------------------------------------------------------- charts
@@ -433,6 +443,35 @@ def test_the_page_says_what_it_rests_on(root: Element) -> None:
     assert "give more images" in by_id(root, "doubts").text.lower()
 
 
+def test_the_page_says_what_is_to_be_known_of_the_model_and_where_it_is_not_cut() -> None:
+    made = content()
+    made["model"] |= {
+        "notes": ["no --weights: <script>alert(1)</script> it is untrained"],
+        "no_cuts": [{"name": "stage.0.<b>", "reason": "a skip connection crosses beside it"}],
+    }
+    root = tree(made)
+    assert "<script>alert(1)</script> it is untrained." in by_id(root, "verdict").text
+    assert "stage.0.<b> A skip connection crosses beside it." in by_id(root, "how").text
+    assert len(root.all("script")) == 1 and not root.all("b")
+    del made["model"]["notes"], made["model"]["no_cuts"]
+    assert "refused" not in [each.attributes.get("id") for each in tree(made).walk()]
+
+
+def test_of_pairs_the_page_grants_the_attacker_no_model() -> None:
+    made = content()
+    made["model"] |= {"name": "not given", "parameters": None}
+    told = digest(AuditResult.of(made)).assumptions
+    assert any("knows neither the model nor its defences" in line for line in told)
+    assert not any("hears each picture" in line or "on the wire" in line for line in told)
+
+
+def test_attacks_that_were_left_out_are_a_reason_to_doubt() -> None:
+    made = content()
+    for cut, cause in zip(made["cuts"], ("unpaid", "inapplicable")):
+        cut["attacks"][2] |= {"status": "skipped", "cause": cause}
+    assert digest(AuditResult.of(made)).doubt == "1 reason to doubt, 1 attack left out"
+
+
 def test_a_screen_reader_finds_its_way(root: Element) -> None:
     (html,) = root.all("html")
     assert html.attributes["lang"] == "en"
@@ -493,7 +532,7 @@ HOSTILE = '</script></style><img src=x onerror="alert(1)">\'"><svg onload=alert(
 def poisoned(value: Any) -> Any:
     """The same with every free text turned against its reader."""
     if isinstance(value, dict):
-        kept = ("schema", "status", "level", "over", "column")
+        kept = ("schema", "status", "cause", "level", "over", "column")
         return {key: each if key in kept else poisoned(each) for key, each in value.items()}
     if isinstance(value, list):
         return [poisoned(each) for each in value]
@@ -583,7 +622,13 @@ def test_what_is_no_audit_of_this_version_is_refused_in_one_line(
     with pytest.raises(UsageError) as refused:
         report(
             Namespace(
-                audit=str(path), savepath="", fail_above=[], fail_below=[], baseline="", junit=""
+                audit=str(path),
+                savepath="",
+                fail_above=[],
+                fail_below=[],
+                baseline="",
+                allow_missing_cuts=False,
+                junit="",
             )
         )
     assert said in str(refused.value) and len(str(refused.value).splitlines()) == 1

@@ -82,8 +82,8 @@ def attempt(
         seconds: Of descents for single victims.
         folder: Where what it gives is kept; None keeps nothing.
     """
-    if reason := planned.hindrance(wire):
-        return Attempt(planned, seed, "skipped", reason)
+    if hindrance := planned.hindrance(wire):
+        return Attempt(planned, seed, "skipped", hindrance.reason)
     method = planned.method(wire, seconds)
     path = None if folder is None else folder / f"{_mark(wire, method, planned, seed)}.npz"
     if path is not None and (known := _read(path, planned, seed, wire)):

@@ -1,30 +1,27 @@
 """A gate for pipelines: rules on what an audit measured, and a comparison with an earlier audit; nothing imports torch.
 
 What was not measured cannot pass: an attack that failed, or was left out for want of time, fails the gate, and so does
-a rule on a measure that a cut has no value of. An attack that does not apply to a cut is no reason to fail.
+a rule on a measure that a cut has no value of, a verdict that is not known, and an audit without cuts. An attack that
+cannot be made at a cut is no reason to fail; nor is one that is too large for any machine, where another one learnt.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpsnn.audit.gate_baseline import EVERYWHERE, compared
+from dpsnn.audit.gate_columns import ABOVE, BELOW, Column, Cut, columns, shown
 from dpsnn.audit.junit import Check, write_junit
+from dpsnn.audit.lacking import lost
 from dpsnn.audit.result import AuditResult
 from dpsnn.errors import GateFailed, UsageError, meant, one_line
 from dpsnn.numbers import Number
 
-ABOVE, BELOW = "above", "below"
-
-INAPPLICABLE = "does not apply"
-"""With which the reason of an attack begins that was left out because it cannot be made on this cut."""
-
 ATTACKED = "every attack ran"
 """The rule that always holds."""
-
-Cut = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,65 +57,52 @@ class Rule:
         return cls(column.strip(), side, value)
 
 
-@dataclass(frozen=True)
-class Column:
-    """What a rule can be about."""
-
-    name: str
-    worse: str
-    """On which side more leaks (or less is recognised)."""
-    of: Callable[[Cut], Mapping[str, Any] | None]
-    """Of a cut: the value with its interval; None where it has none."""
-
-
-def columns(measures: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
-    """Lower-case name → what can be asked of every cut: the measures of the strongest attack, and two more.
-
-    Args:
-        measures: As an audit has them, each with `column` and `lower_leaks`.
-    """
-
-    def strongest(column: str) -> Callable[[Cut], Mapping[str, Any] | None]:
-        return lambda cut: cut["strongest"].get(column)
-
-    found = [
-        Column(each["column"], BELOW if each["lower_leaks"] else ABOVE, strongest(each["column"]))
-        for each in measures
-    ]
-    found.append(Column("reidentified", ABOVE, lambda cut: cut["reidentified"]))
-    found.append(Column("accuracy", BELOW, lambda cut: cut["accuracy"]))
-    return {column.name.lower(): column for column in found}
-
-
 def checks(
-    result: AuditResult, rules: Sequence[Rule] = (), baseline: AuditResult | None = None
+    result: AuditResult,
+    rules: Sequence[Rule] = (),
+    baseline: AuditResult | None = None,
+    may_lack_cuts: bool = False,
 ) -> list[Check]:
     """Every rule at every cut: that all attacks ran, the limits, and that no more leaks than in an earlier audit.
+
+    Args:
+        result: The audit.
+        rules: Limits.
+        baseline: The earlier audit.
+        may_lack_cuts: Whether cuts of that may be missing.
 
     Raises:
         UsageError: If a rule is about no column, or looks the wrong way, or the earlier audit has none of the cuts.
     """
     known = columns(result.measures)
     asked = [(rule, _column(rule, known)) for rule in rules]
-    earlier = {cut["name"]: cut for cut in baseline.cuts} if baseline else {}
-    if baseline and not earlier.keys() & {cut["name"] for cut in result.cuts}:
+    names = {cut["name"] for cut in result.cuts}
+    earlier = [cut["name"] for cut in baseline.cuts] if baseline else []
+    if baseline and names and not names & {*earlier}:
         raise UsageError(
             f"--baseline has the cuts {sorted(earlier)}, and this audit none of them; name an audit of the same model"
         )
     found: list[Check] = []
+    if not names:
+        found.append(Check(EVERYWHERE, "a cut was audited", False, "there is none in it"))
     for cut in result.cuts:
         found.append(_attacked(cut))
+        if asked or baseline:
+            found.append(_judged(cut))
         found += [_limited(cut, rule, column) for rule, column in asked]
-        if cut["name"] in earlier:
-            found += _compared(cut, earlier[cut["name"]], known.values())
+    if baseline:
+        found += compared(result, baseline, may_lack_cuts)
     return found
 
 
 def gate(
-    result: AuditResult, rules: Sequence[Rule] = (), baseline: AuditResult | None = None
+    result: AuditResult,
+    rules: Sequence[Rule] = (),
+    baseline: AuditResult | None = None,
+    may_lack_cuts: bool = False,
 ) -> list[Check]:
     """The checks that fail, none if the gate is open; arguments and errors as those of `checks`."""
-    return [check for check in checks(result, rules, baseline) if not check.passed]
+    return [check for check in checks(result, rules, baseline, may_lack_cuts) if not check.passed]
 
 
 def _column(rule: Rule, known: Mapping[str, Column]) -> Column:
@@ -140,14 +124,19 @@ def _column(rule: Rule, known: Mapping[str, Column]) -> Column:
 def _attacked(cut: Cut) -> Check:
     lacking = [
         f"{attack['label']} {attack['status']} ({attack['reason']})"
-        for attack in cut["attacks"]
-        if attack["status"] != "ok"
-        and not (attack["status"] == "skipped" and attack["reason"].startswith(INAPPLICABLE))
+        for attack in lost(cut["attacks"])
     ]
     ran = sum(attack["status"] == "ok" for attack in cut["attacks"])
     if not lacking and not ran:
         lacking = ["no attack was made"]
     return Check(cut["name"], ATTACKED, not lacking, "; ".join(lacking) or f"{ran} ran")
+
+
+def _judged(cut: Cut) -> Check:
+    """Numbers of too few victims, or without the attacks that count, pass any limit by their width alone."""
+    verdict = cut["verdict"]
+    known = verdict["level"] != "unknown"
+    return Check(cut["name"], "the verdict is known", known, "" if known else verdict["sentence"])
 
 
 def _limited(cut: Cut, rule: Rule, column: Column) -> Check:
@@ -157,43 +146,7 @@ def _limited(cut: Cut, rule: Rule, column: Column) -> Check:
         return Check(cut["name"], named, False, f"{column.name} was not measured")
     value = estimate["value"]
     beyond = value > rule.limit if rule.side == ABOVE else value < rule.limit
-    return Check(cut["name"], named, not beyond, f"{column.name} is {_shown(estimate)}")
-
-
-def _compared(cut: Cut, earlier: Cut, known: Iterable[Column]) -> list[Check]:
-    """Worse only where the whole interval of now is on the leaking side of that of then."""
-    found = []
-    for column in known:
-        then, now = column.of(earlier), column.of(cut)
-        # Accuracy is no leakage, and of other candidates another share is found.
-        if column.name == "accuracy" or then is None or then["value"] is None:
-            continue
-        if now is not None and now.get("candidates") != then.get("candidates"):
-            continue
-        rule = f"{column.name} no worse than in the baseline"
-        if now is None or now["value"] is None:
-            was = f"{column.name} was {_shown(then)} and is not measured now"
-            found.append(Check(cut["name"], rule, False, was))
-            continue
-        (low, high), (old_low, old_high) = _ends(now), _ends(then)
-        worse = high < old_low if column.worse == BELOW else low > old_high
-        said = f"{column.name} is {_shown(now)}, was {_shown(then)}"
-        found.append(Check(cut["name"], rule, not worse, said))
-    return found
-
-
-def _ends(estimate: Mapping[str, Any]) -> tuple[Number, Number]:
-    """Of the interval; the value twice where it has none."""
-    low, high = (
-        estimate["value"] if estimate[end] is None else estimate[end] for end in ("low", "high")
-    )
-    return low, high
-
-
-def _shown(estimate: Mapping[str, Any]) -> str:
-    if estimate["low"] is None or estimate["high"] is None:
-        return f"{estimate['value']:.4g}"
-    return f"{estimate['value']:.4g} ({estimate['low']:.4g} to {estimate['high']:.4g})"
+    return Check(cut["name"], named, not beyond, f"{column.name} is {shown(estimate)}")
 
 
 # ---------------------------------------------------------------- on the command line
@@ -216,6 +169,11 @@ def add_gate_options(parser: argparse.ArgumentParser) -> None:
         metavar="OLD.json",
         help="fail where more leaks than in an earlier audit, beyond the intervals of both",
     )
+    group.add_argument(
+        "--allow_missing_cuts",
+        action="store_true",
+        help="let cuts of that audit be missing, which fails otherwise",
+    )
     group.add_argument("--junit", default="", metavar="FILE", help="write every check as JUnit XML")
 
 
@@ -226,6 +184,7 @@ class Gate:
     rules: tuple[Rule, ...] = ()
     baseline: AuditResult | None = None
     junit: str = ""
+    may_lack_cuts: bool = False
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> "Gate | None":
@@ -236,10 +195,14 @@ class Gate:
         """
         rules = [Rule.parse(text, ABOVE) for text in options.fail_above]
         rules += [Rule.parse(text, BELOW) for text in options.fail_below]
+        if options.allow_missing_cuts and not options.baseline:
+            raise UsageError(
+                "--allow_missing_cuts is about cuts of an earlier audit: name it with --baseline"
+            )
         if not rules and not options.baseline and not options.junit:
             return None
         old = AuditResult.load(options.baseline) if options.baseline else None
-        return cls(tuple(rules), old, options.junit)
+        return cls(tuple(rules), old, options.junit, options.allow_missing_cuts)
 
     def check(self, measures: Sequence[Mapping[str, Any]]) -> None:
         """Refuse rules on what will not be measured; `measures` as those of `columns`.
@@ -262,25 +225,12 @@ class Gate:
             UsageError: As `checks`.
             GateFailed: If anything fails.
         """
-        found = checks(result, self.rules, self.baseline)
+        found = checks(result, self.rules, self.baseline, self.may_lack_cuts)
         if self.junit:
             write_junit(found, self.junit, result.model["name"], result.made["date"])
-        for old in self._lost(result):
-            print(
-                f"dpsnn: the baseline's cut {one_line(old)} is not in this audit", file=sys.stderr
-            )
         failed = [check for check in found if not check.passed]
         for check in failed:
             print(f"dpsnn: failed: {one_line(check)}", file=sys.stderr)
         if failed:
             print(path)
             raise GateFailed(f"the gate failed: {len(failed)} of {len(found)} checks")
-
-    def _lost(self, result: AuditResult) -> list[str]:
-        """Cuts of the earlier audit that this one lacks: nothing is known of them, which is not that they got worse."""
-        now = {cut["name"] for cut in result.cuts}
-        return (
-            [each["name"] for each in self.baseline.cuts if each["name"] not in now]
-            if self.baseline
-            else []
-        )

@@ -1,22 +1,28 @@
 """All that is found at one cut, in plain values."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dpsnn.audit import promises, scoring, shown
 from dpsnn.audit.attacking import Attempt, attempt
 from dpsnn.audit.cuts import Cut
 from dpsnn.audit.doubts import doubts
+from dpsnn.audit.lacking import FAILED
 from dpsnn.audit.plan import Budget, Planned
 from dpsnn.audit.result import Json
 from dpsnn.audit.scoring import Scale
 from dpsnn.audit.wire import Wire
 from dpsnn.metrics.dependence import LEAST, block_size, dcorr_blocks
 from dpsnn.metrics.floors import majority_share
+
+PIXELS = "pixels"
+"""Setting of an attack that rebuilds pictures at a lower resolution than others."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +56,26 @@ def audit_cut(
         told: Is called before each attack, with its seed.
     """
     attempts: dict[str, list[Attempt]] = {}
+    causes: dict[str, str] = {}
     for planned in task.budget.at(wire):
+        if hindrance := task.budget.hindrance(planned, wire):
+            causes[planned.label] = hindrance.cause
+            attempts[planned.label] = [Attempt(planned, 0, "skipped", hindrance.reason)]
+            continue
+        settled, given = task.budget.ready(planned, wire)
         for seed in task.seeds:
             told(planned, seed)
-            done = attempt(wire, planned, seed, task.budget.seconds, task.folder)
-            attempts.setdefault(planned.label, []).append(done)
+            done = attempt(given, settled, seed, math.inf, task.folder)
+            attempts.setdefault(planned.label, []).append(_whole(done, wire))
     name = cut.name if cut else "smashed"
     values = {
         label: {scale.column: scoring.per_victim(each, scale, wire) for scale in measures}
         for label, each in attempts.items()
     }
-    rows = [_row(each, values[label]) for label, each in attempts.items()]
+    rows = [_row(each, values[label], causes.get(label)) for label, each in attempts.items()]
     total = len(wire.victims)
     strongest: dict[str, Json] = {}
+    gains: dict[str, Json] = {}
     for scale in measures:
         scores = {
             label: torch.stack(each[scale.column]).mean(0)
@@ -71,15 +84,12 @@ def audit_cut(
         }
         if found := scoring.strongest_of(scores, scale.lower_leaks, total):
             strongest[scale.column] = found
+        if scale.column in shown.REACH and (gain := scoring.gained(attempts, scores, scale, wire)):
+            gains[scale.column] = gain
     identified = scoring.reidentified(attempts, wire)
     said = _of_strongest(attempts, strongest, measures, wire, task)
     beaten = said.pop("beaten")
     plain = {scale.column: scale.plain() for scale in measures}
-    notes = [*(cut.notes if cut else ()), *_notes(wire, rows, total)]
-    notes += [
-        f"{label} is left out: the client's gradients cost more than the budget pays for"
-        for label in task.budget.unpaid(wire)
-    ]
     return {
         "name": name,
         "order": cut.order if cut else 0,
@@ -89,16 +99,17 @@ def audit_cut(
         "bytes": 4 * wire.activations[0].numel(),
         "weights_share": cut.weights_share if cut else None,
         "flops_share": cut.flops_share if cut else None,
-        "notes": notes,
+        "notes": [*(cut.notes if cut else ()), *_notes(wire, rows, total)],
         "accuracy": _accuracy(wire, bool(task.classes)),
         "dcorr": _dcorr(wire),
         "attacks": rows,
         "strongest": strongest,
+        "gains": gains,
         "reidentified": identified,
         **said,
         "guarantees": promises.guarantees(wire),
         "flags": doubts(wire, rows, name, beaten, task.doubts),
-        "verdict": shown.verdict(name, strongest, plain, identified, rows, total),
+        "verdict": shown.verdict(name, strongest, plain, identified, rows, total, gains),
     }
 
 
@@ -113,11 +124,37 @@ def _notes(wire: Wire, rows: Sequence[Json], total: int) -> list[str]:
     for row in rows:
         if row["status"] == "ok" and row["victims"] < total:
             found.append(f"{row['label']} was scored on {row['victims']} of {total} victims")
+        if size := row["settings"].get(PIXELS):
+            found.append(
+                f"{row['label']} rebuilds pictures of {size} pixels, as a map to larger ones would be too large"
+            )
     return found
 
 
-def _row(attempts: Sequence[Attempt], values: Mapping[str, Sequence[Tensor]]) -> Json:
-    """One attack, over all seeds."""
+def _whole(done: Attempt, wire: Wire) -> Attempt:
+    """The same with guesses of the size at which pictures are attacked, if they were found at a lower resolution."""
+    small = tuple(done.guesses.shape[2:])
+    if done.status != "ok" or small == wire.image_shape[1:]:
+        return done
+    guesses = F.interpolate(
+        done.guesses, wire.image_shape[1:], mode="bilinear", align_corners=False
+    )
+    settings = {**done.settings, PIXELS: "×".join(map(str, small))}
+    return replace(done, guesses=guesses.clamp(0, 1), settings=settings)
+
+
+def _row(
+    attempts: Sequence[Attempt],
+    values: Mapping[str, Sequence[Tensor]],
+    skipped: str | None = None,
+) -> Json:
+    """One attack, over all seeds.
+
+    Args:
+        attempts: One for each seed.
+        values: Column → for each seed one for each victim.
+        skipped: Why it was not made, by `dpsnn.audit.lacking.CAUSES`.
+    """
     done = [each for each in attempts if each.status == "ok"]
     bad = next((each for each in attempts if each.status != "ok"), None)
     first = done[0] if done else attempts[0]
@@ -127,7 +164,7 @@ def _row(attempts: Sequence[Attempt], values: Mapping[str, Sequence[Tensor]]) ->
         return sum(found) / len(found) if found else None
 
     reason = None if bad is None else bad.reason
-    if bad is not None and len(attempts) > 1:
+    if bad is not None and len({each.reason for each in attempts}) > 1:
         reason = f"seed {bad.seed}: {bad.reason}"
     return {
         "attack": first.planned.key,
@@ -135,6 +172,8 @@ def _row(attempts: Sequence[Attempt], values: Mapping[str, Sequence[Tensor]]) ->
         "settings": first.settings,
         "status": "ok" if bad is None else bad.status,
         "reason": reason,
+        "cause": None if bad is None else skipped or FAILED,
+        "learns": first.planned.maps,
         "victims": min((each.victims for each in done), default=0),
         "measures": {c: scoring.estimate(each) for c, each in values.items() if each},
         "seconds": sum(each.seconds for each in attempts),
@@ -167,9 +206,13 @@ def _of_strongest(
     count = best.victims
     scores = {scale.column: scale.of(best.guesses, wire) for scale in measures}
     rows = task.rows[:count]
-    limits, beaten = (None, "")
-    if count == len(wire.victims) > 1:
-        limits, beaten = promises.bounds(wire, best.guesses)
+    every = {
+        f"{name}, seed {each.seed}": each.guesses
+        for name, of_seeds in attempts.items()
+        for each in of_seeds
+        if each.victims == len(wire.victims) > 1
+    }
+    limits, beaten = promises.bounds(wire, every)
     return {
         "distribution": shown.distribution(
             main.column, scores[main.column], rows, main.lower_leaks

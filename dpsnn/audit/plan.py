@@ -1,17 +1,21 @@
-"""Which attacks a budget pays for, with which settings, and on how many pictures."""
+"""Which attacks a budget pays for, with which settings, and on how many pictures of which size."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from torch.nn import functional as F
 
 from dpsnn import parts
 from dpsnn.attacks import Attack
 from dpsnn.attacks.base import Need
 from dpsnn.attacks.feature_inversion import OWN, SQUARES, VARIATIONS
-from dpsnn.audit.wire import NO_CLIENT, Wire
+from dpsnn.audit.lacking import INAPPLICABLE, TOO_LARGE, UNPAID
+from dpsnn.audit.wire import NO_CLIENT, Wire, attacked_shape, reduced
 from dpsnn.errors import one_of
 from dpsnn.networks.grid import dense_weights
+from dpsnn.tensors import Activation, Images
 
 MOST_WEIGHTS = 6 * 10**7
 """Of one dense layer, 240 MB in float32."""
@@ -25,11 +29,26 @@ BOTH_WAYS = 3
 SHORTEST = 20
 """Steps of a descent below which it finds nothing."""
 
-LEAST = 16
-"""Victims on which every attack is scored, if there are so many."""
+LEAST = 30
+"""Victims on which every attack is scored, if there are so many: on fewer there is no verdict."""
+
+FEWER_OWN = 5000
+"""Own pictures, at most, of a map that fits only at a lower resolution: its inputs are many, and so are decompositions
+of as many pictures."""
+
+SMALLEST_SIDE = 8
+"""Pixels on the longer side below which pictures say nothing."""
 
 SMALLEST_MAP = 4
 """Pixels on a side from which on a map has a layout worth keeping."""
+
+
+class Hindrance(NamedTuple):
+    """Why an attack is not made at a cut."""
+
+    cause: str
+    """Of `dpsnn.audit.lacking.CAUSES`."""
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,11 @@ class Planned:
     learns: bool = True
     """Whether its error on own validation pictures says how well it learnt."""
 
+    @property
+    def maps(self) -> bool:
+        """Whether it learns a map from what is heard to pictures."""
+        return self.learns and not self.gradients
+
     def affordable(self, wire: Wire, seconds: float) -> int | None:
         """Steps of a descent that its share of the budget pays for; None where nothing limits them.
 
@@ -57,9 +81,20 @@ class Planned:
         """
         if "steps" not in self.settings or not self.gradients or not wire.work:
             return None
-        tuned = min(OWN, (self.own or len(wire.own)) - 1)
-        pictures = (len(VARIATIONS) + len(SQUARES) - 1) * max(1, tuned) + LEAST
+        pictures = LEAST
+        if self.key == "inversion":  # it tunes its prior on own pictures, by descents as well
+            tuned = min(OWN, (self.own or len(wire.own)) - 1)
+            pictures += (len(VARIATIONS) + len(SQUARES) - 1) * max(1, tuned)
         return int(seconds * SPEED / (BOTH_WAYS * wire.work * pictures))
+
+    def scored(self, wire: Wire, seconds: float) -> int:
+        """Victims on which it is scored: all, or those whose descents as much time again pays for, from LEAST on."""
+        total = len(wire.victims)
+        if not self.gradients:
+            return total
+        steps = self.settings.get("steps", 1) * self.settings.get("restarts", 1)
+        paid = int(seconds * SPEED / (BOTH_WAYS * wire.work * steps)) if wire.work else 0
+        return min(total, max(LEAST, paid))
 
     def method(self, wire: Wire, seconds: float = math.inf) -> Attack:
         """Its settings at a cut."""
@@ -76,32 +111,75 @@ class Planned:
 
     def applies(self, wire: Wire) -> bool:
         """Whether it is of any use there; what is not is no row."""
-        if self.noise and not wire.noisy:
-            return False
-        return not (wire.is_reduced and self.asks)
+        return wire.noisy or not self.noise
 
-    def hindrance(self, wire: Wire) -> str:
-        """Why it cannot be done there; empty where it can."""
+    def hindrance(self, wire: Wire) -> Hindrance | None:
+        """Why it cannot be done there, whatever the budget; None where it can."""
         if wire.target is None and not self.method(wire).needs <= {
             Need.QUERIES,
             Need.TRANSMISSIONS,
         }:
-            return NO_CLIENT
-        values, pixels = wire.activations[0].numel(), wire.own[0].numel()
-        dense = 0
-        if self.key == "decoder" and not _is_map(wire):
-            dense = dense_weights(wire.cut_shape, wire.image_shape)
-        if self.key == "ridge" or self.settings.get("first") == "ridge":
-            dense = values * pixels
-        if dense > MOST_WEIGHTS:
-            return f"it would need {dense:,} weights, more than {MOST_WEIGHTS:,}"
-        return ""
+            return Hindrance(INAPPLICABLE, NO_CLIENT)
+        if wire.is_reduced and self.asks:
+            return Hindrance(INAPPLICABLE, LOWER)
+        if self.shape(wire) is None:
+            told = f"it would need {self._weights(wire, wire.image_shape):,} weights, more than {MOST_WEIGHTS:,}"
+            return Hindrance(TOO_LARGE, told)
+        return None
+
+    def shape(self, wire: Wire) -> tuple[int, ...] | None:
+        """Of the pictures that it rebuilds.
+
+        Those that are attacked; of vectors that are too long for a map to these, smaller ones; None if none are small
+        enough. For feature maps there is a decoder that does not grow with them.
+        """
+        whole = wire.image_shape
+        if self._weights(wire, whole) <= MOST_WEIGHTS:
+            return whole
+        side = 0 if _is_map(wire) or self.key not in ("ridge", "decoder") else max(whole[1:])
+        while (side := side // 2) >= SMALLEST_SIDE:
+            if self._weights(wire, small := attacked_shape(whole, side)) <= MOST_WEIGHTS:
+                return small
+        return None
+
+    def _weights(self, wire: Wire, image_shape: tuple[int, ...]) -> int:
+        """Of its largest dense layer, where pictures have that shape."""
+        first, members = (str(self.settings.get(name, "")) for name in ("first", "members"))
+        made_of = {self.key, first, *members.split("+")}
+        found = [0]
+        if "ridge" in made_of:
+            found.append(wire.activations[0].numel() * math.prod(image_shape))
+        if "decoder" in made_of and not (self.key == "decoder" and _is_map(wire)):
+            found.append(dense_weights(wire.cut_shape, image_shape))
+        return max(found)
+
+
+LOWER = (
+    "does not apply: it asks the client for pictures that it makes up, which would have a lower resolution than those"
+    " that are sent"
+)
 
 
 def _is_map(wire: Wire) -> bool:
     """Whether a cut is a feature map whose layout is worth keeping."""
     shape = wire.cut_shape
     return len(shape) == 3 and min(shape[1:]) >= SMALLEST_MAP
+
+
+def _smaller(wire: Wire, shape: tuple[int, ...]) -> Wire:
+    """The same with pictures of a lower resolution."""
+    target, size = wire.target, wire.image_shape[1:]
+    if target is not None:
+        seen = target.client
+
+        def enlarged(images: Images) -> Activation:
+            return seen(F.interpolate(images, size, mode="bilinear", align_corners=False))
+
+        target = replace(target, client=enlarged, image_shape=shape)
+    own, validation, victims = (
+        reduced(part, shape) for part in (wire.own, wire.validation, wire.victims)
+    )
+    return replace(wire, own=own, validation=validation, victims=victims, target=target)
 
 
 @dataclass(frozen=True)
@@ -116,19 +194,50 @@ class Budget:
     attacks: tuple[Planned, ...]
 
     def at(self, wire: Wire) -> list[Planned]:
-        """Those that apply at a cut and that it pays for, the cheap ones first."""
-        return [each for each in self.attacks if each.applies(wire) and self.pays(each, wire)]
+        """Those that are of use at a cut, the cheap ones first."""
+        return [each for each in self.attacks if each.applies(wire)]
+
+    def hindrance(self, planned: Planned, wire: Wire) -> Hindrance | None:
+        """Why one of them is not made there; None where it is."""
+        if (found := planned.hindrance(wire)) or self.pays(planned, wire):
+            return found
+        payers = [
+            name
+            for name, each in BUDGETS.items()
+            if any(p.key == planned.key and each.pays(p, wire) for p in each.attacks)
+        ]
+        cost = "the client's gradients cost more than"
+        if not payers:
+            return Hindrance(TOO_LARGE, f"{cost} any budget pays for")
+        return Hindrance(UNPAID, f"{cost} this budget pays for; --budget {payers[0]} pays for them")
 
     def pays(self, planned: Planned, wire: Wire) -> bool:
         """Whether it pays for a descent that is long enough to find anything."""
         steps = planned.affordable(wire, self.seconds)
         return steps is None or steps >= min(SHORTEST, planned.settings["steps"])
 
-    def unpaid(self, wire: Wire) -> list[str]:
-        """Labels of those that apply at a cut, but cost too much."""
-        return [
-            each.label for each in self.attacks if each.applies(wire) and not self.pays(each, wire)
-        ]
+    def ready(self, planned: Planned, wire: Wire) -> tuple[Planned, Wire]:
+        """An attack as it is made, and what it is made on: with steps, victims and pictures that are paid for.
+
+        All of it follows from the work there is: whoever repeats an audit, on whatever machine, makes the same.
+        """
+        shape = planned.shape(wire)
+        if shape is not None and shape != wire.image_shape:
+            wire = _smaller(wire, shape)
+            planned = replace(planned, own=min(planned.own or FEWER_OWN, FEWER_OWN))
+        steps = planned.affordable(wire, self.seconds)
+        if steps is not None:
+            settled = max(1, min(steps, planned.settings["steps"]))
+            planned = replace(planned, settings={**planned.settings, "steps": settled})
+        count = planned.scored(wire, self.seconds)
+        if count < len(wire.victims):
+            wire = replace(
+                wire,
+                victims=wire.victims[:count],
+                labels=wire.labels[:count],
+                heard=wire.heard[:, :count],
+            )
+        return planned, wire
 
 
 RIDGE = Planned("ridge", "linear map (ridge)", asks=False)
@@ -181,7 +290,9 @@ BUDGETS = {
             _decoder(40, 3),
             Planned("mixture", "likelihood mixture", noise=True),
             Planned("refiner", "refined linear map", {"first": "ridge", "epochs": 10}),
-            Planned("map", "most likely picture", {"first": "decoder"}, True, noise=True),
+            Planned(
+                "map", "most likely picture", {"first": "decoder", "steps": 100}, True, noise=True
+            ),
             Planned("ensemble", "decoder and mixture", {"members": "decoder+mixture"}, noise=True),
             _inversion(500, 2),
         ),

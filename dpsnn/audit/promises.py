@@ -1,7 +1,7 @@
 """What is promised at a cut, as it is and as it would be with a clip enforced; and what nobody can beat."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -12,6 +12,7 @@ from dpsnn.defences.mechanism import naming
 from dpsnn.defences.values import Clamp, Clip, Map, Values
 from dpsnn.errors import NoLikelihood
 from dpsnn.evaluation.bounds import PICTURES, Beaten, bounds_of
+from dpsnn.metrics.base import Cells
 
 USUAL = 0.99
 """Quantile of what own pictures give at which a clip is set: it leaves nearly all as they are."""
@@ -121,34 +122,58 @@ def _clipped(wire: Wire, candidates: int) -> Json | None:
     }
 
 
-def bounds(wire: Wire, guesses: torch.Tensor) -> tuple[Json | None, str]:
+def bounds(wire: Wire, guesses: Mapping[str, torch.Tensor]) -> tuple[Json | None, str]:
     """What no attacker can beat on these victims, and what speaks against it; None where no known noise is added.
 
     Args:
         wire: What is heard.
-        guesses: Of the strongest attacker, of all victims.
+        guesses: Attack → its guesses of all victims; each is watched.
     """
-    if wire.target is None or wire.clear is None or not wire.noisy:
+    if wire.target is None or wire.clear is None or not wire.noisy or not guesses:
         return None, ""
+    found: list[Cells] = []
+    beaten: list[str] = []
+    for name, each in guesses.items():
+        try:
+            cells = _watched(wire, each)
+        except Beaten as error:
+            beaten.append(f"{name}: {error}")
+            continue
+        except RuntimeError:  # no gradient of the client, which dFIL needs
+            return None, ""
+        if cells is None:
+            return None, ""
+        found.append(cells)
+    if beaten:
+        return None, "; ".join(beaten)
+    closest = max(found, key=_share)
+    right = closest["NamedBound"]
+    return {
+        "mse": closest["MSEBound"],
+        "share": closest["BoundShare"],
+        "named": None if right is None else right / 100,  # type: ignore[operator]
+        "n": closest["BoundN"],
+    }, ""
+
+
+def _share(cells: Cells) -> float:
+    share = cells["BoundShare"]
+    return share if isinstance(share, float) else 0.0
+
+
+def _watched(wire: Wire, guesses: torch.Tensor) -> Cells | None:
+    """The bounds beside what one attack finds; None where there are none.
+
+    Raises:
+        Beaten: If it is better than anybody can be.
+    """
+    assert wire.target is not None and wire.clear is not None
     each = max(1, wire.clear[0].numel() * wire.queries)
     count = max(2, min(len(guesses), math.isqrt(PATIENCE // each)))
-    clear, victims = wire.clear[:count], wire.victims[:count]
-    found = bounds_of(wire.target, clear, victims, wire.queries)
+    found = bounds_of(wire.target, wire.clear[:count], wire.victims[:count], wire.queries)
     if found is None:
-        return None, ""
+        return None
     for start in range(0, count, CHUNK):
         stop = min(start + CHUNK, count)
         found.hear(wire.heard[:, start:stop], guesses[start:stop])
-    try:
-        cells = found.cells()
-    except Beaten as error:
-        return None, str(error)
-    except RuntimeError:  # no gradient of the client, which dFIL needs
-        return None, ""
-    share, right = cells["BoundShare"], cells["NamedBound"]
-    return {
-        "mse": cells["MSEBound"],
-        "share": share,
-        "named": None if right is None else right / 100,  # type: ignore[operator]
-        "n": cells["BoundN"],
-    }, ""
+    return found.cells()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dpsnn.audit.lacking import FAILED, cause, lost
 from dpsnn.audit.report_pictures import Gallery, galleries
 from dpsnn.audit.report_series import Series, series
 from dpsnn.audit.report_table import (
@@ -30,7 +31,7 @@ from dpsnn.audit.report_words import (
     sentence,
     shape,
 )
-from dpsnn.audit.result import AuditResult
+from dpsnn.audit.result import PAIRS, AuditResult
 from dpsnn.numbers import Number
 
 LEVELS = {
@@ -104,11 +105,15 @@ class Digest:
     recommended: str
     reason: str
     doubt: str
+    notes: tuple[str, ...]
+    """What is to be known of the model."""
     cuts: tuple[CutDigest, ...]
     table: Table
     series: Series
     galleries: tuple[Gallery, ...]
     flags: tuple[Flag, ...]
+    refused: tuple[Fact, ...]
+    """Modules behind which it cannot be cut, and why."""
     assumptions: tuple[str, ...]
     setup: tuple[Fact, ...]
     made: tuple[Fact, ...]
@@ -130,6 +135,7 @@ def digest(result: AuditResult) -> Digest:
         recommended=clean(best["cut"]) if best else "",
         reason=f"{clean(best['reason']).rstrip('.')}." if best else "",
         doubt=_doubt(cuts, flags),
+        notes=tuple(map(sentence, result.model.get("notes", []))),
         cuts=tuple(_cut(cut, at + 1, result) for at, cut in enumerate(cuts)),
         table=cuts_table(cuts, result, [*scales], LEVELS),
         series=series(
@@ -137,6 +143,10 @@ def digest(result: AuditResult) -> Digest:
         ),
         galleries=galleries(cuts, result, scales, LEVELS),
         flags=flags,
+        refused=tuple(
+            Fact(clean(each["name"]), sentence(each["reason"]))
+            for each in result.model.get("no_cuts", [])
+        ),
         assumptions=tuple(_assumptions(result)),
         setup=tuple(_setup(result)),
         made=tuple(_made(result)),
@@ -185,9 +195,12 @@ def _headline(cuts: Sequence[Json]) -> str:
 
 def _doubt(cuts: Sequence[Json], flags: Sequence[Flag]) -> str:
     """What to know before believing it."""
-    lost = sum(attack["status"] == "failed" for cut in cuts for attack in cut["attacks"])
+    gone = [cause(row) for cut in cuts for row in lost(cut["attacks"])]
+    failed = gone.count(FAILED)
     told = [count(len(flags), "reason to doubt", "reasons to doubt")] if flags else []
-    told += [count(lost, "attack failed", "attacks failed")] if lost else []
+    told += [count(failed, "attack failed", "attacks failed")] if failed else []
+    left = len(gone) - failed
+    told += [count(left, "attack left out", "attacks left out")] if left else []
     return ", ".join(told)
 
 
@@ -259,6 +272,9 @@ def _facts(cut: Json) -> list[Fact]:
         found.append(
             Fact("Distance correlation", f"{Scale(2).text(cut['dcorr']['value'])}{beside}")
         )
+    for column, gain in cut.get("gains", {}).items():
+        told = PERCENT.both(Estimate.of(gain, 100))
+        found.append(Fact(f"Of the way to the truth, {clean(column)}", told))
     return found
 
 
@@ -294,8 +310,10 @@ def _against(bounds: Json, cut: Json) -> str:
     told = f"{rough(bounds['mse'])} over {count(bounds['n'], 'picture')}"
     if measured is None:
         return told
-    kept = "≤" if bounds["mse"] <= measured else "above, which cannot be:"
-    return f"{told}; {kept} {rough(measured)} measured"
+    if bounds["mse"] <= measured:
+        return f"{told}; ≤ {rough(measured)} measured"
+    # Of an attack that is better beyond doubt there is a flag, and no bound.
+    return f"{told}; {rough(measured)} measured, less by the chance of these transmissions"
 
 
 # ---------------------------------------------------------------- what it rests on
@@ -305,14 +323,21 @@ def _assumptions(result: AuditResult) -> list[str]:
     data, settings, model = result.data, result.settings, result.model
     learns = clean(data["surrogate"]) if data["surrogate"] else f"the same {clean(data['name'])}"
     queries = settings["queries"]
+    pairs = model["name"] == PAIRS
+    hears = "once" if queries == 1 else count(queries, "time")
     found = [
         "What is measured is a lower bound: of the attacks that were tried, the strongest. A better one may get more.",
-        "The attacker knows the model and its defences, and hears each picture "
-        + ("once." if queries == 1 else f"{count(queries, 'time')}."),
+        (
+            "The attacker knows neither the model nor its defences: it has pictures with what was sent of each, and"
+            " cannot ask for more. Who has the model may get more."
+            if pairs
+            else f"The attacker knows the model and its defences, and hears each picture {hears}."
+        ),
         f"The attacker owns {count(data['own'], 'picture')} of {learns} to learn from, and"
         f" {count(data['own_validation'])} more to tune on; none of them is a victim.",
-        f"Defences on the wire: {listed(settings['defences']) or 'none'}.",
     ]
+    if not pairs:
+        found.append(f"Defences on the wire: {listed(settings['defences']) or 'none'}.")
     if data["groups"]:
         found.append(f"Pictures that share a {clean(data['groups'])} stay on one side.")
     else:

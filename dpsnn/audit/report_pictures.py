@@ -9,7 +9,6 @@ from typing import Any
 
 from dpsnn.audit.report_words import PERCENT, Scale, clean, rough
 from dpsnn.audit.result import AuditResult
-from dpsnn.audit.schema import SHOWN
 
 Json = Mapping[str, Any]
 
@@ -96,7 +95,7 @@ def galleries(
             scales,
         )
         for point in sorted(result.curve or [], key=lambda point: float(point["noise"]))
-        if (found := _whole(point["pictures"]))
+        if (found := point["pictures"])
     ]
     shown: list[Gallery] = []
     if over_cuts:
@@ -104,21 +103,10 @@ def galleries(
         states = tuple(state for _, state in over_cuts)
         shown.append(Gallery("cuts", "What an attacker sees", "Cut", states, start))
     if over_noise:
-        title = "What an attacker sees as noise grows"
+        at = f" at {clean(result.curve_cut)}" if result.curve_cut else ""
+        title = f"What an attacker sees{at} as noise grows"
         shown.append(Gallery("noise", title, "Noise", tuple(over_noise), 0))
     return tuple(shown)
-
-
-def _whole(pictures: object) -> Json | None:
-    """Pictures of a point of the curve, which nobody has checked; None unless they are as those of a cut."""
-    if not isinstance(pictures, Mapping):
-        return None
-    for part in ("truth", "guess", "victims", "scores"):
-        inner = pictures.get(part)
-        if not isinstance(inner, Mapping) or not {*SHOWN} <= inner.keys():
-            return None
-    scores = pictures["scores"]
-    return pictures if all(isinstance(scores[which], Mapping) for which in SHOWN) else None
 
 
 def _point(point: Json, scales: Mapping[str, Scale]) -> str:
@@ -147,7 +135,7 @@ def _victim(which: str, at: str, pictures: Json, scales: Mapping[str, Scale]) ->
         : 2 - len(names)
     ]
     scores = ", ".join(
-        f"{clean(name)} {_score(values[name], scales.get(name, Scale()))}" for name in names
+        f"{clean(name)} {scales.get(name, Scale()).text(values[name])}" for name in names
     )
     who, number = VICTIMS[which], pictures["victims"][which]
     rebuilt = f"The attacker’s reconstruction of victim {number} at {at}"
@@ -159,8 +147,3 @@ def _victim(which: str, at: str, pictures: Json, scales: Mapping[str, Scale]) ->
         truth_alt=f"Victim {number} as sent ({who.lower()})",
         guess_alt=f"{rebuilt}: {scores}" if scores else rebuilt,
     )
-
-
-def _score(value: object, scale: Scale) -> str:
-    """As elsewhere; what nobody has checked may be no number."""
-    return scale.text(value) if isinstance(value, int | float) else ""

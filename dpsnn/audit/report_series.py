@@ -110,6 +110,8 @@ class Tradeoff:
     line: tuple[Point, ...]
     floor: Number | None
     """Accuracy of who always says the most frequent class, in per cent."""
+    cut: str = ""
+    """Of which the line is, where that is known."""
 
     title = "Accuracy against leakage"
 
@@ -118,7 +120,8 @@ class Tradeoff:
         """How to read it."""
         told = [self.axis.references(), "numbers are the cuts as in the table"]
         if self.line:
-            told.append("the line is one cut under growing noise, how much stands below it")
+            of = f"the cut {self.cut}" if self.cut else "one cut"
+            told.append(f"the line is {of} under growing noise, how much stands below it")
         if any(point.recommended for point in self.points):
             told.append("the ring is the recommended cut")
         if self.floor is not None:
@@ -257,7 +260,8 @@ def _tradeoff(
     if not known and not line:
         return None
     floors = {cut["accuracy"]["floor"] for cut in cuts if cut["accuracy"]} - {None}
-    return Tradeoff(axis, tuple(known), tuple(line), min(floors) if len(floors) == 1 else None)
+    floor = min(floors) if len(floors) == 1 else None
+    return Tradeoff(axis, tuple(known), tuple(line), floor, clean(result.curve_cut or ""))
 
 
 def _spread(

@@ -14,9 +14,13 @@ from dpsnn.errors import UsageError, reading
 NAME = "audit.json"
 """Of the file in the folder of an audit."""
 
+PAIRS = "not given"
+"""Name of the model where there are only pairs of pictures and what was sent of them."""
+
 __all__ = [
     "LEVELS",
     "NAME",
+    "PAIRS",
     "QUANTILES",
     "SCHEMA",
     "SHOWN",
@@ -44,6 +48,8 @@ class AuditResult:
     cuts: list[Json]
     reproduce: str
     curve: list[Json] | None = None
+    curve_cut: str | None = None
+    """Of which cut the curve is."""
     recommended: Json | None = None
     schema: str = SCHEMA
 
@@ -56,7 +62,8 @@ class AuditResult:
         """
         validate(content, where)
         assert isinstance(content, dict)
-        return cls(**{each.name: content[each.name] for each in fields(cls)})
+        known = {each.name for each in fields(cls)} & content.keys()
+        return cls(**{name: content[name] for name in known})
 
     @classmethod
     def load(cls, path: str | Path) -> "AuditResult":

@@ -17,19 +17,23 @@ from dpsnn import __version__, building
 from dpsnn.audit.cuts import Cut
 from dpsnn.audit.inputs import SMASHED, Inputs, of_model, of_pairs
 from dpsnn.audit.one_cut import Task, audit_cut
+from dpsnn.audit.options import defence_options
 from dpsnn.audit.plan import Budget
 from dpsnn.audit.plan import budget as budget_of
 from dpsnn.audit.progress import Progress
-from dpsnn.audit.result import NAME, AuditResult, Json
+from dpsnn.audit.result import NAME, PAIRS, AuditResult, Json
 from dpsnn.audit.scoring import scales
 from dpsnn.audit.shown import recommended
 from dpsnn.audit.sides import Sides
 from dpsnn.audit.wire import Wire, attacked_shape, wire_of, wire_of_pairs
 from dpsnn.defences import CutInfo, DefenceList
-from dpsnn.errors import UsageError
+from dpsnn.errors import UsageError, meant
 from dpsnn.memory import keep_memory
 from dpsnn.specs import ClassifierSpec
 from dpsnn.target import Target
+
+ALL = "all"
+"""Cuts, unless some are named."""
 
 PARTS = "attacks"
 """Folder, within that of the audit, where what each attack found is kept."""
@@ -45,7 +49,7 @@ def audit(
     groups: str = "",
     trained_on: Any = None,
     size: int | None = None,
-    cuts: Sequence[str] | str = ("all",),
+    cuts: Sequence[str] | str = (ALL,),
     queries: int = 1,
     budget: str = "quick",
     seeds: Sequence[int] = (0,),
@@ -81,10 +85,21 @@ def audit(
     keep_memory()
     task_budget = budget_of(budget)
     seeds = _checked(queries, seeds)
+    names = [cuts] if isinstance(cuts, str) else list(cuts)
+    _known(defences)
+    if smashed:
+        _alone(
+            model=model,
+            data=data,
+            weights=weights,
+            surrogate=surrogate,
+            size=size,
+            cuts=names != [ALL],
+            queries=queries > 1,
+            **defences,
+        )
     folder = None if out is None else _folder(Path(out))
     if smashed:
-        if model is not None or data is not None or defences:
-            raise UsageError("--smashed is instead of --model and --data: what was sent is given")
         found: Inputs = of_pairs(smashed, groups, trained_on, seeds[0], task_budget)
     else:
         found = of_model(
@@ -99,7 +114,6 @@ def audit(
             task_budget,
             data_dir,
         )
-    names = [cuts] if isinstance(cuts, str) else list(cuts)
     made = _Audit(found, task_budget, seeds, queries, defences, folder, names)
     result = AuditResult(
         made={**_made(command), "seconds": 0.0},
@@ -114,7 +128,7 @@ def audit(
         },
         measures=made.measures,
         cuts=made.cuts,
-        recommended=recommended(made.cuts, {each["column"]: each for each in made.measures}),
+        recommended=recommended(made.cuts),
         reproduce=command or "dpsnn.audit(...)",
     )
     result.made["seconds"] = round(time.monotonic() - start, 2)
@@ -130,6 +144,31 @@ def _checked(queries: int, seeds: Sequence[int]) -> list[int]:
     if not seeds or min(seeds) < 0 or len({*seeds}) < len(seeds):
         raise UsageError(f"seeds are {list(seeds)}; name different whole numbers from 0")
     return list(seeds)
+
+
+def _known(defences: Mapping[str, Any]) -> None:
+    """Refuse what is no setting of a defence: it would be taken, and do nothing."""
+    allowed = defence_options()
+    for name in defences:
+        if name not in allowed:
+            raise UsageError(
+                f"there is no setting {name} of an audit, nor of a defence on its wire{meant(name, allowed)}; defences"
+                " are set as noise_scale=0.5, all else is named in docs/audit.md"
+            )
+
+
+def _alone(**others: object) -> None:
+    """Refuse what pairs leave no room for."""
+    left = [
+        name
+        for name, value in others.items()
+        if value is None or value is False or isinstance(value, str) and not value
+    ]
+    if given := [f"--{name}" for name in others if name not in left]:
+        raise UsageError(
+            f"--smashed gives what was sent, of one cut: it has no use for {', '.join(given)}; leave out one or the"
+            " other"
+        )
 
 
 def _folder(out: Path) -> Path:
@@ -185,7 +224,7 @@ class _Audit:
         progress.done()
         shape = attacked_shape(sides.image_shape)
         self.model: Json = {
-            "name": model.name if model else "not given",
+            "name": model.name if model else PAIRS,
             "source": model.source if model else sides.name,
             "parameters": model.parameters if model else None,
             "image_shape": [*sides.image_shape],

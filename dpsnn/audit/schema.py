@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dpsnn.audit.lacking import CAUSES
 from dpsnn.errors import UsageError
 
 SCHEMA = "dpsnn-audit/1"
@@ -23,8 +24,15 @@ Check = Callable[[object, str], None]
 """Of a value, and where it stands: raises `UsageError` where it will not do."""
 
 
+MOST = 2**63
+"""Whole numbers are below it: what no machine counts to is no count."""
+
+
 def _refuse(value: object, where: str, wanted: str) -> None:
-    shown = json.dumps(value, default=str)
+    try:
+        shown = json.dumps(value, default=str)
+    except (ValueError, RecursionError):
+        shown = f"too large to be shown ({type(value).__name__})"
     shown = shown if len(shown) < 60 else f"{shown[:57]}..."
     raise UsageError(f"{where} is {shown}; it must be {wanted}")
 
@@ -72,8 +80,13 @@ def _named(check: Check, keys: Sequence[str] = ()) -> Check:
     return each
 
 
-def _object(**checks: Check) -> Check:
-    """A mapping that has all of these; what else it has is nobody's concern."""
+def _object(_more: Mapping[str, Check] | None = None, **checks: Check) -> Check:
+    """A mapping that has all of these; what else it has is nobody's concern.
+
+    Args:
+        _more: What may be missing, as it is in files of earlier versions.
+        checks: What may not.
+    """
 
     def each(value: object, where: str) -> None:
         if not isinstance(value, dict):
@@ -83,19 +96,24 @@ def _object(**checks: Check) -> Check:
             if key not in value:
                 raise UsageError(f"{where} lacks {key!r}")
             check(value[key], f"{where}.{key}")
+        for key, check in (_more or {}).items():
+            if key in value:
+                check(value[key], f"{where}.{key}")
 
     return each
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) < MOST if isinstance(value, int) else math.isfinite(value)
 
 
 _text = _is("a text", lambda value: isinstance(value, str))
 _flag = _is("true or false", lambda value: isinstance(value, bool))
 _number = _is("a finite number", _is_number)
-_count = _is("a whole number, 0 or more", lambda v: type(v) is int and v >= 0)
-_whole = _is("a whole number", lambda v: type(v) is int)
+_count = _is("a whole number, 0 or more", lambda v: type(v) is int and 0 <= v < MOST)
+_whole = _is("a whole number", lambda v: type(v) is int and abs(v) < MOST)
 _maybe_number, _maybe_count, _maybe_text = map(_or_none, (_number, _count, _text))
 _picture = _is(
     "a picture, data:image/png;base64,…",
@@ -107,13 +125,25 @@ _pictures = _named(_picture, SHOWN)
 
 def _estimate(value: object, where: str) -> None:
     """A value with its interval, and over what that is."""
+    _interval(value, where)
+    assert isinstance(value, dict)
+    over = _one_of("victims", "seeds", "victims and seeds")
+    (over if value["low"] is not None else _or_none(over))(value.get("over"), f"{where}.over")
+
+
+def _interval(value: object, where: str) -> None:
+    """A value, and an interval around it."""
     _object(value=_maybe_number, low=_maybe_number, high=_maybe_number)(value, where)
     assert isinstance(value, dict)
-    if value["low"] is not None:
-        _one_of("victims", "seeds")(value.get("over"), f"{where}.over")
+    ends = [value[end] for end in ("low", "value", "high") if value[end] is not None]
+    slack = 1e-9 * max(map(abs, ends), default=0.0)
+    if any(first > second + slack for first, second in zip(ends, ends[1:])):
+        told = ", ".join(f"{end} {value[end]}" for end in ("low", "value", "high"))
+        raise UsageError(f"{where} is {told}; low, value and high must not fall")
 
 
 _attack = _object(
+    {"cause": _or_none(_one_of(*CAUSES)), "learns": _flag},
     attack=_text,
     label=_text,
     settings=_named(lambda value, where: None),
@@ -135,7 +165,32 @@ def _strongest(value: object, where: str) -> None:
 
 QUANTILES = ("0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99")
 
+_shown = _object(
+    truth=_pictures,
+    guess=_pictures,
+    victims=_named(_count, SHOWN),
+    scores=_named(_named(_maybe_number), SHOWN),
+)
+
+
+def _gain(value: object, where: str) -> None:
+    """A share of what lies between no information and the truth."""
+    _interval(value, where)
+    _object(victims=_count, floor=_number)(value, where)
+
+
+def _accuracy(value: object, where: str) -> None:
+    _interval(value, where)
+    _object(floor=_maybe_number)(value, where)
+
+
+def _reidentified(value: object, where: str) -> None:
+    _interval(value, where)
+    _object(value=_number, low=_number, high=_number, candidates=_count)(value, where)
+
+
 _cut = _object(
+    {"gains": _named(_gain)},
     name=_text,
     order=_count,
     kind=_text,
@@ -145,13 +200,11 @@ _cut = _object(
     weights_share=_maybe_number,
     flops_share=_maybe_number,
     notes=_texts,
-    accuracy=_or_none(
-        _object(value=_maybe_number, low=_maybe_number, high=_maybe_number, floor=_maybe_number)
-    ),
+    accuracy=_or_none(_accuracy),
     dcorr=_or_none(_object(value=_maybe_number, floor=_maybe_number)),
     attacks=_list(_attack),
     strongest=_named(_strongest),
-    reidentified=_or_none(_object(value=_number, low=_number, high=_number, candidates=_count)),
+    reidentified=_or_none(_reidentified),
     distribution=_or_none(
         _object(
             column=_text,
@@ -176,17 +229,11 @@ _cut = _object(
     bounds=_or_none(_object(mse=_maybe_number, share=_maybe_number, named=_maybe_number, n=_count)),
     flags=_list(_object(raised=_text, why=_text, do=_text)),
     verdict=_object(level=_one_of(*LEVELS), sentence=_text),
-    pictures=_or_none(
-        _object(
-            truth=_pictures,
-            guess=_pictures,
-            victims=_named(_count, SHOWN),
-            scores=_named(_named(_maybe_number), SHOWN),
-        )
-    ),
+    pictures=_or_none(_shown),
 )
 
 _audit = _object(
+    {"curve_cut": _maybe_text},
     made=_object(
         date=_text,
         dpsnn=_text,
@@ -197,6 +244,7 @@ _audit = _object(
         seconds=_number,
     ),
     model=_object(
+        {"notes": _texts, "no_cuts": _list(_object(name=_text, reason=_text))},
         name=_text,
         source=_text,
         parameters=_maybe_count,
@@ -243,7 +291,7 @@ _audit = _object(
                 SSIM=_maybe_number,
                 MSE=_maybe_number,
                 naming=_maybe_number,
-                pictures=lambda value, where: None,
+                pictures=_or_none(_shown),
             )
         )
     ),
@@ -278,6 +326,8 @@ def validate(content: object, where: str = "the audit") -> None:
 def _agree(content: Json) -> None:
     """What one part says of another must be there."""
     columns = {each["column"] for each in content["measures"]}
+    if len(columns) < len(content["measures"]):
+        raise UsageError("two measures have the same column")
     names = [each["name"] for each in content["cuts"]]
     if len({*names}) < len(names):
         raise UsageError("two cuts have the same name")

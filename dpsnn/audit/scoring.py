@@ -11,6 +11,7 @@ from scipy.special import betaincinv, stdtrit
 from torch import Tensor
 
 from dpsnn.audit.attacking import Attempt
+from dpsnn.audit.plan import LEAST
 from dpsnn.audit.result import Json
 from dpsnn.audit.wire import Wire
 from dpsnn.evaluation.strongest import LEVEL, RESAMPLES, strongest
@@ -19,6 +20,12 @@ from dpsnn.metrics.floors import class_means, mean_image
 from dpsnn.tensors import Labels
 
 TAIL = (1 - LEVEL) / 2
+
+ALIKE = 1e-9
+"""Distance between no information and the truth below which pictures are all alike: what is left is rounding."""
+
+OTHERS = 4
+"""Guesses of other victims beside which each victim is looked at."""
 
 CANDIDATES = 1000
 """Pictures among which a victim's is to be found, at most."""
@@ -58,6 +65,12 @@ class Scale:
         assert values is not None
         return values.double()
 
+    def of_others(self, guesses: Tensor, wire: Wire) -> Float[Tensor, " n"]:
+        """For each of the first victims the mean of what guesses of other ones give; two victims or more."""
+        count = len(guesses)
+        steps = {1 + (count - 1) * each // OTHERS for each in range(min(OTHERS, count - 1))}
+        return torch.stack([self.of(guesses.roll(step, 0), wire) for step in steps]).mean(0)
+
 
 def scales(wire: Wire, own_labels: Labels | None) -> list[Scale]:
     """The measures that are defined for these victims.
@@ -89,23 +102,29 @@ def scales(wire: Wire, own_labels: Labels | None) -> list[Scale]:
 def estimate(values: Sequence[Float[Tensor, " n"]], seed: int = 0) -> Json:
     """The mean over victims, and over seeds where there are several, with its 95 % interval.
 
-    Of one seed it is a bootstrap of the victims; of several Student's t over the means of seeds, which takes in both.
+    Over victims it is a bootstrap of each one's mean over seeds. Of several seeds Student's t over their means is added
+    in squares: seeds share their victims, so that their means alone do not say how far those are from all people's.
 
     Args:
         values: For each seed one value for each victim.
         seed: Of the bootstrap.
     """
     means = [float(each.mean()) for each in values]
-    value, low, high, over = float(np.mean(means)), None, None, None
-    if len(means) > 1:
-        half = stdtrit(len(means) - 1, 1 - TAIL) * np.std(means, ddof=1) / math.sqrt(len(means))
-        low, high, over = value - float(half), value + float(half), "seeds"
-    elif len(values[0]) > 1:
-        count = len(values[0])
+    value, count = float(np.mean(means)), len(values[0])
+    low: float | None = None
+    high: float | None = None
+    over: str | None = None
+    if count > 1:
         draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-        spread = draws @ values[0].numpy() / count
-        low, high = (float(each) for each in np.quantile(spread, [TAIL, 1 - TAIL]))
-        over = "victims"
+        spread = draws @ torch.stack([*values]).mean(0).numpy() / count
+        ends = np.quantile(spread, [TAIL, 1 - TAIL])
+        low, high, over = min(float(ends[0]), value), max(float(ends[1]), value), "victims"
+    if len(means) > 1:
+        error = float(np.std(means, ddof=1)) / math.sqrt(len(means))
+        half = float(stdtrit(len(means) - 1, 1 - TAIL)) * error
+        below, above = (0.0, 0.0) if low is None or high is None else (value - low, high - value)
+        low, high = value - math.hypot(below, half), value + math.hypot(above, half)
+        over = "seeds" if over is None else "victims and seeds"
     return {"value": value, "low": low, "high": high, "over": over}
 
 
@@ -133,15 +152,18 @@ def per_victim(attempts: Sequence[Attempt], scale: Scale, wire: Wire) -> list[Te
 def strongest_of(scores: Scores, lower_leaks: bool, total: int) -> Json | None:
     """The strongest, chosen on one half of the victims and scored on the other, all on the same victims.
 
-    Where some were scored on a few victims only, and the strongest of all on these is one that was scored on every
-    victim, it is compared anew with the others of which that is true.
+    Attacks that were scored on fewer than LEAST victims are left out where there are others: a few victims say little
+    of all. Where some were scored on a part of the victims only, and the strongest of all on these is one that was
+    scored on every victim, it is compared anew with the others of which that is true.
 
     Args:
         scores: Of every attack.
         lower_leaks: Whether lower values leak more.
         total: Number of victims.
     """
-    usable = {name: each for name, each in scores.items() if bool(each.isfinite().all())}
+    finite = {name: each for name, each in scores.items() if bool(each.isfinite().all())}
+    many = {name: each for name, each in finite.items() if len(each) >= min(LEAST, total)}
+    usable = many or finite
     if not usable:
         return None
     count = min(map(len, usable.values()))
@@ -162,13 +184,60 @@ def strongest_of(scores: Scores, lower_leaks: bool, total: int) -> Json | None:
         found, count = strongest(every, lower_leaks), total
     return {
         "value": found.value,
-        "low": found.low,
-        "high": found.high,
+        "low": min(found.low, found.value),
+        "high": max(found.high, found.value),
         "over": "victims",
         "by": [*dict.fromkeys(found.names)],
         "tried": len(usable),
         "best_of_each": found.oracle,
         "victims": count,
+    }
+
+
+def gained(
+    attempts: Mapping[str, Sequence[Attempt]], scores: Scores, scale: Scale, wire: Wire
+) -> Json | None:
+    """The share of what lies between no information and the truth that the strongest attack gets, victim by victim.
+
+    No information is the mean image, or, where that leaks more, the attack's own guesses of other victims: a sharp
+    picture of anything may be more like a picture than a mean is. Both are beside the very victims that the attack was
+    scored on: how hard they are is no doubt about whether anything was found.
+
+    Args:
+        attempts: Of every attack.
+        scores: Of the same.
+        scale: By which.
+        wire: What was attacked.
+
+    Returns:
+        None where the mean image is the truth already, and where nothing came to an end.
+    """
+    mean = scale.of(mean_image(wire.own, len(wire.victims)), wire)
+    worse = 1 if scale.lower_leaks else -1
+    over = {}
+    for name, score in scores.items():
+        count, nothing = len(score), mean[: len(score)]
+        done = [each.guesses[:count] for each in attempts[name] if each.status == "ok"]
+        if count > 1:
+            others = torch.stack([scale.of_others(each, wire) for each in done]).mean(0)
+            if worse * float(others.mean() - nothing.mean()) < 0:
+                nothing = others
+        over[name] = score - nothing
+    found = strongest_of(over, scale.lower_leaks, len(wire.victims))
+    if found is None or scale.perfect is None:
+        return None
+    floor = float(mean[: found["victims"]].mean())
+    if abs(whole := scale.perfect - floor) < ALIKE:
+        return None
+    low, high = (None if found[end] is None else found[end] / whole for end in ("low", "high"))
+    if whole < 0:
+        low, high = high, low
+    return {
+        "value": found["value"] / whole,
+        "low": low,
+        "high": high,
+        "victims": found["victims"],
+        "floor": floor,
     }
 
 

@@ -9,16 +9,21 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from dpsnn.audit.lacking import FAILED, TOO_LARGE, UNPAID, cause, learned, lost
+from dpsnn.audit.plan import LEAST as FEWEST
 from dpsnn.audit.result import QUANTILES, Json
-
-FEWEST = 30
-"""Victims from which on there is a verdict."""
+from dpsnn.audit.scoring import ALIKE
 
 NEAR = 0.5
 """Share of the error of the mean image that an attacker must take away for pictures to count as leaked."""
 
 NOTHING = 0.02
-"""Share of it that is nothing, once it is no more than chance."""
+"""Share of it that is nothing."""
+
+REACH = {"MSE": 0.05, "SSIM": 0.1}
+"""How far the interval of a share may reach where nothing was found, of the measures that a verdict goes by."""
+
+LOST = {FAILED: "failed", TOO_LARGE: "is too large", UNPAID: "costs more than the budget"}
 
 
 def png(picture: Float[Tensor, "c h w"]) -> str:
@@ -91,12 +96,20 @@ def by_class(scores: dict[str, Tensor], labels: Tensor, classes: Sequence[str]) 
 # ---------------------------------------------------------------- the verdict
 
 
-def gain(strongest: Json | None, floor: float | None) -> tuple[float, float] | None:
-    """The share of the mean image's error that the strongest attacker takes away, and the most that it may be."""
-    if strongest is None or not floor:
-        return None
-    low = strongest["low"] if strongest["low"] is not None else strongest["value"]
-    return 1 - strongest["value"] / floor, 1 - low / floor
+def unpaired(strongest: dict[str, Json], measures: dict[str, Json]) -> dict[str, Json]:
+    """Shares as of `scoring.gained`, of means alone: their intervals hold how hard the victims are as well."""
+    found: dict[str, Json] = {}
+    for column in REACH:
+        best, scale = strongest.get(column), measures.get(column)
+        perfect = {"MSE": 0.0, "SSIM": 1.0}[column]
+        if best is None or scale is None or scale["floor"] is None:
+            continue
+        if abs(whole := perfect - scale["floor"]) >= ALIKE:
+            ends = (best["low"], best["value"], best["high"])
+            shares = [None if end is None else (end - scale["floor"]) / whole for end in ends]
+            low, value, high = shares if whole > 0 else shares[::-1]
+            found[column] = {"value": value, "low": low, "high": high, "floor": scale["floor"]}
+    return found
 
 
 def verdict(
@@ -106,6 +119,7 @@ def verdict(
     found: Json | None,
     attacks: Sequence[Json],
     victims: int,
+    gains: dict[str, Json] | None = None,
 ) -> Json:
     """One sentence, and one word for it.
 
@@ -116,57 +130,82 @@ def verdict(
         found: Who was re-identified.
         attacks: The rows.
         victims: How many there are.
+        gains: Column → share that the strongest attack gets; by default what `unpaired` makes of the others.
     """
-    lost = [each for each in attacks if each["status"] == "failed"]
     if "MSE" not in strongest:
         return _said("unknown", f"{name}: unknown, as no attack came to an end")
-    mse, floors = strongest["MSE"], measures["MSE"]
-    share = gain(mse, floors["floor"])
-    by = " and ".join(mse["by"])
-    facts = f"the strongest attack ({by}) leaves a squared error of {mse['value']:.2g}"
-    if floors["floor"] is not None:
-        facts += f", where their mean image leaves {floors['floor']:.2g}"
-    if found:
-        facts += (
-            f", and picks the right one of {found['candidates']} pictures for"
-            f" {100 * found['value']:.0f} of 100 victims"
-        )
-    if victims < FEWEST:
-        few = f"{victims} victims are too few for a verdict ({FEWEST} or more are needed)"
+    gains = unpaired(strongest, measures) if gains is None else gains
+    mse, share, looks = strongest["MSE"], gains.get("MSE"), gains.get("SSIM")
+    facts = _facts(mse, share, found)
+    scored = min(victims, mse.get("victims", victims))
+    if scored < FEWEST:
+        few = f"{scored} victims are too few for a verdict ({FEWEST} or more are needed)"
         return _said("unknown", f"{name}: unknown, as {few}; {facts}")
     if share is None:
         return _said("unknown", f"{name}: unknown, as the pictures are all alike; {facts}")
     chance = 1 / found["candidates"] if found else 0.0
     told = found is not None and found["low"] > chance
-    if share[0] >= NEAR or (found is not None and found["low"] > NEAR):
+    if share["value"] >= NEAR or (found is not None and found["low"] > NEAR):
         return _said("leaks", f"{name} leaks: {facts}")
-    if share[0] > NOTHING or told:
-        class_floor = floors["class_floor"]
-        only = class_floor is not None and mse["value"] >= class_floor and not told
+    missed = ", ".join(f"{each['label']} {LOST[cause(each) or '']}" for each in lost(attacks))
+    alike = looks is not None and _sure(looks)
+    if alike and looks is not None:
+        facts += (
+            f", and gets {100 * looks['value']:.0f} of 100 of the structural similarity there is"
+        )
+    if told or alike or _sure(share):
+        class_floor = measures["MSE"]["class_floor"]
+        only = class_floor is not None and mse["value"] >= class_floor and not (told or alike)
         more = "; that is no more than the class alone tells" if only else ""
+        more += f"; there may be more, as {missed}" if missed else ""
         return _said("partly", f"{name} leaks in part: {facts}{more}")
-    if lost:
-        names = ", ".join(each["label"] for each in lost)
-        return _said("unknown", f"{name}: unknown, as {names} failed; of the other attacks {facts}")
+    if missed:
+        return _said("unknown", f"{name}: unknown, as {missed}; of the other attacks {facts}")
+    if not learned(attacks):
+        return _said(
+            "unknown", f"{name}: unknown, as no attack that learns came to an end; {facts}"
+        )
+    if wide := [column for column, each in gains.items() if not _near_nothing(column, each)]:
+        why = f"the interval of {' and '.join(wide)} reaches too far for so few victims ({scored})"
+        return _said("unknown", f"{name}: unknown, as {why}; {facts}")
     return _said("floor", f"{name}: nothing was found beyond what no information gives: {facts}")
+
+
+def _facts(mse: Json, share: Json | None, found: Json | None) -> str:
+    told = f"the strongest attack ({' and '.join(mse['by'])}) leaves a squared error of {mse['value']:.2g}"
+    if share is not None:
+        told += f", where their mean image leaves {share['floor']:.2g}"
+    if found:
+        told += (
+            f", and picks the right one of {found['candidates']} pictures for"
+            f" {100 * found['value']:.0f} of 100 victims"
+        )
+    return told
+
+
+def _sure(share: Json) -> bool:
+    """Whether it is more than nothing, and that is no chance."""
+    return bool(share["value"] > NOTHING and (share["low"] is None or share["low"] > 0))
+
+
+def _near_nothing(column: str, share: Json) -> bool:
+    return bool(share["high"] is not None and share["high"] <= REACH[column])
 
 
 def _said(level: str, sentence: str) -> Json:
     return {"level": level, "sentence": f"{sentence}."}
 
 
-def recommended(cuts: Sequence[Json], measures: dict[str, Json]) -> Json | None:
+def recommended(cuts: Sequence[Json]) -> Json | None:
     """The cut at which least leaks, of equals the first, as it leaves most to the server."""
     known = [cut for cut in cuts if cut["verdict"]["level"] != "unknown"]
     if not known:
         return None
     rank = {"floor": 0, "partly": 1, "leaks": 2}
-    floor = measures["MSE"]["floor"]
 
     def order(cut: Json) -> tuple[int, float]:
-        level = rank[cut["verdict"]["level"]]
-        share = gain(cut["strongest"].get("MSE"), floor)
-        return level, 0.0 if level == 0 or share is None else round(share[0], 2)
+        level, share = rank[cut["verdict"]["level"]], cut["gains"].get("MSE")
+        return level, 0.0 if level == 0 or share is None else round(share["value"], 2)
 
     best = min(known, key=order)
     level = best["verdict"]["level"]

@@ -1,0 +1,94 @@
+"""An audit beside an earlier one: no more leaks, nothing that was looked at then is left out, and both ask the same."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dpsnn.audit.gate_columns import BELOW, Column, Cut, columns, ends, shown
+from dpsnn.audit.junit import Check
+from dpsnn.audit.result import AuditResult
+
+EVERYWHERE = "the audit"
+"""In the place of a cut, of checks that are not of one."""
+
+SAME = {
+    "model": ("name", "image_shape", "attacked_shape", "classes"),
+    "data": ("name", "own", "surrogate", "groups"),
+    "settings": ("budget", "queries", "defences", "seeds"),
+}
+"""What must not differ: who is attacked, and how strong the attacker is. Weights may, that is what a gate is for."""
+
+
+def compared(now: AuditResult, then: AuditResult, may_lack_cuts: bool) -> Iterator[Check]:
+    """Every check of an audit against an earlier one.
+
+    Args:
+        now: The audit.
+        then: The earlier one.
+        may_lack_cuts: Whether cuts of then may be missing.
+    """
+    yield _comparable(now, then)
+    known = columns(then.measures) | columns(now.measures)
+    cuts = {cut["name"]: cut for cut in now.cuts}
+    for earlier in then.cuts:
+        cut = cuts.get(earlier["name"])
+        if cut is not None:
+            yield _attacked(cut, earlier)
+            yield from _leaks(cut, earlier, known)
+        elif not may_lack_cuts:
+            why = "it is not in this audit, so that nothing is known of it; --allow_missing_cuts lets that pass"
+            yield Check(earlier["name"], "the baseline's cut is audited", False, why)
+
+
+def _comparable(now: AuditResult, then: AuditResult) -> Check:
+    differ = [
+        f"{part}.{name} is {_told(new)}, was {_told(old)}"
+        for part, names in SAME.items()
+        for name in names
+        for new, old in [(getattr(now, part)[name], getattr(then, part)[name])]
+        if new != old
+    ]
+    return Check(EVERYWHERE, "comparable with the baseline", not differ, "; ".join(differ))
+
+
+def _told(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def _attacked(cut: Cut, earlier: Cut) -> Check:
+    """What came to an end then must do so now."""
+    rows = {row["label"]: row for row in cut["attacks"]}
+    lacking = []
+    for old in earlier["attacks"]:
+        row = rows.get(old["label"])
+        if old["status"] == "ok" and row is None:
+            lacking.append(f"{old['label']} ran then, and is not there now")
+        elif old["status"] == "ok" and row is not None and row["status"] != "ok":
+            lacking.append(f"{old['label']} ran then, and now: {row['status']} ({row['reason']})")
+    rule = "every attack of the baseline ran"
+    return Check(cut["name"], rule, not lacking, "; ".join(lacking))
+
+
+def _leaks(cut: Cut, earlier: Cut, known: Mapping[str, Column]) -> Iterator[Check]:
+    """Worse only where the whole interval of now is on the leaking side of that of then."""
+    for column in known.values():
+        then, now = column.of(earlier), column.of(cut)
+        # Accuracy is no leakage.
+        if column.name == "accuracy" or then is None or then["value"] is None:
+            continue
+        rule = f"{column.name} no worse than in the baseline"
+        if now is None or now["value"] is None:
+            was = f"{column.name} was {shown(then)} and is not measured now"
+            yield Check(cut["name"], rule, False, was)
+        elif (among := now.get("candidates")) != (were := then.get("candidates")):
+            why = f"{column.name} is among {among} candidates, and was among {were}: give as many victims as then"
+            yield Check(cut["name"], rule, False, why)
+        else:
+            yield Check(cut["name"], rule, *_beside(now, then, column))
+
+
+def _beside(now: Mapping[str, Any], then: Mapping[str, Any], column: Column) -> tuple[bool, str]:
+    (low, high), (old_low, old_high) = ends(now), ends(then)
+    worse = high < old_low if column.worse == BELOW else low > old_high
+    return not worse, f"{column.name} is {shown(now)}, was {shown(then)}"

@@ -1,0 +1,159 @@
+"""What an audit pays for and what it can make: nothing is left out without a row, and nothing without being missed."""
+
+from typing import Any
+
+import audit_models as models
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from dpsnn.audit import plan
+from dpsnn.audit.cuts import Cuts
+from dpsnn.audit.gate import gate
+from dpsnn.audit.plan import NEAREST, RIDGE, Budget, Planned
+from dpsnn.audit.result import AuditResult
+from dpsnn.audit.run import audit
+
+DECODER = Planned("decoder", "learned decoder", {"max_epochs": 2, "augment": "none"}, asks=False)
+
+
+def digits(count: int = 150) -> tuple[Tensor, Tensor]:
+    """Real digits of 8×8 pixels, as floats."""
+    found = load_digits()
+    images = torch.from_numpy(found.images[:count] / 16).float().unsqueeze(1)
+    return images, torch.from_numpy(found.target[:count])
+
+
+def only(result: AuditResult) -> dict[str, Any]:
+    (cut,) = result.cuts
+    return cut
+
+
+def test_descents_are_as_long_as_the_budget_pays_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    descent = Planned("inversion", "inversion", {"steps": 300, "restarts": 1}, True, own=5)
+    for seconds, status in ((1e-9, "skipped"), (1e-3, "ok")):
+        monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, seconds, (RIDGE, descent)))
+        result = audit(models.layers, digits(), cuts=["7"])
+        row = only(result)["attacks"][1]
+        assert (row["status"], row["cause"]) == (status, "unpaid" if status == "skipped" else None)
+        told = [each.said for each in gate(result)]
+        why = "the client's gradients cost more than this budget pays for; --budget standard pays for them"
+        assert told == ([f"inversion skipped ({why})"] if status == "skipped" else [])
+    assert 20 <= row["settings"]["steps"] < 300
+    for name in ("standard", "thorough"):
+        monkeypatch.delitem(plan.BUDGETS, name)
+    monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 1e-9, (RIDGE, descent)))
+    row = only(audit(models.layers, digits(), cuts=["7"]))["attacks"][1]
+    assert row["cause"] == "too large" and "any budget" in row["reason"]
+
+
+def test_as_many_victims_as_are_paid_for_whatever_the_clock_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """3 starts of 2 steps for each of 40 victims, of 3 times the client's work a step."""
+    model = models.layers().eval()
+    work = Cuts(model, (1, 8, 8)).chosen(["7"])[0].work
+    assert work
+    seconds = 40.5 * 2 * 3 * 3 * work / plan.SPEED
+    descent = Planned("inversion", "inversion", {"steps": 2, "restarts": 3}, True, own=6)
+    monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, seconds, (RIDGE, descent)))
+    cut = only(audit(model, digits(), cuts=["7"]))
+    assert [row["victims"] for row in cut["attacks"]] == [60, 40]
+    assert "inversion was scored on 40 of 60 victims" in cut["notes"]
+
+
+def enlarged(count: int) -> tuple[Tensor, Tensor]:
+    images, labels = digits(count)
+    return nn.functional.interpolate(images, (16, 16), mode="bilinear"), labels
+
+
+def flat() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+
+
+class Beside(nn.Module):
+    """A client that sends the picture beside values that say nothing and are large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fl, self.up = nn.Flatten(), nn.Linear(512, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.up(self.fl(torch.cat([images, 1000 * torch.sin(1e4 * images)], 1)))
+
+
+def test_of_long_vectors_a_map_to_smaller_pictures_is_learnt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that sends the picture, 16×16, where no map to more than 8×8 fits."""
+    monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 0.0, (RIDGE, NEAREST, DECODER)))
+    monkeypatch.setattr(plan, "MOST_WEIGHTS", 256 * 64)
+    result = audit(flat, enlarged(150), cuts=["0"])
+    cut = only(result)
+    ridge, _, decoder = cut["attacks"]
+    assert ridge["status"] == "ok" and ridge["settings"]["pixels"] == "8×8"
+    assert any("linear map (ridge) rebuilds pictures of 8×8 pixels" in n for n in cut["notes"])
+    assert (decoder["status"], decoder["cause"]) == ("skipped", "too large")
+    assert cut["verdict"]["level"] == "leaks" and cut["strongest"]["MSE"]["by"] == [ridge["label"]]
+    # One learnt: that the other is too large for any machine does not shut the gate.
+    assert gate(result) == []
+
+
+def test_where_nothing_learnt_it_is_not_said_that_nothing_leaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of the picture is sent, among so much else that the nearest one is any: a linear map would find it."""
+    monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 0.0, (RIDGE, NEAREST, DECODER)))
+    monkeypatch.setattr(plan, "MOST_WEIGHTS", 1000)
+    noise = torch.rand(150, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    result = audit(Beside, (noise, torch.arange(150) % 10), cuts=["fl"])
+    cut = only(result)
+    assert [row["cause"] for row in cut["attacks"]] == ["too large", None, "too large"]
+    assert cut["verdict"]["level"] == "unknown" and "is too large" in cut["verdict"]["sentence"]
+    assert result.recommended is None
+    (found,) = gate(result)
+    assert "weights" in found.said
+
+
+@pytest.mark.parametrize("grey", [0.0, 0.1, 0.3, 1.0])
+def test_pictures_that_are_all_alike_have_no_verdict(
+    grey: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 0.0, (RIDGE, NEAREST)))
+    images = torch.full((100, 1, 8, 8), grey)
+    cut = only(audit(models.layers, (images, torch.arange(100) % 10), cuts=["7"]))
+    assert cut["verdict"]["level"] == "unknown" and "all alike" in cut["verdict"]["sentence"]
+
+
+class Wide(nn.Module):
+    """For pictures of 96×80."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 4, 5, stride=2), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.relu(self.conv(images)).mean((2, 3)))
+
+
+def test_large_pictures_are_attacked_at_a_lower_resolution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attacks = (RIDGE, DECODER, Planned("refiner", "refined"))
+    monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 0.0, attacks))
+    generator = torch.Generator().manual_seed(0)
+    small = torch.rand(10, 3, 6, 5, generator=generator)
+    images = nn.functional.interpolate(small, (96, 80), mode="bilinear")
+    result = audit(Wide, ((255 * images).byte(), torch.arange(10) % 2), cuts=["conv+relu"])
+    cut = only(result)
+    assert result.model["image_shape"] == [3, 96, 80]
+    assert result.model["attacked_shape"] == [3, 64, 53] and cut["shape"] == [4, 46, 38]
+    ridge, decoder, refiner = cut["attacks"]
+    assert ridge["status"] == "skipped" and "weights" in ridge["reason"]
+    assert (refiner["status"], refiner["cause"]) == ("skipped", "inapplicable")
+    assert "lower resolution" in refiner["reason"] and gate(result) == []
+    assert decoder["status"] == "ok" and decoder["settings"]["decoder"] == "grid"
+    assert any("attacked at 64×53 pixels" in note for note in cut["notes"])

@@ -1,0 +1,209 @@
+"""What an audit says of a cut: one word for it, from victims that are enough, and intervals that have a width."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from dpsnn.audit import scoring
+from dpsnn.audit.attacking import Attempt
+from dpsnn.audit.lacking import CAUSES, learned, lost
+from dpsnn.audit.plan import LEAST, NEAREST, RIDGE, Budget, Planned
+from dpsnn.audit.scoring import Scale, estimate, gained, scales, strongest_of
+from dpsnn.audit.shown import recommended, verdict
+from dpsnn.audit.wire import Wire
+
+Json = dict[str, Any]
+
+FLOORS = {"MSE": {"floor": 0.08, "class_floor": None}, "SSIM": {"floor": 0.1, "class_floor": None}}
+
+
+def row(key: str, status: str = "ok", cause: str | None = None) -> Json:
+    learns = key in ("ridge", "decoder")
+    told = None if status == "ok" else "a reason"
+    return {
+        "attack": key, "label": key, "status": status, "cause": cause, "learns": learns, "reason": told
+    }  # fmt: skip
+
+
+def found(value: float, low: float, high: float, victims: int = 1000) -> Json:
+    return {"value": value, "low": low, "high": high, "by": ["ridge"], "victims": victims}
+
+
+def level(
+    mse: Json, *rows: Json, ssim: Json | None = None, named: Json | None = None, victims: int = 1000
+) -> str:
+    best = {"MSE": mse} | ({"SSIM": ssim} if ssim else {})
+    attacks = [row("ridge"), row("nearest"), *rows]
+    said: str = verdict("conv", best, FLOORS, named, attacks, victims)["level"]
+    return said
+
+
+CLOSE = found(0.0797, 0.0790, 0.0805)
+"""At the floor, and known to be."""
+
+
+def test_nothing_was_found_where_that_is_known() -> None:
+    assert level(CLOSE) == "floor"
+    assert level(CLOSE, ssim=found(0.1, 0.08, 0.12)) == "floor"
+    assert level(CLOSE, row("mixture", "skipped", "inapplicable")) == "floor"
+    assert level(CLOSE, row("decoder", "skipped", "too large")) == "floor"  # the ridge learnt
+
+
+@pytest.mark.parametrize(
+    ("mse", "more", "expected"),
+    [
+        (found(0.03, 0.02, 0.04), {}, "leaks"),
+        (found(0.06, 0.05, 0.07), {}, "partly"),
+        (found(0.0795, 0.030, 0.13), {}, "unknown"),  # its interval reaches far
+        (found(0.06, 0.03, 0.09), {}, "unknown"),  # more than nothing, by chance maybe
+        (CLOSE, {"ssim": found(0.8, 0.79, 0.81)}, "partly"),
+        (CLOSE, {"ssim": found(0.12, 0.05, 0.3)}, "unknown"),
+        (CLOSE, {"named": {"value": 0.2, "low": 0.1, "high": 0.3, "candidates": 1000}}, "partly"),
+        (found(0.03, 0.02, 0.04, 16), {}, "unknown"),  # scored on a few of many
+        (found(0.03, 0.02, 0.04, 16), {"victims": 16}, "unknown"),
+    ],
+)
+def test_a_verdict_goes_by_all_that_is_known(mse: Json, more: Json, expected: str) -> None:
+    assert level(mse, **more) == expected
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_what_did_not_run_is_not_nothing(cause: str) -> None:
+    status = "failed" if cause == "failed" else "skipped"
+    rows = [row("ridge", status, cause), row("nearest")]
+    said = verdict("conv", {"MSE": CLOSE}, FLOORS, None, rows, 1000)
+    assert said["level"] == "unknown"  # nothing that ran could have learnt
+    assert not learned(rows)
+    assert len(lost(rows)) == (cause != "inapplicable")
+    beside = [row("decoder"), *rows]
+    open_still = cause in ("unpaid", "failed")
+    assert bool(lost(beside)) == open_still
+    said = verdict("conv", {"MSE": CLOSE}, FLOORS, None, beside, 1000)
+    assert said["level"] == ("unknown" if open_still else "floor")
+    part = verdict("conv", {"MSE": found(0.06, 0.05, 0.07)}, FLOORS, None, beside, 1000)
+    assert ("there may be more, as ridge" in part["sentence"]) == open_still
+
+
+def test_pictures_whose_floor_is_a_rounding_error_are_alike() -> None:
+    floors = {"MSE": {"floor": 5.6e-17, "class_floor": None}}
+    said = verdict("conv", {"MSE": found(0, 0, 0)}, floors, None, [row("ridge")], 1000)
+    assert said["level"] == "unknown" and "all alike" in said["sentence"]
+
+
+def test_what_is_not_known_is_not_recommended() -> None:
+    def cut(name: str, level: str, share: float) -> Json:
+        return {"name": name, "verdict": {"level": level}, "gains": {"MSE": {"value": share}}}
+
+    cuts = [cut("a", "leaks", 0.9), cut("b", "unknown", 0), cut("c", "partly", 0.3)]
+    assert recommended(cuts + [cut("d", "partly", 0.1)])["cut"] == "d"  # type: ignore[index]
+    assert recommended(cuts + [cut("d", "floor", 0.0)])["cut"] == "d"  # type: ignore[index]
+    assert recommended(cuts[1:2]) is None
+
+
+# ---------------------------------------------------------------- in numbers
+
+
+def test_an_attack_on_a_few_victims_does_not_speak_for_all() -> None:
+    generator = torch.Generator().manual_seed(1)
+    full = 0.08 + 0.002 * torch.randn(1000, generator=generator).double()
+    few = 0.05 + 0.03 * torch.randn(16, generator=generator).double()
+    best = strongest_of({"ridge": full, "inversion": few}, True, 1000)
+    assert best and best["victims"] == 1000 and best["by"] == ["ridge"]
+    alone = strongest_of({"inversion": few}, True, 1000)
+    assert alone and alone["victims"] == 16
+    some = strongest_of({"ridge": full, "inversion": full[:LEAST] / 2}, True, 1000)
+    assert some and some["victims"] == LEAST and some["by"] == ["inversion"]
+
+
+def digits_wire(victims: int = 60) -> Wire:
+    """Real digits; what is heard says nothing."""
+    images = torch.from_numpy(load_digits().images[: victims + 80] / 16).float().unsqueeze(1)
+    labels = torch.zeros(victims, dtype=torch.long)
+    own, rest, scored = images[:60], images[60:80], images[80:]
+    nothing = [torch.zeros(60, 3), torch.zeros(1, 20, 3), torch.zeros(1, victims, 3)]
+    return Wire(own, nothing[0], rest, nothing[1], scored, labels, nothing[2])
+
+
+def share(wire: Wire, column: str, guesses: Tensor) -> Json:
+    (scale,) = (each for each in scales(wire, None) if each.column == column)
+    done = [Attempt(RIDGE, 0, guesses=guesses)]
+    found = gained({"a": done}, {"a": scale.of(guesses, wire)}, scale, wire)
+    assert found is not None
+    return found
+
+
+def test_a_share_is_of_the_very_victims_that_were_scored() -> None:
+    wire = digits_wire()
+    truth, mean = wire.victims[:40], wire.own.mean(0)
+    got = share(wire, "MSE", truth + 0.3 * (mean - truth))
+    floor = float((mean - truth).square().mean())
+    assert got["floor"] == pytest.approx(floor, rel=1e-5) and got["victims"] == 40
+    assert got["value"] == pytest.approx(1 - 0.09, rel=1e-5)
+    assert got["low"] < got["value"] < got["high"]
+    # How hard victims are is no doubt about whether anything was found.
+    nothing = share(wire, "MSE", mean.expand(60, -1, -1, -1).clone())
+    assert [nothing[end] for end in ("low", "value", "high")] == pytest.approx([0, 0, 0], abs=1e-9)
+
+
+def test_one_sharp_picture_for_everybody_is_no_information() -> None:
+    wire = digits_wire()
+    (scale,) = (each for each in scales(wire, None) if each.column == "SSIM")
+    everywhere = [each.expand(60, -1, -1, -1) for each in wire.own]
+    sharp = max(everywhere, key=lambda guess: float(scale.of(guess, wire).mean()))
+    got = share(wire, "SSIM", sharp.clone())
+    assert got["high"] < 0.02 and float(scale.of(sharp, wire).mean()) > 0
+    assert share(wire, "SSIM", wire.victims.clone())["value"] > 0.5
+    assert scale.floor is not None and isinstance(scale, Scale)
+
+
+def test_an_interval_over_seeds_has_the_width_of_victims_and_of_seeds() -> None:
+    draws = np.random.default_rng(0)
+    victims = draws.normal(1, 0.3, 400)
+    seeds = [
+        torch.from_numpy(victims + shift + draws.normal(0, 0.05, 400)) for shift in (0, 0.02, 0.05)
+    ]
+    got = estimate(seeds)
+    means = [float(each.mean()) for each in seeds]
+    mean = np.mean([each.numpy() for each in seeds], 0)
+    of_victims = 1.96 * mean.std() / math.sqrt(400)
+    of_seeds = stats.t.ppf(0.975, 2) * np.std(means, ddof=1) / math.sqrt(3)
+    assert got["value"] == pytest.approx(np.mean(means)) and got["over"] == "victims and seeds"
+    for half in (got["value"] - got["low"], got["high"] - got["value"]):
+        assert half == pytest.approx(math.hypot(of_victims, of_seeds), rel=0.05)
+    # Seeds that find the same are no more victims than one.
+    one, same = estimate(seeds[:1]), estimate([seeds[0]] * 3)
+    assert (same["low"], same["high"]) == pytest.approx((one["low"], one["high"]))
+    assert one["over"] == "victims"
+
+
+def test_a_single_victim_has_an_interval_over_seeds_alone() -> None:
+    got = estimate([torch.tensor([1.0]).double(), torch.tensor([2.0]).double()])
+    assert got["over"] == "seeds" and got["low"] < 1 < 2 < got["high"]
+    assert estimate([torch.tensor([1.0]).double()])["low"] is None
+
+
+# ---------------------------------------------------------------- what is paid for
+
+
+def test_the_plan_follows_from_the_work_not_from_a_clock() -> None:
+    wire = digits_wire(100)
+    wire.work = 10**6
+    descent = Planned("inversion", "x", {"steps": 20, "restarts": 3}, True, own=6)
+    # 40 victims with 3 starts of 20 steps, each 3 times the client's work.
+    budget = Budget(60, 100, 40.5 * 60 * 3 * 10**6 / 5e10, (descent, NEAREST))
+    for _ in range(2):
+        settled, given = budget.ready(descent, wire)
+        assert settled.settings == {"steps": 20, "restarts": 3}
+        assert (len(given.victims), given.heard.shape[1], len(given.labels)) == (40, 40, 40)
+    assert budget.ready(NEAREST, wire) == (NEAREST, wire)
+    less = Budget(60, 100, 1e-9, (descent,)).ready(descent, wire)[1]
+    assert len(less.victims) == LEAST
+    wire.work = None
+    assert len(budget.ready(descent, wire)[1].victims) == LEAST
+    assert scoring.CANDIDATES == 1000
