@@ -28,7 +28,7 @@ def add_calibrate_options(parser: argparse.ArgumentParser) -> None:
         ("cut", str, "", "NAME", "module behind which the model is cut; an audit lists them"),
         ("target", str, "", "PROMISE", "naming=0.05@1000, mse=0.05 or ssim=0.3"),
         ("noise_kind", str, "best", "KIND", "gaussian, laplace, or best: whichever costs less"),
-        ("clip", float, None, "C", "clip what is sent to this norm (Gaussian) or size (Laplace)"),
+        ("clip", float, None, "C", "clip what is sent to this norm (Gaussian) or size (Laplace): name the kind with it"),
         ("queries", int, 1, "K", "how often each picture is sent"),
         ("accuracy", float, None, "PERCENT", "refuse what leaves no server so much"),
         ("finetune_epochs", int, 0, "N", "train the server so long with the noise on"),
