@@ -304,8 +304,8 @@ class _Search:
             if places := rising(values, leaks.get(name, "higher")):
                 at = ", ".join(f"{curve.noises[place]:g}" for place in places)
                 self.notes.append(
-                    f"{name}: surely more was reached at noise {at} than under less of it, so at less noise it was not"
-                    " tried hard enough; take a larger --budget"
+                    f"{name}: surely more was reached at noise {at} than under less of it, where as much can be had;"
+                    " take a larger --budget"
                 )
         columns = {
             name: falling(each, leaks.get(name, "higher")) for name, each in measured.items()
