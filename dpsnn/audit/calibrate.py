@@ -12,33 +12,35 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dpsnn.attacks.base import Learn
 from dpsnn.audit.calibrate_curve import (
     Curve,
     Roles,
+    estimated,
     falling,
     grid,
     measure_named,
     remembering,
+    rising,
     shown,
 )
+from dpsnn.audit.calibrate_first import look
+from dpsnn.audit.calibrate_kept import FEW, checked
 from dpsnn.audit.calibrate_noise import (
     BEST,
     KINDS,
     Goal,
     NoisyWire,
+    at_most,
     noise_for_error,
     noise_for_naming,
-    optimum_errors,
 )
 from dpsnn.audit.calibrate_result import Calibration, Settings
 from dpsnn.audit.calibrate_server import accuracy, finetuned
 from dpsnn.batches import derived_seed, to_unit
 from dpsnn.errors import UsageError
-from dpsnn.evaluation.bounds import Bounds
-from dpsnn.evaluation.strongest import Strongest
 from dpsnn.metrics.base import mean
 from dpsnn.metrics.ceiling import candidates_for, largest_share
 from dpsnn.metrics.floors import mean_image
@@ -57,9 +59,6 @@ FAR_STEPS = 5
 
 ALIKE = 1.0
 """Per cent: ceilings that differ by less do not decide between kinds of noise."""
-
-FEW = 30
-"""Victims in a half, below which a promise is not judged by them."""
 
 
 def training(seed: int) -> Learn:
@@ -124,11 +123,13 @@ class _Search:
         self.finding, self.fresh = order[: len(order) // 2], order[len(order) // 2 :]
         labels = [each for each in (pictures.own_labels, pictures.labels) if each is not None]
         self.largest = largest_share(torch.cat(labels)) if labels else None
-        self.notes: list[str] = []
+        self.judged, self.notes = look(target, self.codes, pictures, goal, settings, self.server)
         if len(self.fresh) < FEW:
             self.notes.append(
                 f"{len(self.fresh)} victims check the promise; fewer than {FEW} say too little to judge it"
             )
+        for note in self.notes:
+            print(note, file=sys.stderr)
 
     def run(self) -> Calibration:
         considered = self._considered()
@@ -138,6 +139,8 @@ class _Search:
             noise = self._noise_for_ssim(curve)
             self._refuse(wire, noise)
         place = curve.noises.index(noise)
+        seen, beaten = checked(curve, place, self.goal, self.fresh, self.given.client, SHOWN)
+        self.notes += beaten
         return Calibration(
             goal={**self.goal._asdict(), "words": self.goal.words},
             kind=wire.kind,
@@ -150,7 +153,7 @@ class _Search:
             asked=self.settings.accuracy,
             accuracy=self._accuracy(wire, noise),
             considered=[each for _, each in considered],
-            checked=self._checked(curve, place),
+            checked=seen,
             decoder=[
                 {"noise": curve.noises[c.place], **c._asdict(), "passed": c.passed}
                 for c in curve.checks
@@ -216,7 +219,7 @@ class _Search:
             found = curve.noises[place]
         if found is None:
             raise UsageError(
-                f"even {curve.wire.kind} noise of {curve.noises[-1]:.3g} leaves an attacker with an SSIM above"
+                f"even {curve.wire.kind} noise of {curve.noises[-1]:g} leaves an attacker with an SSIM above"
                 f" {self.goal.value:g}, as far as {len(self.finding)} victims tell; ask for more, or give more images"
             )
         return found
@@ -241,14 +244,15 @@ class _Search:
         if self.goal.measure != "naming":
             advice.append("promise less, or try another --clip")
         raise UsageError(
-            f"{self.goal.words} by {wire.kind} noise of {noise:.3g} leaves any server at most {ceiling:.1f} % of right"
+            f"{self.goal.words} by {wire.kind} noise of {noise:g} leaves any server at most {ceiling:.1f} % of right"
             f" answers, and {asked:g} % are asked for; {' or '.join(advice)}"
         )
 
     def _chosen(
         self, considered: list[tuple[NoisyWire, dict[str, Any]]]
     ) -> tuple[NoisyWire, float]:
-        """The kind that leaves most; of those that leave as much that under which the server at hand is best.
+        """The kind that leaves most; of those that leave as much that under which the server at hand is best, as far as
+        the victims tell whose accuracy is not reported.
 
         Raises:
             UsageError: If no kind does, or none leaves what is asked for.
@@ -259,12 +263,12 @@ class _Search:
         most = max(entry["ceiling"] or 0.0 for _, entry in able)
         alike = [pair for pair in able if (pair[1]["ceiling"] or 0.0) >= most - ALIKE]
         for wire, entry in alike:
-            entry["accuracy"] = self._as_it_is(wire, entry["noise"])
+            entry["accuracy"] = self._measured(wire.at(entry["noise"]), wire.queries, self.finding)
         wire, entry = max(alike, key=lambda pair: (pair[1]["accuracy"] or {}).get("value") or 0.0)
         if entry["ceiling"] is not None:
             print(
-                f"{self.goal.words}: {wire.kind} noise of {entry['noise']:.4g}, which leaves any server at most"
-                f" {entry['ceiling']:.1f} % of right answers",
+                f"{self.goal.words}: {wire.kind} noise of {entry['noise']:g}, which leaves any server at most"
+                f" {at_most(entry['ceiling'])} % of right answers",
                 file=sys.stderr,
             )
         self._refuse(wire, entry["noise"])
@@ -277,7 +281,7 @@ class _Search:
         curve.untrained()
         curve.learned()
         if failed := [check for check in curve.checks if not check.passed]:
-            at = ", ".join(f"{curve.noises[check.place]:.3g}" for check in failed)
+            at = ", ".join(f"{curve.noises[check.place]:g}" for check in failed)
             self.notes.append(
                 f"at noise {at} one decoder for all noises was more than 3 % worse than a dedicated one; around it"
                 " each noise has a decoder of its own"
@@ -288,12 +292,24 @@ class _Search:
         """What is reached at each noise, under it or under more."""
         everybody = torch.arange(len(self.codes))
         candidates = self.goal.candidates or len(self.codes)
-        columns: dict[str, list[Any]] = {}
-        for key in SHOWN:
-            metric = measure_named(key)
-            best = [curve.strongest(p, metric, everybody) for p in range(len(curve.noises))]
-            columns[metric.column] = falling([_estimate(each) for each in best], metric.leaks)
-        columns["accuracy"] = falling([self._as_it_is(curve.wire, n) for n in curve.noises])
+        measured: dict[str, list[Any]] = {
+            metric.column: [
+                estimated(curve.strongest(at, metric, everybody)) for at in range(len(curve.noises))
+            ]
+            for metric in map(measure_named, SHOWN)
+        }
+        measured["accuracy"] = [self._as_it_is(curve.wire, noise) for noise in curve.noises]
+        leaks = {metric.column: metric.leaks for metric in map(measure_named, SHOWN)}
+        for name, values in measured.items():
+            if places := rising(values, leaks.get(name, "higher")):
+                at = ", ".join(f"{curve.noises[place]:g}" for place in places)
+                self.notes.append(
+                    f"{name}: surely more was reached at noise {at} than under less of it, where as much can be had;"
+                    " take a larger --budget"
+                )
+        columns = {
+            name: falling(each, leaks.get(name, "higher")) for name, each in measured.items()
+        }
         rows = []
         for place, noise in enumerate(curve.noises):
             here = {name: values[place] for name, values in columns.items()}
@@ -307,6 +323,7 @@ class _Search:
                     "candidates": candidates,
                     "ceiling": self._ceiling(curve.wire, noise),
                     "intervals": here,
+                    "measured": {name: values[place] for name, values in measured.items()},
                     "pictures": None,
                 }
             )
@@ -315,13 +332,13 @@ class _Search:
     # ------------------------------------------------------------ what it costs, and whether it is kept
 
     def _as_it_is(self, wire: NoisyWire, noise: float) -> dict[str, Any] | None:
-        return self._measured(wire.at(noise), wire.queries)
+        return self._measured(wire.at(noise), wire.queries, self.fresh)
 
-    def _measured(self, target: Target, queries: int) -> dict[str, Any] | None:
+    def _measured(self, target: Target, queries: int, rows: Tensor) -> dict[str, Any] | None:
         labels = self.pictures.labels
-        if target.server is None or labels is None:
+        if not self.judged or labels is None:
             return None
-        return accuracy(target, self.codes, labels, queries, self.settings.seed)
+        return accuracy(target, self.codes[rows], labels[rows], queries, self.settings.seed)
 
     def _accuracy(self, wire: NoisyWire, noise: float) -> dict[str, Any] | None:
         as_it_is = self._as_it_is(wire, noise)
@@ -335,58 +352,6 @@ class _Search:
             server = finetuned(
                 self.server, noisy, codes, own, wire.queries, epochs, self.learn, self.settings.seed
             )
-            trained = self._measured(replace(noisy, server=server), wire.queries)
-        without = self._measured(self.target, 1)
+            trained = self._measured(replace(noisy, server=server), wire.queries, self.fresh)
+        without = self._measured(self.target, 1, self.fresh)
         return {"without": without, "as_it_is": as_it_is, "finetuned": trained, "epochs": epochs}
-
-    def _checked(self, curve: Curve, place: int) -> dict[str, Any]:
-        """The promise on victims who had no part in finding the noise.
-
-        Raises:
-            Beaten: If an attacker is better than anybody can be.
-        """
-        wire, rows = curve.wire, self.fresh
-        target, images = curve.targets[place], self.pictures.victims[rows]
-        seed = derived_seed(self.settings.seed, 46)
-        self._watch(curve, place)
-        errors, right = optimum_errors(wire, curve.noises[place], self.codes[rows], images, seed)
-        best = {
-            metric.column: _estimate(curve.strongest(place, metric, rows))
-            for metric in map(measure_named, SHOWN)
-        }
-        among = len(right)
-        promised = target.naming(among, wire.queries)
-        named, least = mean(right), mean(errors)
-        # Draws of the noise scatter around what is promised of their mean.
-        slack = 2 * math.sqrt(promised * (1 - promised) / among)
-        worst = best["SSIM"]
-        kept = {
-            "naming": named <= promised + slack,
-            "mse": least >= self.goal.value,
-            "ssim": worst is not None and worst["value"] <= self.goal.value,
-        }[self.goal.measure]
-        return {
-            "victims": among,
-            "strongest": best,
-            "tried": len(curve.guesses[place]),
-            "optimum": {"mse": least, "named": named, "promised": promised},
-            "kept": None if among < FEW else kept,
-        }
-
-    def _watch(self, curve: Curve, place: int) -> None:
-        """Let every attacker be watched by who knows what nobody can beat."""
-        rows, queries = self.fresh, curve.wire.queries
-        heard = torch.cat(curve.heard(place), 1)[:, rows]
-        target = replace(curve.targets[place], client=self.given.client)
-        for guesses in curve.guesses[place].values():
-            bounds = Bounds(target, self.codes[rows], self.pictures.victims[rows], queries)
-            bounds.hear(heard, guesses[rows])
-            bounds.cells()
-
-
-def _estimate(found: Strongest | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    by = list(dict.fromkeys(found.names))
-    ends = {"low": found.low, "high": found.high, "over": "victims"}
-    return {"value": found.value, **ends, "by": by, "tried": found.tried}

@@ -8,9 +8,9 @@ is Laplace(b) plus Laplace(c), or, with probability (b/c)², plus nothing. So wh
 well under less, and the curves fall: `falling` says so of what was measured.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from torch import Tensor
 from dpsnn.attacks.base import Attack, AttackModule, Learn
 from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
-from dpsnn.audit.calibrate_noise import NoisyWire
+from dpsnn.audit.calibrate_noise import NoisyWire, upwards
 from dpsnn.audit.calibrate_result import Shown
 from dpsnn.evaluation.strongest import Strongest, strongest
 from dpsnn.metrics.base import Metric, Scored, known
@@ -195,12 +195,20 @@ def measure_named(key: str) -> Metric:
 
 
 def grid(around: Number, steps: int, factor: Number) -> list[float]:
-    """Noises by a constant factor, so many to either side of one."""
-    return [float(around) * float(factor) ** step for step in range(-steps, steps + 1)]
+    """Noises by a constant factor, so many to either side of one, in so many digits as are said of them."""
+    return [upwards(around * float(factor) ** step) for step in range(-steps, steps + 1)]
 
 
-Estimate = Mapping[str, object]
-Better = Callable[[float, float], bool]
+Estimate = Mapping[str, Any]
+
+
+def estimated(found: Strongest | None) -> dict[str, Any] | None:
+    """What the strongest attacker reaches, with its interval, and who that is."""
+    if found is None:
+        return None
+    by = list(dict.fromkeys(found.names))
+    ends = {"low": found.low, "high": found.high, "over": "victims"}
+    return {"value": found.value, **ends, "by": by, "tried": found.tried}
 
 
 def falling(values: Sequence[Estimate | None], leaks: str = "higher") -> list[Estimate | None]:
@@ -221,9 +229,24 @@ def falling(values: Sequence[Estimate | None], leaks: str = "higher") -> list[Es
 
 
 def _value(estimate: Estimate) -> float:
-    value = estimate["value"]
-    assert isinstance(value, float | int)
-    return float(value)
+    return float(estimate["value"])
+
+
+def rising(values: Sequence[Estimate | None], leaks: str = "higher") -> list[int]:
+    """Places at which surely more was measured than under some lesser noise, beyond both intervals.
+
+    What was tried under the lesser noise was then too weak.
+
+    Args:
+        values: As they were measured, with `low` and `high`.
+        leaks: As of `falling`.
+    """
+    ends = ("low", "high") if leaks == "higher" else ("high", "low")
+    sign = 1 if leaks == "higher" else -1
+    seen = [
+        (at, sign * each[ends[0]], sign * each[ends[1]]) for at, each in enumerate(values) if each
+    ]
+    return [at for at, least, _ in seen if any(b < at and most < least for b, _, most in seen)]
 
 
 def shown(curve: Curve, place: int, metrics: Sequence[Metric]) -> Shown:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Context
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,9 @@ SURE = 1.96 * math.sqrt(2)
 
 SAMPLED = 0.02
 """Of the noise: how near to the least one a search comes that rests on draws."""
+
+DIGITS = 4
+"""Of a noise, as it is found, written and said."""
 
 # ---------------------------------------------------------------- what is promised
 
@@ -157,8 +161,26 @@ class NoisyWire:
 # ---------------------------------------------------------------- how much of it
 
 
+def upwards(noise: Number) -> float:
+    """The least number of DIGITS digits that is as large: who reads it has no less noise than was found."""
+    return float(Context(DIGITS, ROUND_CEILING).create_decimal(repr(float(noise))))
+
+
+def at_most(percent: Number) -> str:
+    """To a tenth, upwards."""
+    return f"{math.ceil(round(10 * percent, 6)) / 10:.1f}"
+
+
+def _in_digits(noise: float, kept: Callable[[float], bool]) -> float:
+    """The same of a noise that keeps a promise: what is returned was tried."""
+    noise = upwards(noise)
+    while not kept(noise):
+        noise = upwards(1.001 * noise)
+    return noise
+
+
 def noise_for_naming(wire: NoisyWire, goal: Goal, codes: Activation) -> float:
-    """The least noise, to a thousandth, that promises it to any input.
+    """The least noise, to two thousandths, that promises it to any input; of DIGITS digits.
 
     Raises:
         UsageError: If nothing bounds what is sent.
@@ -167,9 +189,12 @@ def noise_for_naming(wire: NoisyWire, goal: Goal, codes: Activation) -> float:
         kind = KINDS[wire.kind]
         raise UsageError(
             f"nothing bounds what crosses the wire, so no {wire.kind} noise promises anything; name a --clip of"
-            f" {kind.clip}: half of the images here are below {float(kind.usual(codes).median()):.3g}"
+            f" {kind.clip} beside --noise_kind {wire.kind}: half of the images here are below"
+            f" {float(kind.usual(codes).median()):.3g}"
         )
-    return least_noise(wire.named(goal.candidates), goal.value, wire.start(codes))
+    named = wire.named(goal.candidates)
+    noise = least_noise(named, goal.value, wire.start(codes))
+    return _in_digits(noise, lambda n: named(n) <= goal.value)
 
 
 def optimum_errors(
@@ -191,7 +216,8 @@ def optimum_errors(
 def noise_for_error(
     wire: NoisyWire, goal: Goal, codes: Activation, images: Images, seed: int
 ) -> float:
-    """The least noise, to a fiftieth, at which the best guess that there is of as many images has this error.
+    """The least noise, to a fiftieth, at which the best guess that there is of as many images has this error; of DIGITS
+    digits.
 
     The images at hand speak for others with a margin, `SURE`.
 
@@ -210,4 +236,5 @@ def noise_for_error(
             f"no noise makes the best guess of {len(images)} images worse than their mean image, which has a mean"
             f" squared error of {most:.3g} for sure; ask for less than mse={goal.value:g}"
         )
-    return least_noise(lambda noise: -least(noise), -goal.value, start, SAMPLED)
+    noise = least_noise(lambda noise: -least(noise), -goal.value, start, SAMPLED)
+    return _in_digits(noise, lambda n: least(n) >= goal.value)

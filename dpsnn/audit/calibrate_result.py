@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit.calibrate_noise import BEST, KINDS
-from dpsnn.errors import one_of
+from dpsnn.errors import UsageError, one_of
 from dpsnn.tensors import Number
 
 
@@ -28,6 +28,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         one_of(self.kind, (*KINDS, BEST), "kind of noise")
+        if self.kind == BEST and self.clip is not None:
+            clips = " and ".join(f"{each.clip} before {name} noise" for name, each in KINDS.items())
+            raise UsageError(
+                f"a --clip to {self.clip} bounds {clips}: which is best under it means nothing; name the --noise_kind"
+            )
 
 
 class Shown(NamedTuple):
@@ -58,16 +63,19 @@ class Calibration:
     largest_share: float | None
     asked: Number | None
     accuracy: dict[str, Any] | None
-    """`without` noise, `as_it_is` with it, and `finetuned` after `epochs`: estimates in per cent, or None."""
+    """`without` noise, `as_it_is` with it, and `finetuned` after `epochs`: estimates in per cent over fresh victims, or
+    None."""
     considered: list[dict[str, Any]]
-    """Of each kind: `kind`, `noise`, `ceiling`, and in `reason` why there is none."""
+    """Of each kind: `kind`, `noise`, `ceiling`, the `accuracy` over the other victims by which it was chosen, and in
+    `reason` why there is none."""
     checked: dict[str, Any]
     """On fresh victims: how many, the `strongest` attacker's estimates, the exact optimum of these victims (`named`,
     `mse`), and whether the promise is `kept`; None where there are too few to say."""
     decoder: list[dict[str, Any]]
     """Where the conditioned decoder was looked at: `noise`, its own error and that of a `dedicated` one, `passed`."""
     curve: list[dict[str, Any]]
-    """A row for each noise, as in an audit, with `intervals`, who is strongest (`by`) and the `ceiling` beside."""
+    """A row for each noise, as in an audit, with `intervals`, who is strongest (`by`) and the `ceiling` beside; and in
+    `measured` what that noise alone gave, where the rest is what it or more of it gave."""
     shown: Shown
     """What to show of it."""
     notes: list[str] = field(default_factory=list)

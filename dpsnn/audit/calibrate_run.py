@@ -1,7 +1,6 @@
 """Calibrate a model of anyone's at one of its cuts, and write what was found."""
 
 import datetime
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,29 +11,29 @@ import torch
 from torch import nn
 
 from dpsnn import __version__
-from dpsnn.atomic import staged
 from dpsnn.attacks.base import Learn
 from dpsnn.attacks.decoder import LearnedDecoder
+from dpsnn.audit import calibrate_beside as beside
 from dpsnn.audit.calibrate import calibrate
 from dpsnn.audit.calibrate_curve import Roles
-from dpsnn.audit.calibrate_noise import Goal
+from dpsnn.audit.calibrate_noise import Goal, at_most
 from dpsnn.audit.calibrate_result import Calibration, Settings
+from dpsnn.audit.calibrate_server import accuracy as measured
+from dpsnn.audit.calibrate_server import unscored
+from dpsnn.audit.cuts import Cut
 from dpsnn.audit.inputs import of_model
-from dpsnn.audit.plan import SMALLEST_MAP
+from dpsnn.audit.loading import Model
+from dpsnn.audit.plan import SMALLEST_MAP, Budget
 from dpsnn.audit.plan import budget as budget_of
 from dpsnn.audit.result import NAME as AUDIT
-from dpsnn.audit.result import AuditResult, Json, finite
+from dpsnn.audit.result import Json, finite
 from dpsnn.audit.shown import png
+from dpsnn.audit.sides import Sides
 from dpsnn.audit.wire import attacked_shape
 from dpsnn.batches import to_unit
 from dpsnn.checkpoints import ensure_writable
 from dpsnn.errors import UsageError
-from dpsnn.tensors import Images, Number
-
-SCHEMA = "dpsnn-calibration/1"
-
-NAME = "calibration.json"
-"""Of the file."""
+from dpsnn.tensors import Number
 
 
 def calibrate_model(
@@ -79,8 +78,18 @@ def calibrate_model(
         UsageError: If something is not there, or no noise or no server can do what is asked.
     """
     goal, paid = Goal.parse(target), budget_of(budget)
-    _check(clip, queries, accuracy, finetune_epochs)
-    ensure_writable(Path(out))
+    _check(cut, queries, accuracy, finetune_epochs, seed)
+    _check_clip(clip)
+    settings = Settings(
+        kind=kind,
+        clip=clip,
+        queries=queries,
+        accuracy=accuracy,
+        finetune_epochs=finetune_epochs,
+        seed=seed,
+    )
+    folder = Path(out)
+    ensure_writable(folder)
     given = of_model(model, data, weights, surrogate, groups, None, size, seed, paid, data_dir)
     known, sides = given.model, given.sides
     assert known is not None
@@ -89,55 +98,106 @@ def calibrate_model(
             f"pictures of shape {sides.image_shape} are too large for attacks on every noise; give smaller ones with"
             " --size"
         )
-    cuts, _ = known.cuts(sides.image_shape, [cut])
-    place = cuts[0]
+    place = known.cuts(sides.image_shape, [cut])[0][0]
+    roles = _roles(sides)
+    about = _about(known, sides, place, roles, seed, budget)
+    truth = _truth(roles, sides)
+    refused = beside.unfit(folder / AUDIT, about, truth)
+    _warn(folder, refused)
+    settings = replace(settings, decoder=_decoder(place, paid))
+    found = calibrate(place.target, roles, goal, settings, place.server, learn)
+    curve = [
+        {**row, "pictures": _pictures(found, at, roles, sides)}
+        for at, row in enumerate(found.curve)
+    ]
+    made = {"made": _made(command), **about, "calibration": found.plain(), "curve": curve}
+    content = finite({"schema": beside.SCHEMA, **made})
+    # First of all: whatever is the matter with the audit that lies there, this took hours.
+    path = beside.write(content, folder / beside.NAME)
+    print(_said(found), file=sys.stderr)
+    if (reason := beside.give(folder / AUDIT, content, truth)) != refused:
+        _warn(folder, reason)
+    return path
+
+
+def _truth(roles: Roles, sides: Sides) -> beside.Truth:
+    rows = {row: at for at, row in enumerate(sides.victims.places.tolist())}
+    return lambda row: png(roles.victims[rows[row]]) if row in rows else None
+
+
+def _decoder(place: Cut, paid: Budget) -> LearnedDecoder:
+    is_map = len(place.shape) == 3 and min(place.shape[1:]) >= SMALLEST_MAP
+    epochs = next(each.settings["max_epochs"] for each in paid.attacks if each.key == "decoder")
+    return LearnedDecoder(decoder="grid" if is_map else "conv", max_epochs=epochs)
+
+
+def _warn(folder: Path, reason: str) -> None:
+    if reason:
+        print(f"{folder / AUDIT} does not get the curve: {reason}", file=sys.stderr)
+
+
+def _roles(sides: Sides) -> Roles:
     labelled = bool(sides.victims.classes)
     alike = labelled and sides.own.classes == sides.victims.classes
-    roles = Roles(
+    return Roles(
         torch.cat([sides.own.images, sides.validation.images]),
         to_unit(sides.victims.images),
         torch.cat([sides.own.labels, sides.validation.labels]) if alike else None,
         sides.victims.labels if labelled else None,
     )
-    is_map = len(place.shape) == 3 and min(place.shape[1:]) >= SMALLEST_MAP
-    epochs = next(each.settings["max_epochs"] for each in paid.attacks if each.key == "decoder")
-    settings = Settings(
-        kind=kind,
-        clip=clip,
-        queries=queries,
-        accuracy=accuracy,
-        finetune_epochs=finetune_epochs,
-        decoder=LearnedDecoder(decoder="grid" if is_map else "conv", max_epochs=epochs),
-        seed=seed,
-    )
-    found = calibrate(place.target, roles, goal, settings, place.server, learn)
-    curve = [
-        {**row, "pictures": _pictures(found, at, roles.victims)}
-        for at, row in enumerate(found.curve)
-    ]
-    content = {
-        "schema": SCHEMA,
-        "made": {
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "dpsnn": __version__,
-            "torch": str(torch.__version__),
-            "command": command,
-        },
-        "model": {"name": known.name, "source": known.source, "notes": [*known.notes]},
-        "cut": place.name,
-        "calibration": found.plain(),
-        "curve": curve,
+
+
+def _made(command: str) -> Json:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        "date": now.isoformat(timespec="seconds"),
+        "dpsnn": __version__,
+        "torch": str(torch.__version__),
+        "command": command,
     }
-    print(_said(found), file=sys.stderr)
-    _add(curve, place.name, Path(out) / AUDIT)
-    return _written(finite(content), Path(out) / NAME)
+
+
+def _about(known: Model, sides: Sides, place: Cut, roles: Roles, seed: int, budget: str) -> Json:
+    """Of which network, pictures and cut this is, by the names that an audit has for it.
+
+    Raises:
+        UsageError: If there are classes that the model has no score for.
+    """
+    codes, right = place.target.encode(roles.victims), None
+    if not unscored(place.target, codes, roles.labels, roles.own_labels):
+        assert roles.labels is not None
+        right = measured(place.target, codes, roles.labels, 1, seed)["value"]
+    return {
+        "model": {
+            "name": known.name,
+            "source": known.source,
+            "parameters": known.parameters,
+            "image_shape": [*sides.image_shape],
+            "accuracy": right,
+            "notes": [*known.notes],
+        },
+        "data": {
+            "name": sides.name,
+            "images": sides.total,
+            "own": len(roles.own),
+            "victims": len(roles.victims),
+            "surrogate": sides.surrogate,
+            "groups": sides.groups,
+            "notes": [*sides.notes],
+        },
+        "settings": {"seed": seed, "budget": budget},
+        "cut": place.name,
+        "shape": [*place.shape],
+    }
 
 
 def _check(
-    clip: Number | None, queries: int, accuracy: Number | None, finetune_epochs: int
+    cut: str, queries: int, accuracy: Number | None, finetune_epochs: int, seed: int
 ) -> None:
-    if clip is not None and not 0 < clip < float("inf"):
-        raise UsageError(f"clip is {clip}; it must be a finite number, greater than 0")
+    if cut == "all":
+        raise UsageError(
+            "--cut is 'all', and noise is found for one cut; name it: an audit lists them"
+        )
     if queries < 1:
         raise UsageError(f"queries is {queries}; each picture is sent once or more")
     if accuracy is not None and not 0 < accuracy <= 100:
@@ -146,24 +206,31 @@ def _check(
         )
     if finetune_epochs < 0:
         raise UsageError(f"finetune_epochs is {finetune_epochs}; it must be 0 or more")
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; it must be a whole number from 0")
 
 
-def _pictures(found: Calibration, at: int, victims: Images) -> Json:
+def _check_clip(clip: Number | None) -> None:
+    if clip is not None and not 0 < clip < float("inf"):
+        raise UsageError(f"clip is {clip}; it must be a finite number, greater than 0")
+
+
+def _pictures(found: Calibration, at: int, roles: Roles, sides: Sides) -> Json:
     """Of one noise, as of a cut in an audit: the same three victims at all noises."""
-    shown = found.shown
+    shown, victims = found.shown, found.shown.victims
     return {
-        "truth": {which: png(victims[row]) for which, row in shown.victims.items()},
+        "truth": {which: png(roles.victims[row]) for which, row in victims.items()},
         "guess": {which: png(guess) for which, guess in shown.guesses[at].items()},
-        "victims": shown.victims,
+        "victims": {which: int(sides.victims.places[row]) for which, row in victims.items()},
         "scores": shown.scores[at],
     }
 
 
 def _said(found: Calibration) -> str:
     """What a reader wants first."""
-    clip = "" if found.clip is None else f", behind a clip to {found.clip:g}"
-    lines = [f"{found.goal['words']}: {found.kind} noise of {found.noise:.4g}{clip}"]
-    if found.accuracy is not None:
+    clip = "" if found.clip is None else f", behind a clip to {found.clip!r}"
+    lines = [f"{found.goal['words']}: {found.kind} noise of {found.noise:g}{clip}"]
+    if found.accuracy is not None and found.ceiling is not None:
         parts = {
             "without noise": "without",
             "with it": "as_it_is",
@@ -171,23 +238,9 @@ def _said(found: Calibration) -> str:
         }
         known = {word: found.accuracy[key] for word, key in parts.items()}
         told = [f"{word} {each['value']:.1f} %" for word, each in known.items() if each]
-        lines.append(f"the server is right {', '.join(told)}; at most {found.ceiling:.1f} % can be")
+        lines.append(
+            f"the server is right {', '.join(told)}; at most {at_most(found.ceiling)} % can be"
+        )
     kept = {True: "kept", False: "NOT kept", None: "not judged"}[found.checked["kept"]]
     lines.append(f"on {found.checked['victims']} fresh victims the promise is {kept}")
     return "\n".join([*lines, *found.notes])
-
-
-def _add(curve: list[Json], cut: str, path: Path) -> None:
-    """Give the curve to the audit that lies there, if it is of this cut."""
-    if path.is_file():
-        result = AuditResult.load(path)
-        if cut in {each["name"] for each in result.cuts}:
-            replace(result, curve=curve).save(path)
-
-
-def _written(content: Json, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with staged(path) as temporary:
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(f"{text}\n", encoding="utf-8")
-    return path

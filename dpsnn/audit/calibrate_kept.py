@@ -1,0 +1,83 @@
+"""Whether a promise is kept on victims that had no part in finding the noise."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dpsnn.audit.calibrate_curve import Curve, estimated, measure_named
+from dpsnn.audit.calibrate_noise import Goal, optimum_errors
+from dpsnn.batches import derived_seed
+from dpsnn.evaluation.bounds import Beaten, Bounds
+from dpsnn.metrics.base import mean
+from dpsnn.target import Client
+
+FEW = 30
+"""Victims below which a promise is not judged by them."""
+
+
+def checked(
+    curve: Curve,
+    place: int,
+    goal: Goal,
+    fresh: Int[Tensor, " fresh"],
+    client: Client,
+    measures: tuple[str, ...],
+) -> tuple[dict[str, Any], list[str]]:
+    """Every attacker, and the exact optimum, on the fresh victims, under the noise that was found.
+
+    Args:
+        curve: Attacked already.
+        place: Of that noise.
+        goal: The promise.
+        fresh: Rows of the victims.
+        client: As it is, which gradients may be taken of.
+        measures: Of the attackers.
+
+    Returns:
+        What stands in `Calibration.checked`; and what speaks against the account of what is sent.
+    """
+    wire, noise = curve.wire, curve.noises[place]
+    codes, images = curve.codes[fresh], curve.pictures.victims[fresh]
+    beaten = _beaten(curve, place, fresh, client)
+    errors, right = optimum_errors(wire, noise, codes, images, derived_seed(curve.seed, 46))
+    best = {
+        metric.column: estimated(curve.strongest(place, metric, fresh))
+        for metric in map(measure_named, measures)
+    }
+    among = len(right)
+    promised = curve.targets[place].naming(among, wire.queries)
+    named, least = mean(right), mean(errors)
+    # Draws of the noise scatter around what is promised of their mean.
+    slack = 2 * math.sqrt(promised * (1 - promised) / among)
+    worst = best["SSIM"]
+    kept = {
+        "naming": named <= promised + slack,
+        "mse": least >= goal.value,
+        "ssim": worst is not None and worst["value"] <= goal.value,
+    }[goal.measure]
+    found = {
+        "victims": among,
+        "strongest": best,
+        "tried": len(curve.guesses[place]),
+        "optimum": {"mse": least, "named": named, "promised": promised},
+        "kept": False if beaten else None if among < FEW else kept,
+    }
+    return found, beaten
+
+
+def _beaten(curve: Curve, place: int, fresh: Tensor, client: Client) -> list[str]:
+    """Every attacker, watched by who knows what nobody can beat: what he says, once."""
+    queries, heard = curve.wire.queries, torch.cat(curve.heard(place), 1)[:, fresh]
+    target = replace(curve.targets[place], client=client)
+    for guesses in curve.guesses[place].values():
+        bounds = Bounds(target, curve.codes[fresh], curve.pictures.victims[fresh], queries)
+        bounds.hear(heard, guesses[fresh])
+        try:
+            bounds.cells()
+        except Beaten as error:
+            return [f"{error}; do not use these numbers before this is understood"]
+    return []
