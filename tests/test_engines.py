@@ -1,5 +1,6 @@
 """Engines only map jobs to places: what is refused, what waits for what, and what becomes of what they lose."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import engine_jobs
 import pytest
 from unsteady import Unsteady, job
 
+from dpsnn import registry
 from dpsnn.cli import main
 from dpsnn.errors import UsageError
 from dpsnn.runner import engines
@@ -144,6 +146,25 @@ def test_an_exit_that_a_training_passes_on_as_an_interruption_is_an_exit_again(
     with pytest.raises(SystemExit) as stop:
         perform(Unsteady(1).place, packed(job(told, "144")))
     assert stop.value.code == 144
+
+
+def test_a_job_knows_the_plug_ins_of_its_group(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the group pickled of one can be read, though nothing has asked for it there yet; a broken one harms none."""
+    Path("mine.py").write_text("def doubled(number):\n    return str(2 * number)\n")
+    Path("broken.py").write_text("raise RuntimeError\n")
+    monkeypatch.setenv(registry.PLUGINS, os.pathsep.join(["broken.py", "mine.py"]))
+    registry.forget()
+    script = (
+        "import sys, pickle; from dpsnn import registry; registry.import_plugins();"
+        " from dpsnn_plugin_mine import doubled;"
+        " from dpsnn.runner.engines.base import Job, packed;"
+        " sys.stdout.buffer.write(packed(Job('doubled', doubled, (4,))))"
+    )
+    there = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+    sys.modules.pop("dpsnn_plugin_mine", None)
+    assert perform(Unsteady(1).place, there) == Outcome(True, "8")
 
 
 def test_help_asks_no_engine_for_its_library() -> None:

@@ -214,7 +214,7 @@ _cut = _object(
         )
     ),
     by_class=_list(
-        _object(**{"class": _text}, victims=_count, MSE=_maybe_number, SSIM=_maybe_number)
+        _object(None, victims=_count, MSE=_maybe_number, SSIM=_maybe_number, **{"class": _text})
     ),
     guarantees=_object(
         set=_text,

@@ -126,7 +126,9 @@ class Bounds:
         than if all had the same (Hoeffding 1956).
         """
         for column in ("NamingBoundHere", "NamingBound"):
-            share = min(1.0, float(promised[column] or 0.0) / 100)
+            percent = promised[column]
+            assert isinstance(percent, float)
+            share = min(1.0, percent / 100)
             if binom.logsf(right - 1, len(self.images), share) < -BEYOND_DOUBT:
                 raise Beaten(
                     f"of {len(self.images)} images {right} are named, and {column} promises {100 * share:.3g} %: values"
