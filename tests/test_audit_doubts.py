@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import audit_models as models
 import numpy as np
@@ -103,7 +103,7 @@ def test_a_client_that_takes_no_image_alone_is_one_line() -> None:
 
 def test_dropout_that_stays_on_is_flagged_once() -> None:
     class On(nn.Dropout):
-        def train(self, mode: bool = True) -> "On":
+        def train(self, mode: bool = True) -> Self:
             super().train(True)
             return self
 
@@ -132,7 +132,7 @@ class Rounded(nn.Module):
         return rounded + (x - x.detach()) if self.passing else rounded + 0 * x.detach().abs()
 
 
-def test_an_attempt_without_gradients_is_made_anew_once_they_pass(tmp_path: Path) -> None:
+def test_an_attempt_without_gradients_is_made_anew_once_they_pass() -> None:
     masked, open_ = (heard(Chain(Rounded(passing)), "q") for passing in (False, True))
     assert masked.digest == open_.digest and masked.slope != open_.slope
     assert open_.slope == heard(Chain(Rounded(True)), "q").slope

@@ -212,11 +212,16 @@ def test_what_systems_put_into_folders_is_no_class(tmp_path: Path) -> None:
 
 
 def test_folders_above_the_classes_are_said(tmp_path: Path) -> None:
-    for name in ("train/cat", "train/dog", "val/cat"):
-        written(tmp_path / name)
-    (note,) = load_pictures(tmp_path).notes
-    assert "more than one folder deep" in note and "(train, val)" in note
-    assert not load_pictures(tmp_path, groups="subfolder").notes
+    for name in ("one/cat", "one/dog", "two/cat", "Train/dog"):
+        written(tmp_path / "mine" / name)
+    (note,) = load_pictures(tmp_path / "mine").notes
+    assert note.startswith("several folders have a folder cat: the classes are the outermost")
+    assert "(Train, one, two)" in note
+    assert not load_pictures(tmp_path / "mine", groups="subfolder").notes
+    for name in ("train/cat", "train/dog"):
+        written(tmp_path / "other" / name)
+    (note,) = load_pictures(tmp_path / "other").notes
+    assert note.startswith("train has folders of its own")
 
 
 def test_labels_that_are_names_in_numbers(tmp_path: Path) -> None:

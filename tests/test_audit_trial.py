@@ -1,5 +1,7 @@
 """Cuts found by trial: what hides behind a saturated answer, an axis as long as the batch, or noise of one shape."""
 
+from typing import Self
+
 import audit_models as models
 import pytest
 import torch
@@ -153,7 +155,7 @@ class LeftOn(nn.Module):
         torch.manual_seed(0)
         self.f, self.d, self.h = nn.Linear(64, 32), nn.Dropout(0.5), nn.Linear(32, 10)
 
-    def train(self, mode: bool = True) -> "LeftOn":
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.d.train()
         return self

@@ -1,6 +1,6 @@
 """The pictures that users send or an attacker owns: out of a folder, a file of arrays, or a function of the user's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ SUFFIXES = frozenset(
 
 SUBFOLDER = "subfolder"
 """Of `--groups`: the folder that a picture lies in is a person's."""
+
+PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+"""Folders that are parts of a data set, and no classes, where they have folders of their own."""
 
 IMAGES, LABELS = "images", "labels"
 
@@ -137,10 +140,10 @@ def _folder(folder: Path, channels: int | None, size: int | None, groups: str) -
     names = [parts[0] if len(parts) > 1 else "" for parts in within]
     classes = tuple(sorted({*names}))
     said = [f"left out: {reason}" for reason in left]
-    if not groups and any(len(parts) > 2 for parts in within):
+    if not groups and (doubt := _doubtful(within)):
         said.append(
-            f"some pictures lie more than one folder deep: their classes are the outermost folders"
-            f" ({', '.join(classes[:3])}); if those are parts such as train and val, give one of them"
+            f"{doubt}: the classes are the outermost folders ({', '.join(classes[:3])}); if those are parts of the"
+            " data, give one of them"
         )
     return Pictures(
         images.permute(0, 3, 1, 2).contiguous(),
@@ -150,6 +153,17 @@ def _folder(folder: Path, channels: int | None, size: int | None, groups: str) -
         tuple(str(Path(*parts[:-1])) for parts in within) if groups else None,
         tuple(said),
     )
+
+
+def _doubtful(within: Sequence[tuple[str, ...]]) -> str:
+    """Why the outermost folders of pictures may be no classes; empty where nothing speaks against it."""
+    deep = {parts[:2] for parts in within if len(parts) > 2}
+    inner = [name for _, name in deep]
+    if twice := sorted(name for name in {*inner} if inner.count(name) > 1):
+        return f"several folders have a folder {twice[0]}"
+    if parts := sorted(name for name, _ in deep if name.lower() in PARTS):
+        return f"{parts[0]} has folders of its own"
+    return ""
 
 
 def is_hidden(name: str) -> bool:

@@ -92,10 +92,10 @@ class Trial:
     def _agree(self, client: nn.Module, server: nn.Module, whole: Tensor) -> bool:
         """A server that does the client's work once more draws the client's random numbers once more."""
 
-        def in_turn() -> Tensor:
+        def in_turn() -> Any:
             return server(client(self.images.clone()))
 
-        def anew() -> Tensor:
+        def anew() -> Any:
             sent = client(self.images.clone())
             with seeded(0):
                 return server(sent)
@@ -108,9 +108,10 @@ def _told(error: Exception) -> str:
 
 
 @torch.no_grad()
-def _run(made: Callable[[], Tensor]) -> Tensor:
+def _run(made: Callable[[], Any]) -> Tensor:
     with seeded(0):
-        return made()
+        answer: Tensor = made()
+    return answer
 
 
 def same(answer: Tensor, whole: Tensor) -> bool:
