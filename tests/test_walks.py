@@ -63,7 +63,9 @@ def test_a_walk_leads_where_it_says(name: str, mirror: Path, place: Path) -> Non
     result = AuditResult.load(f"audit-{name}/audit.json")
     assert Path(f"audit-{name}/report.html").is_file()
     for cut in result.cuts:
-        assert {row["status"] for row in cut["attacks"]} == {"ok"}, cut["name"]
+        states = {row["attack"]: row["status"] for row in cut["attacks"]}
+        # A descent for each victim may cost more than is paid for, which is said; who learns is never left out.
+        assert states["decoder"] == "ok" and "failed" not in states.values(), states
         assert cut["verdict"]["level"] != "unknown"
         # The networks have learnt something, or nothing would be shown of accuracy beside leakage.
         assert cut["accuracy"]["low"] > cut["accuracy"]["floor"]
