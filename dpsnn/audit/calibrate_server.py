@@ -4,6 +4,7 @@ import copy
 
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Int
 from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,7 +33,10 @@ def scores(answers: Tensor) -> Logits:
 
 
 def unscored(
-    target: Target, codes: Activation, labels: Labels | None, own_labels: Labels | None = None
+    target: Target,
+    codes: Activation,
+    labels: Labels | None,
+    own_labels: Int[Tensor, " own"] | None = None,
 ) -> str:
     """Why there is no accuracy to speak of; empty where there is.
 
