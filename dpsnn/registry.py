@@ -4,6 +4,7 @@ What there is is read from the source; a part is imported when it is used, and o
 listed with the reason and breaks nothing.
 """
 
+import contextlib
 import functools
 import importlib
 import importlib.util
