@@ -10,13 +10,16 @@ import engine_jobs
 import pytest
 from unsteady import Unsteady, job
 
+from dpsnn import registry
 from dpsnn.cli import main
 from dpsnn.errors import UsageError
+from dpsnn.names import classifier_name
 from dpsnn.runner import engines
 from dpsnn.runner.ahead import work_off
 from dpsnn.runner.engines import ENGINES, OWN, Where
 from dpsnn.runner.engines.base import Job, Outcome, packed, perform
 from dpsnn.runner.engines.submitit import parameters
+from dpsnn.specs import ClassifierSpec
 
 
 @pytest.mark.parametrize(
@@ -144,6 +147,38 @@ def test_an_exit_that_a_training_passes_on_as_an_interruption_is_an_exit_again(
     with pytest.raises(SystemExit) as stop:
         perform(Unsteady(1).place, packed(job(told, "144")))
     assert stop.value.code == 144
+
+
+PLUGIN = '''
+from dataclasses import dataclass
+
+from dpsnn.defences import Defence
+from dpsnn.parts import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coarse(Defence):
+    """Does nothing yet."""
+
+    key = "coarse"
+    step: float = option(0.0, "distance; 0 is none")
+'''
+
+
+def test_a_job_elsewhere_knows_the_plugin_before_it_reads_what_was_packed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("coarse.py").write_text(PLUGIN, encoding="utf-8")
+    monkeypatch.setenv(registry.PLUGINS, "")
+    registry.use("coarse.py")
+    work = packed(Job("name", classifier_name, (ClassifierSpec(coarse_step=0.25),)))
+    where = Unsteady(1).place
+    assert where.environment[registry.PLUGINS] == str(place / "coarse.py")
+    # As in a process that has only just begun.
+    monkeypatch.setenv(registry.PLUGINS, "")
+    registry.forget()
+    del sys.modules["dpsnn_plugin_coarse"]
+    assert perform(where, work) == Outcome(True, "digits_00noise_00nopeek_025coarse")
 
 
 def test_help_asks_no_engine_for_its_library() -> None:

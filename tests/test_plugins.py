@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from dpsnn.folders import Folders
 from dpsnn.given import given
 from dpsnn.metrics.base import known
 from dpsnn.runner import train
-from dpsnn.runner.engines.base import Job, Outcome, Place, packed, perform
 from dpsnn.runner.experiment import Experiment
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain
 from dpsnn.studies.titcombe.headline import markdown as headline
@@ -414,17 +412,3 @@ def test_settings_of_parts_travel_to_other_processes(plugged: Path) -> None:
 def test_a_command_below_a_command_keeps_options_of_its_own() -> None:
     words = ["secure", "query", "--config", "cluster.toml", "--images", "digits"]
     assert given(words) == words
-
-
-def test_a_job_elsewhere_knows_the_plugin_before_it_reads_what_was_packed(plugged: Path) -> None:
-    registry.use("rounding.py")
-    spec = ClassifierSpec(grid_step=0.25)
-    there = checkpoints.classifier_name(spec)
-    work = packed(Job("name", checkpoints.classifier_name, (spec,)))
-    place = Place(str(plugged), 1, {registry.PLUGINS: os.environ[registry.PLUGINS]})
-    # As in a process that has only just begun.
-    forget()
-    registry.forget()
-    del sys.modules["dpsnn_plugin_rounding"]
-    assert perform(place, work) == Outcome(True, there)
-    assert "grid" in there
