@@ -1,6 +1,5 @@
 """Engines only map jobs to places: what is refused, what waits for what, and what becomes of what they lose."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,11 +13,13 @@ from unsteady import Unsteady, job
 from dpsnn import registry
 from dpsnn.cli import main
 from dpsnn.errors import UsageError
+from dpsnn.names import classifier_name
 from dpsnn.runner import engines
 from dpsnn.runner.ahead import work_off
 from dpsnn.runner.engines import ENGINES, OWN, Where
 from dpsnn.runner.engines.base import Job, Outcome, packed, perform
 from dpsnn.runner.engines.submitit import parameters
+from dpsnn.specs import ClassifierSpec
 
 
 @pytest.mark.parametrize(
@@ -148,23 +149,36 @@ def test_an_exit_that_a_training_passes_on_as_an_interruption_is_an_exit_again(
     assert stop.value.code == 144
 
 
-def test_a_job_knows_the_plug_ins_of_its_group(
-    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+PLUGIN = '''
+from dataclasses import dataclass
+
+from dpsnn.defences import Defence
+from dpsnn.parts import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coarse(Defence):
+    """Does nothing yet."""
+
+    key = "coarse"
+    step: float = option(0.0, "distance; 0 is none")
+'''
+
+
+def test_a_job_elsewhere_knows_the_plugin_before_it_reads_what_was_packed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the group pickled of one can be read, though nothing has asked for it there yet; a broken one harms none."""
-    Path("mine.py").write_text("def doubled(number):\n    return str(2 * number)\n")
-    Path("broken.py").write_text("raise RuntimeError\n")
-    monkeypatch.setenv(registry.PLUGINS, os.pathsep.join(["broken.py", "mine.py"]))
+    Path("coarse.py").write_text(PLUGIN, encoding="utf-8")
+    monkeypatch.setenv(registry.PLUGINS, "")
+    registry.use("coarse.py")
+    work = packed(Job("name", classifier_name, (ClassifierSpec(coarse_step=0.25),)))
+    where = Unsteady(1).place
+    assert where.environment[registry.PLUGINS] == str(place / "coarse.py")
+    # As in a process that has only just begun.
+    monkeypatch.setenv(registry.PLUGINS, "")
     registry.forget()
-    script = (
-        "import sys, pickle; from dpsnn import registry; registry.import_plugins();"
-        " from dpsnn_plugin_mine import doubled;"
-        " from dpsnn.runner.engines.base import Job, packed;"
-        " sys.stdout.buffer.write(packed(Job('doubled', doubled, (4,))))"
-    )
-    there = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
-    sys.modules.pop("dpsnn_plugin_mine", None)
-    assert perform(Unsteady(1).place, there) == Outcome(True, "8")
+    del sys.modules["dpsnn_plugin_coarse"]
+    assert perform(where, work) == Outcome(True, "digits_00noise_00nopeek_025coarse")
 
 
 def test_help_asks_no_engine_for_its_library() -> None:

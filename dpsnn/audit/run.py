@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from dpsnn import __version__, building
+from dpsnn.audit.calibrate_beside import curve_beside
 from dpsnn.audit.cuts import Cut
 from dpsnn.audit.inputs import SMASHED, Inputs, of_model, of_pairs
 from dpsnn.audit.one_cut import Task, audit_cut
@@ -133,6 +134,8 @@ def audit(
     )
     result.made["seconds"] = round(time.monotonic() - start, 2)
     if out is not None:
+        if found_beside := curve_beside(result, out):
+            result.curve, result.curve_cut = found_beside
         result.save(Path(out) / NAME)
     # As it is read again.
     return AuditResult.of(result.plain())

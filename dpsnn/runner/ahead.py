@@ -150,8 +150,7 @@ def _planned(
 def _ready(waiting: dict[Job, set[Job]], made: Job | None = None) -> list[Job]:
     """Take out what needs to wait no longer, now that a job is done."""
     for after in waiting.values():
-        if made is not None:
-            after.discard(made)
+        after -= {made}
     ready = [job for job, after in waiting.items() if not after]
     for job in ready:
         del waiting[job]
