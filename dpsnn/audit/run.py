@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def audit(
     result.made["seconds"] = round(time.monotonic() - start, 2)
     if out is not None:
         if found_beside := curve_beside(result, out):
-            result.curve, result.curve_cut = found_beside
+            result = replace(result, curve=found_beside[0], curve_cut=found_beside[1])
         result.save(Path(out) / NAME)
     # As it is read again.
     return AuditResult.of(result.plain())
