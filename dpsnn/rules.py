@@ -22,7 +22,7 @@ TAKEN = frozenset(
     " precision validator model attack surrogate data_pct queries data_dir models_dir results_dir wandb"
     # Of all commands, of some, and what they keep beside them.
     " help version plugin config like all attacker savepath validation_model dry_run output seeds attacker_epochs"
-    " max_epochs_given command action resume defences own was changes markdown"
+    " max_epochs_given command action resume tidies defences own was changes markdown accept orphans yes"
     " examples epochs delta noise_multiplier target_epsilon classic"
     # Of where it runs.
     " jobs engine threads gpus_per_job ray_address slurm"

@@ -140,7 +140,7 @@ class Wide(nn.Module):
 
 
 def test_large_pictures_are_attacked_at_a_lower_resolution(
-    monkeypatch: pytest.MonkeyPatch,
+    quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attacks = (RIDGE, DECODER, Planned("refiner", "refined"))
     monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 0.0, attacks))
