@@ -49,7 +49,7 @@ def run(line: str) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "xray", "resnet"])
 def test_a_walk_leads_where_it_says(name: str, mirror: Path, place: Path) -> None:
-    if name != "xray" and os.environ.get("DPSNN_WALKS") != "all":
+    if os.environ.get("DPSNN_WALKS") != "all":
         pytest.skip("takes several minutes: set DPSNN_WALKS=all")
     code, commands = walk(f"audit-{name}")
     if code:
