@@ -49,7 +49,11 @@ def test_every_network_is_attacked_at_every_cut_in_three_ways() -> None:
     for experiment in [*lenet, *control, *titcombe]:
         kinds = [(a.cut, a.attack) for a in experiment.attackers]
         cuts = CUTS if experiment in lenet else ["fc1"] if experiment in control else [""]
-        assert kinds == [(c, a) for c in cuts for a in ("sign", "inversion", "decoder")]
+        three = [(c, a) for c in cuts for a in ("sign", "inversion", "decoder")]
+        fourth = (
+            [] if experiment in control else [("" if experiment in titcombe else "fc1", "refiner")]
+        )
+        assert kinds == three + fourth
         names = {attacker_name(a) for a in experiment.attackers}
         assert len(names) == len(kinds), "names differ"
     # No cut is trained for: one checkpoint serves all.
@@ -59,7 +63,8 @@ def test_every_network_is_attacked_at_every_cut_in_three_ways() -> None:
 def test_steps_and_restarts_are_those_of_inversions() -> None:
     experiments = suppress_experiments(ClassifierSpec(), AttackerSpec(), steps=300, restarts=3)
     settings = {(a.attack, a.steps, a.restarts) for e in experiments for a in e.attackers}
-    assert settings == {("sign", 100, None), ("inversion", 300, 3), ("decoder", None, None)}
+    learned = {("decoder", None, None), ("refiner", None, None)}
+    assert settings == {("sign", 100, None), ("inversion", 300, 3), *learned}
 
 
 def test_what_was_published_has_its_counterpart() -> None:
@@ -90,7 +95,8 @@ def check(table: Path, cuts: tuple[str, ...], sparsities: tuple[float, ...]) -> 
     attacks = ("sign", "inversion", "decoder")
     expected = {("lenet5", "", f"{s:g}", c, a) for s in sparsities for c in cuts for a in attacks}
     expected |= {("lenet5", "True", s, "fc1", a) for s in ("0", "0.95") for a in attacks}
-    expected |= {("titcombe", "", s, "", a) for s in ("0", "0.95") for a in attacks}
+    expected |= {("titcombe", "", s, "", a) for s in ("0", "0.95") for a in (*attacks, "refiner")}
+    expected |= {("lenet5", "", f"{s:g}", "fc1", "refiner") for s in sparsities}
     assert seen == expected and len(rows) == len(expected)
     for row in rows:
         assert row["Images"] == "150" and 0 <= float(row["TestAcc"]) <= 100
@@ -149,7 +155,7 @@ def test_the_whole_study_in_small(place: Path) -> None:
 def test_a_dry_run_names_every_step(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--dry_run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 10 + 3 * (5 * 5 + 2 + 2) + 2
+    assert len(lines) == 1 + 10 + 3 * (5 * 5 + 2 + 2) + 5 + 2 + 2
     assert not list(place.iterdir())
     inversions = [line for line in lines if "--attack inversion" in line]
     assert len(inversions) == 29 and all("--steps 2 --restarts 1" in line for line in inversions)
@@ -190,6 +196,7 @@ def test_the_ledger_of_suppression(tmp_path: Path) -> None:
         for cut in CUTS
         for attack, level in (("sign", 0.83), ("inversion", 0.42), ("decoder", 0.33))
     ]
+    rows += [scored("refiner", "fc1", sparsity, 0.25) for sparsity in (0.0, 0.5, 0.95)]
     rows += [
         scored("sign", "fc1", 0.0, 0.99, Seed=1),
         scored("sign", "fc1", 0.0, 0.98, Dataset="digits"),
@@ -214,13 +221,10 @@ def test_the_ledger_of_suppression(tmp_path: Path) -> None:
     )
     assert "| *floor* |  |  |  | 0.700 |  | 0.700 |  | 12.0 | 7.5 |" in lines
     assert (
-        "| 50 % | 98.50 | 0.830 ± 0.010 | 0.8 ± 0.0 | 0.420 ± 0.010 | 0.4 ± 0.0 | 0.330 ± 0.010 | 0.3 ± 0.0 |"
-        in lines
+        "| 50 % | 98.50 | 0.830 ± 0.010 | 0.8 ± 0.0 | 0.420 ± 0.010 | 0.4 ± 0.0 | 0.330 ± 0.010 | 0.3 ± 0.0 "
+        "| 0.250 ± 0.010 | 0.2 ± 0.0 |" in lines
     )
-    assert (
-        "| 95 % | 98.05 | 0.770 ± 0.010 | 0.8 ± 0.0 | not run | not run | not run | not run |"
-        in lines
-    )
+    assert f"| 95 % | 98.05 | 0.770 ± 0.010 | 0.8 ± 0.0 |{' not run |' * 6}" in lines
     assert (
         "| as published | 0 % | 99.00 | 0.910 ± 0.010 | 0.910 ± 0.010 | 0.9 ± 0.0 | not run | not run |"
         in lines

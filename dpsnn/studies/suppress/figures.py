@@ -18,6 +18,7 @@ ATTACK_LABELS = {
     "sign": "sign descent (published)",
     "inversion": "strong inversion",
     "decoder": "decoder",
+    "refiner": "refiner",
 }
 
 
