@@ -179,6 +179,10 @@ def pareto(results: Results) -> Figure:
         # Who was not attacked in the usual way would look more private than the others.
         if not (against.Kind == USUAL).any():
             continue
+        # Chosen on other victims than it is scored on, wherever there was a choice.
+        chosen = every.strongest(models)
+        if len(chosen) == len(models):
+            against = chosen.assign(Kind="strongest")
         # The published first, and single ones before combinations.
         beyond = bool(unknown) or not all(part.always for part in used)
         kind = beyond, len(used), *((part.order, part.key) for part in used), family(used, unknown)

@@ -1,0 +1,105 @@
+"""What each budget of an audit finds on the four MNIST targets whose strongest attackers are known, and how long it takes.
+
+    python benchmarks/anchors.py [--targets plain nopeek noise set] [--budgets quick standard thorough] [--out anchors]
+
+Needs the checkpoints of `./main.sh all --dataset mnist`. Attackers own the same 5,000 images as there and are scored on
+the same 5,000. `thorough` shall reach the figure under *asked*; the share is of `thorough`'s SSIM above the mean image's;
+`doubled` is `thorough` with twice its epochs, steps and seconds, and should change next to nothing. Audits are kept in the
+folder and gone on with.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dpsnn
+from dpsnn.audit import plan
+from dpsnn.audit.plan import BUDGETS, Budget, Planned
+from dpsnn.audit.result import NAME, AuditResult
+from dpsnn.errors import UsageError
+
+FEATURE = "SSIMGaussian"
+
+
+class Known(NamedTuple):
+    """A target, and the error that shall be reached."""
+
+    stem: str
+    asked: float
+    defences: dict[str, Any]
+
+
+TARGETS = {
+    "plain": Known("mnist_00noise_00nopeek", 0.0045, {}),
+    "nopeek": Known("mnist_00noise_05nopeek", 0.0065, {}),
+    "noise": Known("mnist_10noise_00nopeek", 0.0265, {}),
+    "set": Known("mnist_00noise_00nopeek", 0.052, {"noise_scale": 5.0}),
+}
+
+DOUBLED = "doubled"
+
+
+def twice(budget: Budget) -> Budget:
+    """The same attacks with twice the epochs, steps and seconds."""
+
+    def longer(planned: Planned) -> Planned:
+        counts = {
+            n: 2 * v for n, v in planned.settings.items() if n in ("max_epochs", "epochs", "steps")
+        }
+        return replace(planned, settings={**planned.settings, **counts})
+
+    return replace(budget, seconds=2 * budget.seconds, attacks=tuple(map(longer, budget.attacks)))
+
+
+def audited(known: Known, budget: str, options: argparse.Namespace, folder: Path) -> AuditResult:
+    """The audit of a target, made or read."""
+    if (folder / NAME).exists():
+        return AuditResult.load(folder / NAME)
+    found = sorted(Path(options.models_dir, "classifiers").glob(f"{known.stem}_epoch=*.ckpt"))
+    if not found:
+        raise UsageError(
+            f"no {known.stem} in {options.models_dir}; run ./main.sh all --dataset mnist"
+        )
+    return dpsnn.audit(
+        str(found[0]), "mnist", budget=budget, out=folder, data_dir=options.data_dir, **known.defences
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--targets", nargs="+", default=[*TARGETS], choices=[*TARGETS])
+    parser.add_argument("--budgets", nargs="+", default=[*BUDGETS], choices=[*BUDGETS, DOUBLED])
+    parser.add_argument("--out", default="anchors")
+    parser.add_argument("--models_dir", default="models")
+    parser.add_argument("--data_dir", default="data")
+    options = parser.parse_args()
+    plan.BUDGETS[DOUBLED] = twice(BUDGETS["thorough"])
+    for name in options.targets:
+        known, above = TARGETS[name], {}
+        for budget in options.budgets:
+            result = audited(known, budget, options, Path(options.out, f"{name}_{budget}"))
+            (cut,) = result.cuts
+            best = cut["strongest"]
+            floor = next(each["floor"] for each in result.measures if each["column"] == FEATURE)
+            above[budget] = best[FEATURE]["value"] - floor
+            print(
+                f"{name:7} {budget:9} {result.made['seconds'] / 60:5.1f} min  MSE {best['MSE']['value']:.5f} (asked"
+                f" {known.asked})  {FEATURE} {best[FEATURE]['value']:.4f}  by {' / '.join(best['MSE']['by'])}"
+            )
+            for row in cut["attacks"]:
+                error = row["measures"].get("MSE", {}).get("value", float("nan"))
+                print(
+                    f"    {row['label']:24} {row['status']:8} {row['seconds']:6.0f} s  {error:.5f}  {row['victims']} victims"
+                )
+            sys.stdout.flush()
+        for budget, value in above.items():
+            if "thorough" in above:
+                print(
+                    f"{name:7} {budget:9} finds {100 * value / above['thorough']:.1f} % of thorough"
+                )
+
+
+if __name__ == "__main__":
+    main()
