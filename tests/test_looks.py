@@ -157,7 +157,7 @@ def test_pairs_have_the_colour_of_the_first_and_the_line_of_the_second() -> None
 def test_cuts_show_one_colour_for_each_attack(results: Results) -> None:
     figure = figures_suppress.suppressed_cuts(results)
     shown = {c.get_label(): c.lines[0] for c in figure.axes[0].containers}
-    assert len(shown) == 6 and len({line.get_color() for line in shown.values()}) == 3
+    assert len(shown) == 8 and len({line.get_color() for line in shown.values()}) == 4
     for label, line in shown.items():
         assert line.get_linestyle() == ("-" if "0 % silent" == label.split(", ")[1] else "--")
     plt.close(figure)
