@@ -115,6 +115,11 @@ def test_rows_of_a_training_that_ended_in_another_epoch_are_dropped(
 ) -> None:
     classifier_file(models / "models", epoch=1, noise_scale=5.0)
     assert main(["evaluate_models"]) == 0 and main(["evaluate_attackers"]) == 0
+    # Studies have tables of their own, one of which is damaged here.
+    own = tables.models_table(models / "results").with_name("suppress.csv")
+    names = ("digits_05noise_00nopeek", "digits_05noise_00nopeek_epoch=03", "another_epoch=03")
+    tables.write(own, [{"Model": name, "Attack": "sign"} for name in names])
+    own.with_name("damaged.csv").write_text("Model\n1,2\n")
     assert len(table(models, "attack_performances.csv")) == 2
     (models / "models" / "classifiers" / "digits_05noise_00nopeek_epoch=03.ckpt").unlink()
     classifier_file(models / "models", epoch=7, noise_scale=0.5)
@@ -124,6 +129,7 @@ def test_rows_of_a_training_that_ended_in_another_epoch_are_dropped(
         "digits_50noise_00nopeek_epoch=01",
     ]
     assert table(models, "attack_performances.csv") == []
+    assert [row["Model"] for row in tables.read(own)] == [names[0], names[2]]
 
 
 def test_classifier_row_equals_a_direct_computation(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dpsnn import checkpoints
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
+from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
 from dpsnn.folders import Folders
 from dpsnn.names import names_of
@@ -19,7 +20,8 @@ def unconditioned(rows: Iterable[Mapping[str, str]]) -> set[str]:
 def retire(path: Path, folders: Folders) -> None:
     """Drop the rows of earlier trainings of this classifier whose files are gone.
 
-    They ended in another epoch, or were made when names did not say epochs, step size and batch size.
+    They ended in another epoch, or were made when names did not say epochs, step size and batch size. Tables that
+    studies keep of their own lose theirs as well: a figure would show both.
     """
     stored = checkpoints.read(path, CLASSIFIER)
     own = path.name.rsplit("_epoch=", 1)[0]
@@ -30,16 +32,19 @@ def retire(path: Path, folders: Folders) -> None:
         "LearningRate": stored.arguments["learning_rate"],
     }
     cells = {column: tables.cell(value) for column, value in training.items()}
-    table = tables.models_table(folders.results_dir)
-    gone = {
-        row["Model"]
-        for row in tables.read(table)
-        if (name := row["Model"].rsplit("_epoch=", 1)[0]) in names
-        and (name == own or cells.items() <= row.items())
-        and not (path.parent / f"{row['Model']}.ckpt").exists()
-    }
-    for measured in (table, tables.attackers_table(folders.results_dir)):
-        tables.drop(measured, "Model", gone)
+    for table in sorted(tables.models_table(folders.results_dir).parent.glob("*.csv")):
+        try:
+            rows = tables.read(table)
+        except UsageError:  # whose table it is will say so
+            continue
+        gone = {
+            model
+            for row in rows
+            if (name := (model := row.get("Model", "")).rsplit("_epoch=", 1)[0]) in names - {model}
+            and (name == own or cells.items() <= row.items())
+            and not (path.parent / f"{model}.ckpt").exists()
+        }
+        tables.drop(table, "Model", gone)
 
 
 def retire_attacker(path: Path, row: tables.Row, table: Path) -> None:
