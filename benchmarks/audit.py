@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--budget", default="quick", choices=[*BUDGETS])
     parser.add_argument("--noise", default=0.0, type=float, help="scale of Laplace noise [0]")
     parser.add_argument("--pictures", type=int, help="how many [as many as the budget takes]")
-    options, results = begin(parser, quick={"networks": ["paper"], "pictures": 200})
+    options, results = begin(parser, quick={"networks": ["paper"], "pictures": 100})
     for name in options.networks:
         audited(results, name, options.budget, options.noise, options.pictures)
     results.write()

@@ -137,11 +137,13 @@ STUDIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int, int
 """Network, image shape, classes, batch size."""
 
 
-def throughput(step: Step, shape: tuple[int, int, int], classes: int, batch: int) -> float:
-    """Examples per second, the median of five steps after one."""
+def throughput(
+    step: Step, shape: tuple[int, int, int], classes: int, batch: int, steps: int = 5
+) -> float:
+    """Examples per second, the median of so many steps after one."""
     images, labels = torch.rand(batch, *shape), torch.randint(0, classes, (batch,))
     times = []
-    for _ in range(6):
+    for _ in range(1 + steps):
         start = time.perf_counter()
         step(images, labels)
         times.append(time.perf_counter() - start)
@@ -161,7 +163,10 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=3, help="all ways, so many times [%(default)s]"
     )
-    options, results = begin(parser, quick={"studies": ["MNIST"], "lot": 128, "rounds": 1})
+    parser.add_argument("--steps", type=int, default=5, help="of each, after one [%(default)s]")
+    options, results = begin(
+        parser, quick={"studies": ["MNIST"], "lot": 128, "rounds": 1, "steps": 1}
+    )
     warnings.simplefilter("ignore")
     keep_memory()  # as every command does
 
@@ -177,18 +182,18 @@ def main() -> None:
         "MiB",
     )
     for study in options.studies:
-        compare(results, study, options.rounds)
+        compare(results, study, options.rounds, options.steps)
     results.write()
 
 
-def compare(results: Results, study: str, rounds: int) -> None:
+def compare(results: Results, study: str, rounds: int, steps: int) -> None:
     """All ways in turn, so many times; ratios are of one turn."""
     build, shape, classes, batch = STUDIES[study]
     speeds: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(rounds):
         for way, make in WAYS.items():
             torch.manual_seed(0)
-            speeds[way].append(throughput(make(build().train()), shape, classes, batch))
+            speeds[way].append(throughput(make(build().train()), shape, classes, batch, steps))
     fast = speeds["ours"]
     for way, found in speeds.items():
         without = [free / this for free, this in zip(speeds["non-private"], found)]

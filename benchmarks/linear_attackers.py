@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist", help="without --model [%(default)s]")
     parser.add_argument("--data_dir", default="data", type=Path)
     parser.add_argument("--epochs", default=20, type=int)
-    options, results = begin(parser, quick={"dataset": "digits", "epochs": 2})
+    options, results = begin(parser, quick={"dataset": "digits", "epochs": 1})
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     if options.model:
