@@ -141,8 +141,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--port", type=int, default=4100)
-    quick = {"networks": ["keydana"], "batches": [1], "repeats": 2}
-    options, results = begin(parser, quick)
+    options, results = begin(parser, quick={"networks": ["keydana"], "batches": [1], "repeats": 2})
     try:
         require()
     except UsageError as error:

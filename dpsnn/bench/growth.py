@@ -31,7 +31,7 @@ class PowerLaw(NamedTuple):
 
     def at(self, size: Number) -> float:
         """Seconds at a size."""
-        return self.factor * size**self.exponent
+        return float(self.factor * size**self.exponent)
 
 
 class Growth(NamedTuple):
@@ -88,9 +88,9 @@ def draw(growths: Mapping[str, Growth], path: Path) -> Path:
         for number, (name, growth) in enumerate(growths.items()):
             panel, law = panels.flat[number], power_law(growth)
             style = look(number)
-            sizes = np.array(sorted({*growth.sizes}), float)
+            sizes = sorted({*growth.sizes})
             panel.plot(growth.sizes, growth.seconds, linestyle="", markerfacecolor="none", **style)
-            panel.plot(sizes, law.at(sizes), color=style["color"])  # type: ignore[arg-type]
+            panel.plot(sizes, [law.at(each) for each in sizes], color=style["color"])
             panel.set_xscale("log")
             panel.set_yscale("log")
             panel.set_xticks(sizes, [written(each) for each in sizes])
