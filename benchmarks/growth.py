@@ -89,7 +89,7 @@ def width(channels: int) -> float:
         nn.Flatten(), nn.Linear(144 * channels, 8 * channels), nn.Tanh(), nn.Linear(8 * channels, CLASSES),
     )  # fmt: skip
     where = device()
-    layers.to(where, memory_format=torch.channels_last)
+    layers.to(where).to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(layers.parameters(), 1e-3, fused=True)
     batch = to_unit(_pixels(BATCH)).to(where)
     labels = torch.arange(BATCH, device=where) % CLASSES

@@ -15,18 +15,17 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dpsnn.bench.records import Results, begin
 from dpsnn.errors import UsageError
 from dpsnn.networks import NETWORKS
-from dpsnn.secure import owner, require
-from dpsnn.secure.client import Client
-from dpsnn.secure.cluster import LocalCluster
-from dpsnn.secure.config import local_cluster
-from dpsnn.secure.convert import Converted
+from dpsnn.secure import require
+
+if TYPE_CHECKING:
+    from dpsnn.secure.convert import Converted
 
 EXTRA = "secure"
 """What it needs: `./main.sh install secure` makes an environment for it."""
@@ -34,7 +33,9 @@ EXTRA = "secure"
 SHAPE, CLASSES = (1, 28, 28), 10
 
 
-def by_hand(rank: int, model: Converted, batches: list[int], port: int, orders: Connection) -> None:
+def by_hand(
+    rank: int, model: "Converted", batches: list[int], port: int, orders: Connection
+) -> None:
     """One party of the engine without our layer: told a batch size, it says how long `run` took."""
     import spu
     from spu import libspu
@@ -67,6 +68,12 @@ def timed(compute: Callable[[], Any]) -> float:
 
 
 def measure(results: Results, name: str, batches: list[int], repeats: int, port: int) -> None:
+    # Here, as they need the extra.
+    from dpsnn.secure import owner
+    from dpsnn.secure.client import Client
+    from dpsnn.secure.cluster import LocalCluster
+    from dpsnn.secure.config import local_cluster
+
     torch.manual_seed(0)
     network = NETWORKS[name](SHAPE, CLASSES, 0.1307, 0.3081).eval()
     model = owner.whole(network)

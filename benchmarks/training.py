@@ -123,7 +123,8 @@ def bare(data: ImageDataModule, spec: ClassifierSpec) -> tuple[float, float]:
     torch.manual_seed(spec.seed)
     where = device()
     half = resolve_precision(spec.precision) == HALF
-    layers = Tutorial(spec.learning_rate).layers.to(where, memory_format=torch.channels_last)
+    layers = Tutorial(spec.learning_rate).layers.to(where)
+    layers.to(memory_format=torch.channels_last)
     (pixels, labels), (held, truth) = (data.tensors(r, where) for r in ("train", "validation"))
     steps = spec.max_epochs * -(-len(labels) // spec.batch_size)
     optimiser = torch.optim.Adam(layers.parameters(), spec.learning_rate, fused=True)

@@ -64,6 +64,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Run `dpsnn bench` in an empty folder; its exit code, and what it found by the names of the benchmarks."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "benchmarks").mkdir()
+    monkeypatch.setattr(machine, "load", lambda: 0.1)
 
     def run(*words: str) -> tuple[int, dict[str, Any]]:
         code = main(["bench", *words])
@@ -113,7 +114,7 @@ def test_all_run_and_the_table_says_what_the_json_says(
     assert told["garbled"].startswith("failed: ") and "correct the benchmark" in told["garbled"]
     quick = [row[1:] for row in rows if row[0] == "quick"]
     assert quick[0] == [
-        "sorting \\| a list", "2,000 items/s", "by hand", "2 ×", "1.5 to 4", "3"
+        "sorting \\| a list", "2,000 items/s", "by hand", "2.00 ×", "1.50 to 4.00", "3"
     ]  # fmt: skip
     assert quick[1] == ["memory", "12.3 MiB", "", "", "", "1"]
     for row, record in zip(quick, found["quick"]["records"], strict=True):
@@ -132,7 +133,6 @@ def test_what_works_ends_with_0_and_the_path_and_says_what_it_ran_on(
     bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(quick=QUICK, lacking=LACKING)
-    monkeypatch.setattr(machine, "load", lambda: 0.1)
     code, found = bench("--quick")
     assert code == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(Path("results/bench/bench.md"))
@@ -184,7 +184,7 @@ def test_what_is_finished_is_not_run_again_unless_it_is_another(bench: Bench) ->
     assert code == 0 and runs().endswith("quick quick quick")
     # What was found at another size is no row of this table.
     assert found["fails"]["status"] == "not run"
-    assert found["fails"]["why"].startswith("not asked for, nor measured before")
+    assert found["fails"]["why"] == "not asked for"
 
 
 def test_a_benchmark_with_an_extra_runs_in_its_environment(
@@ -224,6 +224,13 @@ def test_bad_input_is_one_line(
     assert part in line and runs() == ""
 
 
+def test_what_is_busy_is_all_but_idle_and_waiting() -> None:
+    before = "cpu  100 10 50 1000 20 1 2 3 99 0\ncpu0 1 2 3\n"
+    after = "cpu  150 20 60 1100 40 2 4 30 120 0\ncpu0 9 9 9\n"
+    assert machine.busy(before, after, 200) == (50 + 10 + 10 + 1 + 2 + 27) / 200
+    assert 0 <= machine.load(0.05) <= (os.cpu_count() or 1) + 1
+
+
 # ---------------------------------------------------------------- numbers
 
 
@@ -252,7 +259,14 @@ def test_the_median_counts() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(12345.6, "12,346"), (99.95, "100"), (12.345, "12.3"), (0.01234, "0.0123"), (None, "")],
+    [
+        (12345.6, "12,346"),
+        (99.95, "100"),
+        (12.345, "12.3"),
+        (0.01234, "0.0123"),
+        (1, "1.00"),
+        (None, ""),
+    ],
 )
 def test_numbers_have_three_figures(value: float | None, text: str) -> None:
     assert written(value) == text

@@ -68,7 +68,7 @@ def power_law(growth: Growth) -> PowerLaw:
 def line(name: str, growth: Growth) -> str:
     """A fit in words."""
     law = power_law(growth)
-    least, most = (written(each) for each in (min(growth.sizes), max(growth.sizes)))
+    least, most = (f"{each:,}" for each in (min(growth.sizes), max(growth.sizes)))
     return (
         f"{name}: seconds grow as {growth.of} ^ {law.exponent:.2f} ({law.low:.2f} to {law.high:.2f}),"
         f" {least} to {most}; {law.at(max(growth.sizes)):.3g} s at {most}"
@@ -93,7 +93,9 @@ def draw(growths: Mapping[str, Growth], path: Path) -> Path:
             panel.plot(sizes, [law.at(each) for each in sizes], color=style["color"])
             panel.set_xscale("log")
             panel.set_yscale("log")
-            panel.set_xticks(sizes, [written(each) for each in sizes])
+            panel.set_xticks(sizes, [f"{each:,}" for each in sizes])
+            ends = np.geomspace(min(growth.seconds), max(growth.seconds), 3)
+            panel.set_yticks(ends, [written(float(each)) for each in ends])
             panel.minorticks_off()
             panel.set_title(
                 f"{name}\nexponent {law.exponent:.2f} ({law.low:.2f} to {law.high:.2f})"

@@ -3,11 +3,14 @@
 import os
 import platform
 import subprocess
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from dpsnn.numbers import Number
 
 VERSIONS = {
     "torch": "torch",
@@ -88,6 +91,25 @@ def commit() -> str:
         return ""
 
 
-def load() -> float:
-    """Cores that were busy, on average over the last minute."""
-    return round(os.getloadavg()[0], 2)
+def load(seconds: float = 1.0) -> float:
+    """Cores that are busy while this process waits; where the system does not tell, those of the last minute."""
+    told = Path("/proc/stat")
+    if not told.exists():
+        return round(os.getloadavg()[0], 2)
+    before = told.read_text()
+    time.sleep(seconds)
+    return round(busy(before, told.read_text(), os.sysconf("SC_CLK_TCK") * seconds), 2)
+
+
+def busy(before: str, after: str, ticks: Number) -> float:
+    """Cores that did anything between two readings of proc(5)'s `stat`, what other guests of the machine took included.
+
+    Args:
+        before: The first reading.
+        after: The second.
+        ticks: Between the two, of one core.
+    """
+    # user, nice, system, idle, waiting, interrupts, softer ones, stolen; the guests' that follow are among the user's.
+    first, second = ([int(n) for n in text.split("\n")[0].split()[1:9]] for text in (before, after))
+    spent = [late - early for early, late in zip(first, second)]
+    return (sum(spent) - spent[3] - spent[4]) / ticks

@@ -99,8 +99,7 @@ def _bench(
         this = {"name": name, **here, "source": digest_of(path)}
         earlier = _earlier(out / f"{name}.json", this)
         if name not in asked:
-            why = "not asked for, nor measured before on this machine with these versions"
-            found.append(earlier or {**this, "status": NOT_RUN, "why": why})
+            found.append(earlier or {**this, "status": NOT_RUN, "why": "not asked for"})
             continue
         if earlier and earlier["status"] == DONE and not again:
             note(f"[bench: {number} of {len(known)} done] {name} is finished")

@@ -17,7 +17,7 @@ def written(value: Number | None) -> str:
     """A number of three figures, or all before the point; nothing for None."""
     if value is None:
         return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
 
 
 def cells(benchmark: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -64,7 +64,7 @@ def _circumstances(report: Mapping[str, Any]) -> list[str]:
     loads = sorted({each["load"] for each in done} or {report["load"]})
     parts = [
         f"{said['cores']} cores of {said['processor']}",
-        f"{said['threads']} threads",
+        f"threads: {said['threads']}",
         *([", ".join(said["instructions"])] if said["instructions"] else []),
         f"{said['memory']:g} GiB of memory",
         said["gpu"] or "no GPU",
