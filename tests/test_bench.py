@@ -286,6 +286,7 @@ def test_a_power_law_is_that_of_numpy() -> None:
 def test_a_power_law_of_two_points_has_no_interval_and_of_one_is_none() -> None:
     law = power_law(Growth([1, 10], [2.0, 200.0], "images"))
     assert (law.factor, law.exponent) == pytest.approx((2, 2)) and law.interval is None
+    assert str(law) == "2.00" and str(law._replace(low=1.5, high=2.5)) == "2.00 (1.50 to 2.50)"
     with pytest.raises(ValueError, match="no power law"):
         power_law(Growth([3, 3], [1.0, 2.0], "images"))
 

@@ -29,6 +29,11 @@ class PowerLaw(NamedTuple):
         """Of the exponent; None where nothing is left to judge it by."""
         return None if np.isnan(self.low) else (self.low, self.high)
 
+    def __str__(self) -> str:
+        """The exponent and its interval."""
+        ends = self.interval
+        return f"{self.exponent:.2f}" + (f" ({ends[0]:.2f} to {ends[1]:.2f})" if ends else "")
+
     def at(self, size: Number) -> float:
         """Seconds at a size."""
         return float(self.factor * size**self.exponent)
@@ -69,10 +74,7 @@ def line(name: str, growth: Growth) -> str:
     """A fit in words."""
     law = power_law(growth)
     least, most = (f"{each:,}" for each in (min(growth.sizes), max(growth.sizes)))
-    return (
-        f"{name}: seconds grow as {growth.of} ^ {law.exponent:.2f} ({law.low:.2f} to {law.high:.2f}),"
-        f" {least} to {most}; {law.at(max(growth.sizes)):.3g} s at {most}"
-    )
+    return f"{name}: seconds grow as {growth.of} ^ {law}, {least} to {most}; {law.at(max(growth.sizes)):.3g} s at {most}"
 
 
 def draw(growths: Mapping[str, Growth], path: Path) -> Path:
@@ -97,9 +99,7 @@ def draw(growths: Mapping[str, Growth], path: Path) -> Path:
             ends = np.geomspace(min(growth.seconds), max(growth.seconds), 3)
             panel.set_yticks(ends, [written(float(each)) for each in ends])
             panel.minorticks_off()
-            panel.set_title(
-                f"{name}\nexponent {law.exponent:.2f} ({law.low:.2f} to {law.high:.2f})"
-            )
+            panel.set_title(f"{name}\nexponent {law}")
             panel.set_xlabel(growth.of)
             panel.set_ylabel("seconds")
         return save_figure(figure, path)
