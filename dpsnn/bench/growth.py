@@ -74,7 +74,10 @@ def line(name: str, growth: Growth) -> str:
     """A fit in words."""
     law = power_law(growth)
     least, most = (f"{each:,}" for each in (min(growth.sizes), max(growth.sizes)))
-    return f"{name}: seconds grow as {growth.of} ^ {law}, {least} to {most}; {law.at(max(growth.sizes)):.3g} s at {most}"
+    longest = law.at(max(growth.sizes))
+    return (
+        f"{name}: seconds grow as {growth.of} ^ {law}, {least} to {most}; {longest:.3g} s at {most}"
+    )
 
 
 def draw(growths: Mapping[str, Growth], path: Path) -> Path:
