@@ -11,8 +11,6 @@ import argparse
 import contextlib
 import io
 import logging
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -34,6 +32,9 @@ from dpsnn.data.base import ImageDataModule, Pool, contiguous_roles
 from dpsnn.defences import DefenceList
 from dpsnn.defences.noise import LaplaceNoise
 from dpsnn.folders import Folders
+from dpsnn.runner.ahead import work_off
+from dpsnn.runner.engines import Where
+from dpsnn.runner.engines.base import Job
 from dpsnn.runner.train import train_attacker, train_classifier
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.target import Target
@@ -146,17 +147,28 @@ def attackers(count: int) -> float:
         return _since(start)
 
 
+def _trained(spec: ClassifierSpec, folders: Folders) -> str:
+    return train_classifier(spec, folders).name
+
+
 def workers(count: int) -> float:
-    """The plain group of four seeds on `digits`, by so many processes of one thread each, from nothing to tables."""
+    """Twice as many classifiers on `digits` as there are workers at most, by so many, each of one thread."""
+    specs = [ClassifierSpec(dataset="digits", max_epochs=10, seed=s) for s in range(2 * _most())]
     with tempfile.TemporaryDirectory() as place:
-        words = ["plain", "--dataset", "digits", "--max_epochs", "4", "--seeds", "0", "1", "2", "3"]
-        words += ["--jobs", str(count), "--threads", "1"]
-        words += ["--models_dir", f"{place}/models", "--results_dir", f"{place}/results"]
+        folders = Folders(models_dir=f"{place}/models", results_dir=f"{place}/results")
         start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "dpsnn.cli", *words], check=True, stdout=subprocess.DEVNULL
-        )
-        return time.perf_counter() - start
+        with Where(jobs=count, threads=1).start(place) as engine:
+            jobs = [Job(str(spec.seed), _trained, (spec, folders)) for spec in specs]
+            work_off({job: set() for job in jobs}, engine, "growth")
+        seconds = time.perf_counter() - start
+        if len([*folders.classifiers.glob("*.ckpt")]) < len(specs):
+            raise RuntimeError("some of the classifiers were not trained")
+    return seconds
+
+
+def _most() -> int:
+    """Workers: as many as there are cores, or less, and two at least."""
+    return min(8, max(2, machine()["cores"]))
 
 
 def _doubled(first: int, count: int) -> list[int]:
@@ -171,7 +183,7 @@ SERIES: dict[str, tuple[Take, str, list[int]]] = {
     "attackers": (attackers, "attackers", _doubled(1, 4)),
     "workers": (workers, "worker processes", []),
 }
-"""What takes the time, what its size is, and the sizes; of workers as many as there are cores."""
+"""What takes the time, what its size is, and the sizes; of workers up to as many as there are cores."""
 
 COUNTED = ("attackers", "workers")
 """What --scale leaves as it is."""
@@ -199,11 +211,10 @@ def main() -> None:
     keep_memory()  # as every command does
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    cores = machine()["cores"]
     growths: dict[str, Growth] = {}
     for name in options.series:
         take, of, sizes = SERIES[name]
-        sizes = sizes or [each for each in _doubled(1, 10) if each <= max(2, cores)]
+        sizes = sizes or [each for each in _doubled(1, 4) if each <= _most()]
         scale = 1 if name in COUNTED else options.scale
         points = [
             *measured(take, [scale * each for each in sizes[: options.points]], options.repeats)
