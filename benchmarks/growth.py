@@ -114,10 +114,10 @@ def _wire(noise: bool) -> Target:
 
 
 def mixture(own: int) -> float:
-    """The posterior means of 200 victims."""
+    """The posterior means of 500 victims."""
     target = _wire(noise=True)
     known = target.knowledge(_pixels(own), LikelihoodMixture.needs)
-    heard = target.transmit(target.encode(to_unit(_pixels(200))))
+    heard = target.transmit(target.encode(to_unit(_pixels(500))))
     start = time.perf_counter()
     Mixture(known).infer(heard)  # type: ignore[arg-type]
     return _since(start)
@@ -223,9 +223,9 @@ def main() -> None:
         growths[name] = growth = Growth(counts, seconds, of)
         print(line(name, growth), flush=True)
         law = power_law(growth)
-        what = f"growth, {name}: exponent of {of}, {counts[0]:,} to {max(counts):,}"
+        what = f"{name}: exponent of {of}, {counts[0]:,} to {max(counts):,}"
         results.add(what, law.exponent, "", interval=law.interval, runs=len(counts))
-        results.add(f"growth, {name}: {max(counts):,} {of}", law.at(max(counts)), "s")
+        results.add(f"{name}: {max(counts):,} {of}", law.at(max(counts)), "s")
     print(draw(growths, (options.out or results.folder) / "growth.png"))
     results.write()
 
