@@ -32,6 +32,7 @@ groups='
   performance  measure every trained classifier and attacker and write the tables
   verify       find what is missing, changed or belongs to nothing in the folders of models and results
   clean        name what unfinished work has left in these folders, and remove it when told to
+  bench        run every benchmark against its baseline, and put all in one table
   all          plain, noise, nopeek, combo, post_noise, volume, shift and queries, with the tables and figures
   docs         build the site of the documentation, docs/_build/index.html
   install      make .venv if need be and print the Python that the groups use; `install secure`: .venv-secure, likewise federated'

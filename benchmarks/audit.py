@@ -22,6 +22,7 @@ import dpsnn
 from dpsnn.audit import run
 from dpsnn.audit.plan import BUDGETS
 from dpsnn.audit.wire import Wire
+from dpsnn.bench.records import Results, begin
 from dpsnn.networks.lenet5 import lenet5
 from dpsnn.networks.titcombe import titcombe
 from dpsnn.target import Client, Target
@@ -92,7 +93,7 @@ def timed(client: Client, clock: Clock) -> Client:
     return answer
 
 
-def audited(name: str, budget: str, noise: float) -> None:
+def audited(results: Results, name: str, budget: str, noise: float, pictures: int | None) -> None:
     """Audit one network and print where the time went."""
     clock, wired = Clock(), run.wire_of
 
@@ -102,7 +103,7 @@ def audited(name: str, budget: str, noise: float) -> None:
     torch.manual_seed(0)
     make, shape, cuts = NETWORKS[name]
     taken = BUDGETS[budget]
-    count = min(60_000, max(2 * taken.own, 5 * taken.victims // 2))
+    count = pictures or min(60_000, max(2 * taken.own, 5 * taken.victims // 2))
     images = torch.randint(0, 256, (count, *shape), dtype=torch.uint8)
     labels = torch.randint(0, 10, (count,))
     run.wire_of = wire_of
@@ -126,6 +127,11 @@ def audited(name: str, budget: str, noise: float) -> None:
     for label, each in spent.most_common():
         print(f"    {label:24} {100 * each / seconds:3.0f} %")
     sys.stdout.flush()
+    told = (
+        f"audit of {name} at {len(result.cuts)} cut{'s'[: len(result.cuts) > 1]}, budget {budget}"
+    )
+    results.add(told, seconds, "s")
+    results.add(f"{told}: share in the client", inside, "%")
 
 
 def main() -> None:
@@ -133,9 +139,11 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=[*NETWORKS], choices=[*NETWORKS])
     parser.add_argument("--budget", default="quick", choices=[*BUDGETS])
     parser.add_argument("--noise", default=0.0, type=float, help="scale of Laplace noise [0]")
-    options = parser.parse_args()
+    parser.add_argument("--pictures", type=int, help="how many [as many as the budget takes]")
+    options, results = begin(parser, quick={"networks": ["paper"], "pictures": 100})
     for name in options.networks:
-        audited(name, options.budget, options.noise)
+        audited(results, name, options.budget, options.noise, options.pictures)
+    results.write()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 Prints ratios of medians from one run.
 """
 
+import argparse
 import resource
 import sys
 import time
@@ -15,6 +16,7 @@ import dcor
 import torch
 from torch.nn import functional as F
 
+from dpsnn.bench.records import begin
 from dpsnn.building import build_classifier
 from dpsnn.classifier import SplitClassifier
 from dpsnn.metrics import distance_correlation
@@ -58,12 +60,23 @@ def step(
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--large", type=int, default=10_000, help="images at most [%(default)s]")
+    parser.add_argument("--small", type=int, default=2048, help="beside dcor [%(default)s]")
+    parser.add_argument("--rounds", type=int, default=7, help="of both steps [%(default)s]")
+    options, results = begin(parser, quick={"large": 1000, "small": 256, "rounds": 1})
     torch.manual_seed(0)
-    large = torch.rand(10_000, 784), torch.randn(10_000, 500, requires_grad=True)
+    large = torch.rand(options.large, 784), torch.randn(options.large, 500, requires_grad=True)
     start = time.perf_counter()
     distance_correlation(*large).backward()
-    print(f"N = 10,000, forward and backward: {time.perf_counter() - start:.1f} s, the whole process at most"
-          f" {peak_mebibytes():.0f} MiB", flush=True)  # fmt: skip
+    taken, held = time.perf_counter() - start, peak_mebibytes()
+    told = f"distance correlation of {options.large:,} images, forward and backward"
+    print(
+        f"N = {options.large:,}, forward and backward: {taken:.1f} s, the whole process at most {held:.0f} MiB",
+        flush=True,
+    )
+    results.add(told, taken, "s")
+    results.add(f"{told}: the whole process at most", held, "MiB")
 
     images, labels = torch.rand(128, 1, 28, 28), torch.randint(0, 10, (128,))
     plain = step(build_classifier(ClassifierSpec()), images, labels)
@@ -71,16 +84,31 @@ def main() -> None:
     for action in (plain, nopeek):
         for _ in range(5):
             action()
-    ratios = [seconds(nopeek, 10) / seconds(plain, 10) for _ in range(7)]
+    ratios = [seconds(nopeek, 10) / seconds(plain, 10) for _ in range(options.rounds)]
     print(f"NoPeek step / plain step at batch 128: {median(ratios):.3f}"
           f" ({min(ratios):.3f} to {max(ratios):.3f})", flush=True)  # fmt: skip
+    results.add(
+        "training step with NoPeek, batch 128",
+        1000 * seconds(nopeek, 10),
+        "ms",
+        "the step without it",
+        [1 / ratio for ratio in ratios],
+    )
 
-    x, y = torch.rand(2048, 784), torch.randn(2048, 500, requires_grad=True)
+    x, y = torch.rand(options.small, 784), torch.randn(options.small, 500, requires_grad=True)
     ours = seconds(lambda: distance_correlation(x, y).backward(), 5)
     a, b = x.numpy(), y.detach().numpy()
     theirs = seconds(lambda: dcor.distance_correlation(a, b), 2)
-    print(f"N = 2,048: dcor (forward only) {theirs:.2f} s / ours (forward and backward) {ours:.3f} s"
+    print(f"N = {options.small:,}: dcor (forward only) {theirs:.2f} s / ours (forward and backward) {ours:.3f} s"
           f" = {theirs / ours:.0f}")  # fmt: skip
+    results.add(
+        f"distance correlation of {options.small:,} images, forward and backward",
+        ours,
+        "s",
+        "dcor, forward only",
+        theirs / ours,
+    )
+    results.write()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 Prints ratios of medians from one run, in float32.
 """
 
+import argparse
 import resource
 import sys
 import time
@@ -20,6 +21,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpsnn.bench.records import Results, begin
 from dpsnn.defences.per_example import PerExampleGradients
 from dpsnn.networks import mobile, titcombe
 from dpsnn.training import keep_memory
@@ -125,6 +127,9 @@ WAYS: dict[str, Callable[[nn.Module], Step]] = {
 }
 
 
+BASELINES = {"non-private": "training without privacy"}
+"""What a way is called in the table, where its name says too little there."""
+
 STUDIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int, int]] = {
     "MNIST": (lambda: titcombe((1, 28, 28), 10), (1, 28, 28), 10, 128),
     "Omniglot": (lambda: mobile((1, 105, 105), 20, norm="group"), (1, 105, 105), 20, 32),
@@ -132,11 +137,13 @@ STUDIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int, int
 """Network, image shape, classes, batch size."""
 
 
-def throughput(step: Step, shape: tuple[int, int, int], classes: int, batch: int) -> float:
-    """Examples per second, the median of five steps after one."""
+def throughput(
+    step: Step, shape: tuple[int, int, int], classes: int, batch: int, steps: int = 5
+) -> float:
+    """Examples per second, the median of so many steps after one."""
     images, labels = torch.rand(batch, *shape), torch.randint(0, classes, (batch,))
     times = []
-    for _ in range(6):
+    for _ in range(1 + steps):
         start = time.perf_counter()
         step(images, labels)
         times.append(time.perf_counter() - start)
@@ -150,25 +157,56 @@ def peak_mebibytes() -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--studies", nargs="+", default=[*STUDIES], choices=[*STUDIES])
+    parser.add_argument("--lot", type=int, default=1024, help="images of a large lot [%(default)s]")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="all ways, so many times [%(default)s]"
+    )
+    parser.add_argument("--steps", type=int, default=5, help="of each, after one [%(default)s]")
+    options, results = begin(
+        parser, quick={"studies": ["MNIST"], "lot": 128, "rounds": 1, "steps": 1}
+    )
     warnings.simplefilter("ignore")
     keep_memory()  # as every command does
 
     # First, while nothing else has claimed memory.
     lot = titcombe((1, 28, 28), 10).train()
-    throughput(ours(lot), (1, 28, 28), 10, 1024)
-    print(f"lot of 1,024 MNIST images: the whole process at most {peak_mebibytes():.0f} MiB")
+    throughput(ours(lot), (1, 28, 28), 10, options.lot)
+    print(
+        f"lot of {options.lot:,} MNIST images: the whole process at most {peak_mebibytes():.0f} MiB"
+    )
+    results.add(
+        f"private step of {options.lot:,} MNIST images: the whole process at most",
+        peak_mebibytes(),
+        "MiB",
+    )
+    for study in options.studies:
+        compare(results, study, options.rounds, options.steps)
+    results.write()
 
-    for study, (build, shape, classes, batch) in STUDIES.items():
-        results: dict[str, float] = {}
+
+def compare(results: Results, study: str, rounds: int, steps: int) -> None:
+    """All ways in turn, so many times; ratios are of one turn."""
+    build, shape, classes, batch = STUDIES[study]
+    speeds: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
         for way, make in WAYS.items():
             torch.manual_seed(0)
-            results[way] = throughput(make(build().train()), shape, classes, batch)
-            print(
-                f"{study} network, batch {batch}, {way}: {results[way]:.0f} examples/s,"
-                f" non-private / this = {results['non-private'] / results[way]:.2f},"
-                f" ours / this = {results.get('ours', float('nan')) / results[way]:.2f}",
-                flush=True,
-            )
+            speeds[way].append(throughput(make(build().train()), shape, classes, batch, steps))
+    fast = speeds["ours"]
+    for way, found in speeds.items():
+        without = [free / this for free, this in zip(speeds["non-private"], found)]
+        against = [our / this for our, this in zip(fast, found)]
+        print(
+            f"{study} network, batch {batch}, {way}: {median(found):.0f} examples/s,"
+            f" non-private / this = {median(without):.2f}, ours / this = {median(against):.2f}"
+            f" ({min(against):.2f} to {max(against):.2f})",
+            flush=True,
+        )
+        if way != "ours":
+            told = f"private training, {study} network, batch {batch}, float32"
+            results.add(told, fast, "examples/s", BASELINES.get(way, way), against)
 
 
 if __name__ == "__main__":

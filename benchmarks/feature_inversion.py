@@ -19,6 +19,7 @@ from dpsnn.attacks.feature_inversion import (
     squared_norm,
     total_variation,
 )
+from dpsnn.bench.records import begin
 from dpsnn.metrics import relative_misfit
 from dpsnn.networks import lenet5
 from dpsnn.training import keep_memory
@@ -52,12 +53,13 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=10, help="images one by one [%(default)s]")
     parser.add_argument("--steps", type=int, default=20, help="steps of each [%(default)s]")
     parser.add_argument("--repeats", type=int, default=3, help="the median counts [%(default)s]")
-    options = parser.parse_args()
+    options, results = begin(parser, quick={"images": 50, "alone": 2, "steps": 3, "repeats": 2})
 
     keep_memory()  # as every command does
     torch.manual_seed(0)
     images = torch.rand(options.images, 1, 28, 28)
-    ratios, together = [], []
+    ratios: list[float] = []
+    together: list[float] = []
     for _ in range(options.repeats):
         batched = seconds(images, options.steps, AT_ONCE) / len(images) / options.steps
         alone = seconds(images[: options.alone], options.steps, 1) / options.alone / options.steps
@@ -72,6 +74,10 @@ def main() -> None:
         f"median ratio {median(ratios):.1f} on {torch.get_num_threads()} threads;"
         f" 1,000 images by 1,000 steps: {1e6 * median(together):.0f} s"
     )
+    told = f"white-box inversion at fc1 of LeNet-5, in blocks of {AT_ONCE}"
+    speeds = [1 / each for each in together]
+    results.add(told, speeds, "images·steps/s", "one by one", ratios)
+    results.write()
 
 
 if __name__ == "__main__":

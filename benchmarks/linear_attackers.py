@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dpsnn.batches import to_unit
+from dpsnn.bench.records import begin
 from dpsnn.building import build_attack, build_classifier
 from dpsnn.checkpoints import load_classifier
 from dpsnn.data import DATASETS
@@ -47,15 +48,16 @@ def attacked(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="a classifier's checkpoint")
+    parser.add_argument("--dataset", default="mnist", help="without --model [%(default)s]")
     parser.add_argument("--data_dir", default="data", type=Path)
     parser.add_argument("--epochs", default=20, type=int)
-    options = parser.parse_args()
+    options, results = begin(parser, quick={"dataset": "digits", "epochs": 1})
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     if options.model:
         classifier, spec, _ = load_classifier(options.model)
     else:
-        spec = ClassifierSpec(dataset="mnist")
+        spec = ClassifierSpec(dataset=options.dataset)
         classifier = build_classifier(spec)
     target = Target.of(classifier)
     data = DATASETS[spec.dataset](options.data_dir)
@@ -69,6 +71,10 @@ def main() -> None:
     print(
         f"ratio of seconds: {rows[1][0] / rows[0][0]:.0f}; of errors: {rows[1][1] / rows[0][1]:.2f}"
     )
+    told, slow = "linear attacker in closed form", f"linear decoder, {options.epochs} epochs"
+    results.add(f"{told}, of the processor", rows[0][0], "s", slow, rows[1][0] / rows[0][0])
+    results.add(f"{told}: MSE", rows[0][1], "", slow, rows[0][1] / rows[1][1])
+    results.write()
 
 
 if __name__ == "__main__":

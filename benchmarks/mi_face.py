@@ -10,11 +10,14 @@ import torch
 
 from dpsnn.attacks import MIFace
 from dpsnn.attacks.mi_face import Centred
+from dpsnn.bench.records import begin
 from dpsnn.networks import NETWORKS
 from dpsnn.networks.faces import unstrided
 from dpsnn.training import keep_memory
 
 SHAPE, PEOPLE = (1, 112, 92), 40
+
+FACES = ["softmax_regression", "perceptron", "faces_cnn"]
 
 NEVER = 1.1
 """A confidence that no picture reaches: every person takes every step."""
@@ -36,10 +39,12 @@ def seconds(name: str, steps: int, people: int = PEOPLE) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1000)
-    steps = parser.parse_args().steps
+    parser.add_argument("--networks", nargs="+", default=[*FACES], choices=[*FACES])
+    options, results = begin(parser, quick={"steps": 10, "networks": FACES[:1]})
+    steps = options.steps
     keep_memory()  # as every command does
     print(f"{torch.get_num_threads()} threads")
-    for name in ("softmax_regression", "perceptron", "faces_cnn"):
+    for name in options.networks:
         seconds(name, 10)
         together = seconds(name, steps)
         alone = seconds(name, max(1, steps // 10), 1) * PEOPLE * 10
@@ -48,6 +53,9 @@ def main() -> None:
             f" one by one (from a tenth of the steps) / all at once = {alone / together:.1f}",
             flush=True,
         )
+        told = f"MI-FACE of {PEOPLE} people, {steps:,} steps, {name}"
+        results.add(told, together, "s", "one by one", alone / together)
+    results.write()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dpsnn.attacks.mixture import LikelihoodMixture, Mixture
+from dpsnn.bench.records import begin
 from dpsnn.defences import DefenceList
 from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
 from dpsnn.target import Target
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument(
         "--wires", default="Laplace,Gaussian", help=f"of {', '.join(WIRES)} [%(default)s]"
     )
-    options = parser.parse_args()
+    options, results = begin(parser, quick={"victims": 100, "own": 500})
 
     keep_memory()  # as every command does
     torch.manual_seed(0)
@@ -45,11 +46,17 @@ def main() -> None:
         heard = target.transmit(target.encode(victims))
         start = time.perf_counter()
         Mixture(known).infer(heard)  # type: ignore[arg-type]
+        seconds = time.perf_counter() - start
         print(
             f"{name}: {options.victims} victims by {options.own} images of {options.values} values in"
-            f" {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} threads",
+            f" {seconds:.0f} s on {torch.get_num_threads()} threads",
             flush=True,
         )
+        told = (
+            f"{options.victims:,} victims by {options.own:,} own images of {options.values} values"
+        )
+        results.add(f"likelihood mixture, {name} noise, {told}", seconds, "s")
+    results.write()
 
 
 if __name__ == "__main__":

@@ -15,21 +15,27 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dpsnn.bench.records import Results, begin
+from dpsnn.errors import UsageError
 from dpsnn.networks import NETWORKS
-from dpsnn.secure import owner, require
-from dpsnn.secure.client import Client
-from dpsnn.secure.cluster import LocalCluster
-from dpsnn.secure.config import local_cluster
-from dpsnn.secure.convert import Converted
+from dpsnn.secure import require
+
+if TYPE_CHECKING:
+    from dpsnn.secure.convert import Converted
+
+EXTRA = "secure"
+"""What it needs: `./main.sh install secure` makes an environment for it."""
 
 SHAPE, CLASSES = (1, 28, 28), 10
 
 
-def by_hand(rank: int, model: Converted, batches: list[int], port: int, orders: Connection) -> None:
+def by_hand(
+    rank: int, model: "Converted", batches: list[int], port: int, orders: Connection
+) -> None:
     """One party of the engine without our layer: told a batch size, it says how long `run` took."""
     import spu
     from spu import libspu
@@ -61,7 +67,13 @@ def timed(compute: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def measure(name: str, batches: list[int], repeats: int, port: int) -> None:
+def measure(results: Results, name: str, batches: list[int], repeats: int, port: int) -> None:
+    # Here, as they need the extra.
+    from dpsnn.secure import owner
+    from dpsnn.secure.client import Client
+    from dpsnn.secure.cluster import LocalCluster
+    from dpsnn.secure.config import local_cluster
+
     torch.manual_seed(0)
     network = NETWORKS[name](SHAPE, CLASSES, 0.1307, 0.3081).eval()
     model = owner.whole(network)
@@ -110,12 +122,20 @@ def measure(name: str, batches: list[int], repeats: int, port: int) -> None:
                     f" {client_bytes / repeats / 1e6:.3f} MB per query",
                     flush=True,
                 )
+                told = (
+                    f"encrypted inference, {name}, a warm query of {batch} image{'s'[: batch > 1]}"
+                )
+                values = [column for column, _ in pairs]
+                speeds = [1 / ratio for ratio in ratios]
+                results.add(told, values, "s", "the engine driven by hand", speeds)
+                results.add(told, ours, "s", "plaintext", plain / ours)
             peak = max(state.peak_bytes for state in owner.status(cluster)) / 1024**3
             print(
                 f"{name}: weights shared once in {sharing:.1f} s, graphs compiled for {len(batches)} sizes; a worker"
                 f" held at most {peak:.2f} GiB",
                 flush=True,
             )
+            results.add(f"encrypted inference, {name}: a worker held at most", peak, "GiB")
     for (ours, _), party in zip(pipes, parties):
         ours.send(0)
         party.join(10)
@@ -128,11 +148,15 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--port", type=int, default=4100)
-    options = parser.parse_args()
-    require()
+    options, results = begin(parser, quick={"networks": ["keydana"], "batches": [1], "repeats": 2})
+    try:
+        require()
+    except UsageError as error:
+        results.not_run(error)
     torch.set_num_threads(1)
     for name in options.networks:
-        measure(name, options.batches, options.repeats, options.port)
+        measure(results, name, options.batches, options.repeats, options.port)
+    results.write()
 
 
 if __name__ == "__main__":

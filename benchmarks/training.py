@@ -1,10 +1,13 @@
-"""Training throughput of dpsnn against a plain Lightning script for the same network.
+"""Training throughput of dpsnn against a plain Lightning script, a bare loop, and what the machine can multiply.
 
     python benchmarks/training.py [--epochs 1] [--dataset mnist]
 
 The plain script is what a tutorial would write: float32, torchvision's data set with ToTensor and Normalize, a
 DataLoader with two workers, Adam. Both train the undefended network on the same images with the same batch size and
-step size; accuracy is measured on the test images. Prints one ratio; times of one run alone mean little.
+step size; accuracy is measured on the test images. The bare loop is what remains without dpsnn and without Lightning:
+the same network, precision, memory layout, resident bytes, fused Adam and validation after every epoch, written by
+hand. Operations are those of the network, forward and backward, as torch counts them; what the machine can do is told
+by a large matrix product in the same precision. All of it in turn, so many times; times of one run alone mean little.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytorch_lightning as pl
@@ -21,12 +25,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
+from dpsnn.batches import to_unit
+from dpsnn.bench.records import begin
 from dpsnn.building import build_classifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.specs import ClassifierSpec
-from dpsnn.training import fit
+from dpsnn.training import HALF, device, fit, resolve_precision
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -111,26 +118,113 @@ def ours(data: ImageDataModule, spec: ClassifierSpec) -> tuple[float, float]:
     )
 
 
+def bare(data: ImageDataModule, spec: ClassifierSpec) -> tuple[float, float]:
+    """Images per second and test accuracy of a loop by hand that does what dpsnn does, and nothing besides."""
+    torch.manual_seed(spec.seed)
+    where = device()
+    half = resolve_precision(spec.precision) == HALF
+    layers = Tutorial(spec.learning_rate).layers.to(where)
+    layers.to(memory_format=torch.channels_last)
+    (pixels, labels), (held, truth) = (data.tensors(r, where) for r in ("train", "validation"))
+    steps = spec.max_epochs * -(-len(labels) // spec.batch_size)
+    optimiser = torch.optim.Adam(layers.parameters(), spec.learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+
+    def answers(images: Tensor) -> Tensor:
+        with torch.autocast(where.type, torch.bfloat16, enabled=half):
+            scores: Tensor = layers((images.float().div_(255) - data.mean) / data.std)
+        return scores.float()
+
+    start = time.perf_counter()
+    for _ in range(spec.max_epochs):
+        for rows in torch.randperm(len(labels)).to(where).split(spec.batch_size):
+            optimiser.zero_grad()
+            F.cross_entropy(answers(pixels[rows]), labels[rows]).backward()
+            optimiser.step()
+            schedule.step()
+        with torch.no_grad():
+            blocks = zip(held.split(spec.batch_size), truth.split(spec.batch_size))
+            right = sum((answers(block).argmax(1) == own).sum() for block, own in blocks)
+        float(right)  # waits for a GPU
+    seconds = time.perf_counter() - start
+    images, own = data.tensors("test")
+    images = (images / 255 - data.mean) / data.std
+    return spec.max_epochs * len(labels) / seconds, accuracy(layers.cpu(), images, own)
+
+
+def operations(data: ImageDataModule, spec: ClassifierSpec) -> float:
+    """Floating-point operations of a training image: its part of a step, both ways, and of the validation."""
+    layers = Tutorial(spec.learning_rate).layers
+    images, labels = data.tensors("train")
+    batch = to_unit(images[: spec.batch_size])
+    with FlopCounterMode(display=False) as step:
+        F.cross_entropy(layers(batch), labels[: len(batch)]).backward()
+    with torch.no_grad(), FlopCounterMode(display=False) as forward:
+        layers(batch)
+    share = len(data.rows("validation")) / len(data.rows("train"))
+    total = step.get_total_flops() + share * forward.get_total_flops()
+    return total / len(batch)
+
+
+def product(side: int, precision: str, times: int = 3) -> float:
+    """Operations per second of a product of two square matrices, the median of a few after one."""
+    kind = torch.bfloat16 if resolve_precision(precision) == HALF else torch.float32
+    one, other = (torch.randn(side, side, device=device(), dtype=kind) for _ in range(2))
+    seconds = []
+    for _ in range(times + 1):
+        start = time.perf_counter()
+        float((one @ other)[0, 0])  # waits for a GPU
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / median(seconds[1:])
+
+
+def told(name: str, speed: float, right: float) -> None:
+    print(f"{name:22}  {speed:7.0f} images/s  test {right:.2f} %", flush=True)
+
+
+def spread(ratios: list[float]) -> str:
+    """Their median and range."""
+    return f"median {median(ratios):.2f} of {len(ratios)} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="mnist", choices=sorted(DATASETS))
     parser.add_argument("--data_dir", default="data", type=Path)
     parser.add_argument("--epochs", default=1, type=int)
     parser.add_argument("--rounds", default=3, type=int, help="both scripts in turn, so many times")
-    options = parser.parse_args()
+    parser.add_argument("--side", default=4096, type=int, help="of the matrices [%(default)s]")
+    options, results = begin(parser, quick={"dataset": "digits", "rounds": 1, "side": 512})
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     spec = ClassifierSpec(dataset=options.dataset, max_epochs=options.epochs)
     data = DATASETS[options.dataset](options.data_dir, spec.batch_size, spec.seed)
     data.setup()
-    ratios = []
+    ways = {"plain Lightning script": tutorial, "dpsnn": ours, "bare loop": bare}
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    reached, possible = [], []
+    work = operations(data, spec)
     for _ in range(options.rounds):
-        theirs, fast = tutorial(data, spec), ours(data, spec)
-        ratios.append(fast[0] / theirs[0])
-        print(f"plain Lightning script  {theirs[0]:7.0f} images/s  test {theirs[1]:.2f} %")
-        print(f"dpsnn                   {fast[0]:7.0f} images/s  test {fast[1]:.2f} %", flush=True)
-    print(f"ratio dpsnn / plain script: median {sorted(ratios)[len(ratios) // 2]:.2f} of {len(ratios)}"
-          f" ({min(ratios):.2f} to {max(ratios):.2f})")  # fmt: skip
+        for name, way in ways.items():
+            speed, right = way(data, spec)
+            speeds[name].append(speed)
+            told(name, speed, right)
+        possible.append(product(options.side, spec.precision))
+        reached.append(work * speeds["dpsnn"][-1])
+    fast = speeds.pop("dpsnn")
+    what = f"training on {options.dataset}, {options.epochs} epoch{'s'[: options.epochs > 1]}"
+    for name, slow in speeds.items():
+        ratios = [our / their for our, their in zip(fast, slow)]
+        print(f"ratio dpsnn / {name}: {spread(ratios)}")
+        results.add(what, fast, "images/s", name, ratios)
+    shares = [have / could for have, could in zip(reached, possible)]
+    large = f"product of {options.side} × {options.side} matrices"
+    print(
+        f"{work / 1e6:.1f} million operations an image: {median(reached) / 1e9:.0f} GFLOP/s, the {large}"
+        f" {median(possible) / 1e9:.0f} GFLOP/s: {spread(shares)}"
+    )
+    results.add(what, [each / 1e9 for each in reached], "GFLOP/s", large, shares)
+    results.write()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import NoReturn
 from dpsnn.audit.calibrate_options import COMMAND as CALIBRATE
 from dpsnn.audit.gate import add_gate_options
 from dpsnn.audit.options import COMMAND as AUDIT
+from dpsnn.bench.options import BENCH
 from dpsnn.errors import GateFailed, UsageError, WorkFailed, one_line
 from dpsnn.folders import Folders
 from dpsnn.given import OPTIONS, Misplaced, given
@@ -141,7 +142,7 @@ def _report(parser: argparse.ArgumentParser) -> None:
 def _own(
     heading: str,
     name: str,
-    options: Callable[[argparse.ArgumentParser], None],
+    options: Callable[[argparse.ArgumentParser], object],
     said: str,
     resume: str = "",
     about: str = "",
@@ -189,16 +190,15 @@ FIRST = (
 LAST = (
     _last("performance", _performance, "evaluate every model and attacker without a row"),
     _last("figures", _figures, "draw every figure from the tables and checkpoints"),
-    Command(
-        name="parts",
-        action="dpsnn.commands:parts",
-        heading="tables, figures and accounts",
-        said="list every part there is, with its options, papers, and why it cannot be used here",
-        options=lambda parser: parser.add_argument(
+    _last(
+        "parts",
+        lambda parser: parser.add_argument(
             "--markdown", action="store_true", help="as the tables of docs/parts.md"
         ),
+        "list every part there is, with its options, papers, and why it cannot be used here",
     ),
     *INTEGRITY,
+    BENCH,
     _last("ledger", _ledger, "set the published figures beside ours, and say why they differ"),
     _last(
         "epsilon",

@@ -751,7 +751,7 @@ COMMANDS = {
     "groups of experiments": "demo plain noise nopeek combo post_noise volume shift queries headline all",
     "studies": "published omniglot suppress faces",
     "many parties": "secure federated",
-    "tables, figures and accounts": "performance figures parts verify clean ledger epsilon",
+    "tables, figures and accounts": "performance figures parts verify clean bench ledger epsilon",
 }
 """Headings of `dpsnn --help` and the commands below them."""
 

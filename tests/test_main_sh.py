@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = (
     "audit calibrate demo test plain noise nopeek combo post_noise volume shift queries headline published omniglot"
-    " suppress faces federated secure report figures performance verify clean all docs install"
+    " suppress faces federated secure report figures performance verify clean bench all docs install"
 ).split()
 
 # Stands in for Python: notes its arguments in $CALLS, answers main.sh's questions by the names of
