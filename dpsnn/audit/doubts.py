@@ -96,6 +96,15 @@ def _of_wire(wire: Wire, name: str) -> list[Flag]:
                 "mend the client, such as a logarithm or a division of 0",
             )
         )
+    if wire.beyond:
+        found.append(
+            Flag(
+                name,
+                "what the client sends lies outside the set in which its last layer should put it",
+                "no guarantee rests on that set any more",
+                "look for a hook on that layer, or for one that is not what its kind says",
+            )
+        )
     if wire.given > len(wire.own):
         found.append(
             Flag(

@@ -1,6 +1,5 @@
 """All that is found at one cut, in plain values."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,7 +64,7 @@ def audit_cut(
         settled, given = task.budget.ready(planned, wire)
         for seed in task.seeds:
             told(planned, seed)
-            done = attempt(given, settled, seed, math.inf, task.folder)
+            done = attempt(given, settled, seed, task.folder)
             attempts.setdefault(planned.label, []).append(_whole(done, wire))
     name = cut.name if cut else "smashed"
     values = {

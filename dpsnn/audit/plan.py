@@ -96,12 +96,9 @@ class Planned:
         paid = int(seconds * SPEED / (BOTH_WAYS * wire.work * steps)) if wire.work else 0
         return min(total, max(LEAST, paid))
 
-    def method(self, wire: Wire, seconds: float = math.inf) -> Attack:
+    def method(self, wire: Wire) -> Attack:
         """Its settings at a cut."""
         settings = dict(self.settings)
-        steps = self.affordable(wire, seconds) if math.isfinite(seconds) else None
-        if steps is not None:
-            settings["steps"] = max(1, min(steps, settings["steps"]))
         if self.key == "decoder":
             settings["decoder"] = "grid" if _is_map(wire) else "conv"
             if wire.is_reduced or wire.target is None:
