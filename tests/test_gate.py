@@ -170,8 +170,8 @@ def test_every_rule_at_every_cut_is_a_test_case() -> None:
     found = checks(result, [Rule("ssim", ABOVE, 0.5), Rule("mse", BELOW, 0.001)], result)
     root = ElementTree.fromstring(junit(found, "net <1>\x1b", "2026-01-31T12:00:00+00:00").encode())
     (suite,) = root
-    # Of each cut: the attacks, the verdict, two rules; beside the earlier audit its verdict, attacks and three columns; and
-    # whether that can be compared at all.
+    # Of each cut: the attacks, the verdict, two rules; beside the earlier audit its verdict, its attacks and three
+    # columns; and whether that can be compared at all.
     assert len(suite) == len(found) == 19
     assert suite.attrib == {
         "name": "net <1>\\x1b", "tests": "19", "failures": "3", "errors": "0", "skipped": "0",
