@@ -5,7 +5,6 @@ import math
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
-from types import SimpleNamespace
 from typing import Any
 
 import audit_example
@@ -17,10 +16,10 @@ from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
 from dpsnn.attacks import Knowledge
-from dpsnn.attacks.base import Learn
+from dpsnn.attacks.base import AttackModule, Learn
 from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit import calibrate as searching
-from dpsnn.audit import calibrate_curve, calibrate_server
+from dpsnn.audit import calibrate_server
 from dpsnn.audit.calibrate import calibrate, training
 from dpsnn.audit.calibrate_curve import Curve, Roles, falling, grid, remembering
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
@@ -322,21 +321,18 @@ def test_where_it_is_no_good_dedicated_ones_take_its_place(
     assert curve.conditioned_places() == places
 
 
-class Broken:
-    """A part that nobody can make."""
+class Endless(AttackModule):
+    """Whose guesses are no pictures."""
 
-    needs = LearnedDecoder().needs
-
-    def __init__(self, **settings: Any) -> None: ...
-
-    def build(self, *given: Any) -> Any:
-        raise ArithmeticError("too thin")
+    def infer(self, heard: Tensor) -> Tensor:
+        return torch.full((heard.shape[1], 1, 8, 8), torch.nan)
 
 
 def test_an_attacker_that_fails_is_a_row_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        calibrate_curve, "find", lambda kind, key: Broken if key == "ridge" else find(kind, key)
-    )
+    def build(*given: Any) -> AttackModule:
+        raise ArithmeticError("too thin")
+
+    monkeypatch.setattr(find("attack", "ridge"), "build", build)
     few = Roles(PICTURES.own[:60], PICTURES.victims[:20])
     curve = Curve(NoisyWire(target(), "gaussian"), [0.5, 1.0], few, refusing)
     curve.untrained()
@@ -347,8 +343,7 @@ def test_an_attacker_that_fails_is_a_row_and_others_go_on(monkeypatch: pytest.Mo
     assert [[*guesses] for guesses in curve.guesses] == [["mixture"], ["mixture"]]
     curve.ensured()
     # A guess that is no picture is no guess.
-    endless = SimpleNamespace(infer_in_parts=lambda heard: torch.full((20, 1, 8, 8), torch.nan))
-    curve.hear(0, "endless", endless)
+    curve.hear(0, "endless", Endless())
     assert curve.failed[-1].reason == "a guess is no finite picture"
     curve.guesses[1].clear()
     with pytest.raises(UsageError, match=r"at noise 1: ridge failed \(too thin\); mend the cause"):

@@ -28,4 +28,4 @@ def of_tensors(parts: Iterable[Tensor]) -> str:
 def as_bytes(tensor: Tensor) -> memoryview:
     """Without a copy, where it lies in order on the CPU."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
