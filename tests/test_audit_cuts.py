@@ -1,6 +1,8 @@
 """Cuts: where one tensor alone crosses the halves are the whole; where more does, it is no cut, and it is said why."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import audit_models as models
 import pytest
@@ -8,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from dpsnn import building
-from dpsnn.audit.cuts import Cuts, of_classifier
+from dpsnn.audit.cuts import Cuts, of_classifier, within
 from dpsnn.audit.hooked import hooked_places
 from dpsnn.audit.places import Whole
 from dpsnn.audit.traced import traced_places
 from dpsnn.defences import DefenceList
 from dpsnn.defences.noise import LaplaceNoise
+from dpsnn.defences.values import Values
 from dpsnn.errors import UsageError
 from dpsnn.specs import ClassifierSpec
+from dpsnn.target import Target
 
 SHAPE = (1, 8, 8)
 
@@ -172,3 +176,35 @@ def test_a_classifier_of_ours_is_cut_where_it_says() -> None:
     assert not cut.target.sends_as_is and cut.defended(DefenceList()) is cut.target
     with pytest.raises(UsageError, match="has no cut 'conv9'"):
         of_classifier(defended, "mine", ["conv9"])
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_no_set_is_claimed_that_what_is_sent_denies(traced: bool) -> None:
+    """A hook makes five times as much of a tanh: a noise that covers [-1, 1] does not cover it."""
+    torch.manual_seed(0)
+    layer = nn.Tanh()
+    layer.register_forward_hook(lambda module, given, answer: 5 * answer)
+    parts = [nn.Conv2d(1, 2, 3), layer, nn.Flatten(), nn.Linear(72, 2)]
+    nn.init.uniform_(parts[0].weight, -9, 9)
+    model = nn.Sequential(*parts) if traced else Wandering(*parts)
+    for cut in Cuts(model.eval(), (1, 8, 8)).chosen():
+        sent = cut.target.client(torch.rand(9, 1, 8, 8))
+        assert sent.max() <= cut.target.values.high and sent.min() >= cut.target.values.low
+
+
+class Wandering(nn.Sequential):
+    """No graph can be traced of it."""
+
+    def forward(self, given: Tensor) -> Tensor:
+        answer: Tensor = super().forward(given)
+        return answer * 1 if float(answer.sum()) > 1e9 else answer
+
+
+def test_images_beyond_the_set_take_it_away() -> None:
+    known = Target.of_client(lambda images: images.flatten(1), (1, 2, 2))
+    claimed = replace(known, values=Values(4, 0.0, 1.0))
+    inside = torch.rand(3, 4)
+    assert within(claimed, inside) is claimed and within(claimed, inside + 1e-7) is claimed
+    inside[0, 0] = torch.nan
+    assert within(claimed, inside) is claimed
+    assert math.isinf(within(claimed, inside + 0.9).values.high)

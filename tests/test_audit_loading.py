@@ -115,13 +115,26 @@ def test_a_name_of_torchvisions(tmp_path: Path) -> None:
     assert "untrained" in load_model("squeezenet1_1", classes=3).notes[1]
 
 
-def test_a_checkpoint_of_ours(classifier_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_checkpoint_of_ours(
+    classifier_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = classifier_file(tmp_path, noise_scale=0.5)
     model = load_model(str(path))
     (cut,), _ = model.cuts((1, 28, 28))
     assert model.image_shape == (1, 28, 28) and not cut.target.sends_as_is
     with pytest.raises(UsageError, match="leave out --weights"):
         load_model(str(path), "w.pt")
+    # In models/ a bare name does, as everywhere else, and in any folder one without the ending.
+    monkeypatch.chdir(tmp_path)
+    kept = Path("models/classifiers", path.name)
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(path.read_bytes())
+    stem = path.name.removesuffix(".ckpt")
+    for name in (stem, stem.partition("_epoch=")[0], path.name, str(kept.with_suffix(""))):
+        assert Path(load_model(name).source) == kept
+    kept.with_name(f"{stem.partition('_epoch=')[0]}_epoch=99.ckpt").write_bytes(b"")
+    with pytest.raises(UsageError, match="ambiguous"):
+        load_model(stem.partition("_epoch=")[0])
     with pytest.raises(UsageError, match="is a validator"):
         load_model(str(classifier_file(tmp_path, validator=True)))
 

@@ -157,3 +157,22 @@ def test_large_pictures_are_attacked_at_a_lower_resolution(
     assert "lower resolution" in refiner["reason"] and gate(result) == []
     assert decoder["status"] == "ok" and decoder["settings"]["decoder"] == "grid"
     assert any("attacked at 64×53 pixels" in note for note in cut["notes"])
+
+
+def test_a_short_descent_is_made_on_credit_rather_than_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What costs a few times its share is tuned on fewer own pictures, and takes as few steps as find anything."""
+    model = models.layers().eval()
+    work = Cuts(model, (1, 8, 8)).chosen(["7"])[0].work
+    assert work
+    descent = Planned("inversion", "inversion", {"steps": 60, "restarts": 1}, True, own=5)
+    least = 20 * (30 + 12) * 3 * work / plan.SPEED  # steps, victims and one own picture
+    rows = []
+    for share in (1.01, 0.1, 0.9 / plan.OVER):
+        monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, share * least, (RIDGE, descent)))
+        cut = only(audit(model, digits(), cuts=["7"]))
+        rows.append((cut["attacks"][1]["status"], cut["attacks"][1]["victims"]))
+        short = "inversion took 20 of 60 steps, tuned on 1 of 4 own pictures, as many as are paid"
+        assert any(short in note for note in cut["notes"]) is (rows[-1][0] == "ok")
+    assert rows == [("ok", 42), ("ok", 30), ("skipped", 0)]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
 from dpsnn.attacks import Knowledge
-from dpsnn.attacks.base import Learn
+from dpsnn.attacks.base import AttackModule, Learn
 from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit import calibrate as searching
 from dpsnn.audit import calibrate_server
@@ -41,6 +41,7 @@ from dpsnn.errors import UsageError
 from dpsnn.metrics.ceiling import gaussian_shift
 from dpsnn.networks.conditioned import conditioned, evenly
 from dpsnn.networks.decoder import DECODERS
+from dpsnn.parts import find
 from dpsnn.target import Target
 from dpsnn.training import Fitted
 
@@ -79,7 +80,7 @@ def untaught(module: Any, *, monitor: str, mode: str, max_epochs: int, trial: st
 
 
 def refusing(*given: Any, **options: Any) -> Fitted:
-    raise AssertionError("something is trained")
+    raise KeyboardInterrupt("something is trained")  # an error would be that of an attacker
 
 
 # ---------------------------------------------------------------- promises
@@ -320,6 +321,35 @@ def test_where_it_is_no_good_dedicated_ones_take_its_place(
     assert curve.conditioned_places() == places
 
 
+class Endless(AttackModule):
+    """Whose guesses are no pictures."""
+
+    def infer(self, heard: Tensor) -> Tensor:
+        return torch.full((heard.shape[1], 1, 8, 8), torch.nan)
+
+
+def test_an_attacker_that_fails_is_a_row_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*given: Any) -> AttackModule:
+        raise ArithmeticError("too thin")
+
+    monkeypatch.setattr(find("attack", "ridge"), "build", build)
+    few = Roles(PICTURES.own[:60], PICTURES.victims[:20])
+    curve = Curve(NoisyWire(target(), "gaussian"), [0.5, 1.0], few, refusing)
+    curve.untrained()
+    assert [(each.place, each.name, each.reason) for each in curve.failed] == [
+        (0, "ridge", "too thin"),
+        (1, "ridge", "too thin"),
+    ]
+    assert [[*guesses] for guesses in curve.guesses] == [["mixture"], ["mixture"]]
+    curve.ensured()
+    # A guess that is no picture is no guess.
+    curve.hear(0, "endless", Endless())
+    assert curve.failed[-1].reason == "a guess is no finite picture"
+    curve.guesses[1].clear()
+    with pytest.raises(UsageError, match=r"at noise 1: ridge failed \(too thin\); mend the cause"):
+        curve.ensured()
+
+
 @pytest.mark.slow
 def test_it_is_as_good_as_dedicated_ones(capsys: pytest.CaptureFixture[str]) -> None:
     learn, known = training(0), knowledges()
@@ -438,7 +468,7 @@ def test_what_no_server_can_do_is_said_before_anything_is_trained() -> None:
         calibrated("naming=0.05@1000", refusing, kind="gaussian", clip=2.0, accuracy=90)
     assert "\n" not in str(line.value)
     advised = str(line.value).split("promise ")[1].split()[0]
-    with pytest.raises(AssertionError, match="something is trained"):
+    with pytest.raises(KeyboardInterrupt, match="something is trained"):
         calibrated(advised, refusing, kind="gaussian", clip=2.0, accuracy=90)
 
 

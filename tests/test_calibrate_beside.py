@@ -189,6 +189,7 @@ def test_what_it_was_of_is_written_down_and_the_audit_gets_the_curve(
     expected["model"].pop("accuracy")
     for part in ("model", "data"):
         content[part].pop("notes")
+        assert len(content[part].pop("digest")) == 64
         assert content[part] == expected[part]
     for key in ("schema", "settings", "cut", "shape"):
         assert content[key] == expected[key]

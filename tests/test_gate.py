@@ -170,11 +170,11 @@ def test_every_rule_at_every_cut_is_a_test_case() -> None:
     found = checks(result, [Rule("ssim", ABOVE, 0.5), Rule("mse", BELOW, 0.001)], result)
     root = ElementTree.fromstring(junit(found, "net <1>\x1b", "2026-01-31T12:00:00+00:00").encode())
     (suite,) = root
-    # Of each cut: the attacks, the verdict, two rules; beside the earlier audit its attacks and three columns; and
-    # whether that can be compared at all.
-    assert len(suite) == len(found) == 17
+    # Of each cut: the attacks, the verdict, two rules; beside the earlier audit its verdict, its attacks and three
+    # columns; and whether that can be compared at all.
+    assert len(suite) == len(found) == 19
     assert suite.attrib == {
-        "name": "net <1>\\x1b", "tests": "17", "failures": "3", "errors": "0", "skipped": "0",
+        "name": "net <1>\\x1b", "tests": "19", "failures": "3", "errors": "0", "skipped": "0",
         "timestamp": "2026-01-31T12:00:00+00:00",
     }  # fmt: skip
     failed = [case for case in suite if case.find("failure") is not None]
@@ -285,8 +285,9 @@ def test_a_worse_audit_than_the_baseline_exits_with_three(
     path = audit(changed("SSIM", 0.5, 0.01))
     words = ["report", str(path), "--baseline", str(old), "--junit", str(tmp_path / "junit.xml")]
     assert main(words) == 3
-    first, last = capsys.readouterr().err.splitlines()
+    known, first, last = capsys.readouterr().err.splitlines()
+    assert "whether the weights are the same is not known" in known
     assert first == (
         "dpsnn: failed: conv2: SSIM no worse than in the baseline: SSIM is 0.5 (0.49 to 0.51), was 0.1 (0.07 to 0.13)"
     )
-    assert last == "dpsnn: the gate failed: 1 of 13 checks"
+    assert last == "dpsnn: the gate failed: 1 of 15 checks"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from audit_example import NEAREST, changed, content, left_out, whole
 
-from dpsnn.audit.gate import Gate, gate
+from dpsnn.audit.gate import Gate, checks, gate
 from dpsnn.audit.result import AuditResult
 from dpsnn.errors import GateFailed, UsageError
 
@@ -151,3 +151,36 @@ def test_cuts_that_are_no_longer_there_fail_unless_that_is_allowed(
         "conv1: the baseline's cut is audited: it is not in this audit" in capsys.readouterr().err
     )
     Gate(baseline=old, may_lack_cuts=True).close(new, Path("audit.json"))
+
+
+@pytest.mark.parametrize(
+    "part, digest, passed, said",
+    [
+        ("model", "b", True, "the weights are others than then"),
+        ("model", None, True, "whether the weights are the same is not known"),
+        ("data", "b", False, "the pictures are others under the same name"),
+        ("data", None, True, "whether the pictures are the same is not known"),
+    ],
+)
+def test_what_has_the_same_name_is_told_by_its_digest(
+    part: str, digest: str | None, passed: bool, said: str
+) -> None:
+    new, old = whole(), whole()
+    for made in (new, old):
+        made["model"]["digest"] = made["data"]["digest"] = "a"
+    new[part]["digest"] = digest
+    found = checks(AuditResult.of(new), baseline=AuditResult.of(old))
+    (check,) = [each for each in found if each.rule == "comparable with the baseline"]
+    assert check.passed is passed and said in check.said
+    # What is the same may lie elsewhere by now.
+    new[part] |= {"digest": "a", "name": "moved"}
+    assert failing(new, baseline=old) == []
+
+
+def test_beside_an_audit_that_knew_nothing_nothing_passes() -> None:
+    """Intervals of a few victims hold everything, so that nothing is worse."""
+    old = whole()
+    old["cuts"][1]["verdict"] = {"level": "unknown", "sentence": "conv2: unknown, as 6 victims."}
+    (found,) = gate(AuditResult.of(whole()), baseline=AuditResult.of(old))
+    assert (found.cut, found.rule) == ("conv2", "the baseline's verdict is known")
+    assert "then: conv2: unknown, as 6 victims. Make a baseline" in found.said

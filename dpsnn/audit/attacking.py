@@ -18,7 +18,7 @@ from dpsnn import __version__
 from dpsnn.atomic import staged
 from dpsnn.attacks import Attack, AttackModule
 from dpsnn.attacks.base import Need
-from dpsnn.audit.plan import LEAST, Planned
+from dpsnn.audit.plan import Planned
 from dpsnn.audit.wire import Wire
 from dpsnn.batches import to_unit
 from dpsnn.errors import UsageError, reading
@@ -70,27 +70,24 @@ class _Lesson:
         )
 
 
-def attempt(
-    wire: Wire, planned: Planned, seed: int, seconds: float, folder: Path | None
-) -> Attempt:
+def attempt(wire: Wire, planned: Planned, seed: int, folder: Path | None) -> Attempt:
     """Attack, or take what the same attack gave before.
 
     Args:
         wire: What is heard.
         planned: The attack.
         seed: Of what it draws.
-        seconds: Of descents for single victims.
         folder: Where what it gives is kept; None keeps nothing.
     """
     if hindrance := planned.hindrance(wire):
         return Attempt(planned, seed, "skipped", hindrance.reason)
-    method = planned.method(wire, seconds)
+    method = planned.method(wire)
     path = None if folder is None else folder / f"{_mark(wire, method, planned, seed)}.npz"
     if path is not None and (known := _read(path, planned, seed, wire)):
         return known
     start = time.monotonic()
     try:
-        done = _attacked(wire, planned, method, seed, seconds)
+        done = _attacked(wire, planned, method, seed)
     except (Exception, SystemExit) as error:  # a failed attack is a row, whatever it failed of
         told = " ".join(str(error).split())[:300] or "no reason given"
         kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
@@ -101,7 +98,7 @@ def attempt(
     return done
 
 
-def _attacked(wire: Wire, planned: Planned, method: Attack, seed: int, seconds: float) -> Attempt:
+def _attacked(wire: Wire, planned: Planned, method: Attack, seed: int) -> Attempt:
     given = wire if planned.own is None else _with_fewer(wire, planned.own)
     with seeded(seed, 3):
         attack = method.build(given.knowledge(method.needs), wire.queries, seed)
@@ -117,7 +114,7 @@ def _attacked(wire: Wire, planned: Planned, method: Attack, seed: int, seconds: 
             guesses = _guessed(attack, wire.heard_validation[:, : len(truth)])
         own = float(mse(guesses, truth).mean())
     with torch.no_grad(), seeded(seed, 11):
-        guesses = _answered(attack, wire.heard, seconds if planned.gradients else math.inf)
+        guesses = _guessed(attack, wire.heard)
     chosen = {**method.flattened(), **attack.chosen(), "seed": seed, "own_pictures": len(given.own)}
     doubling = chosen.get("doubling")
     settings = {name: value for name, value in chosen.items() if _is_plain(value)}
@@ -132,21 +129,6 @@ def _is_plain(value: object) -> bool:
 
 def _with_fewer(wire: Wire, own: int) -> Wire:
     return replace(wire, own=wire.own[:own], activations=wire.activations[:own])
-
-
-def _answered(attack: AttackModule, heard: Tensor, seconds: float) -> Tensor:
-    """Guesses of all victims, or of as many as the time allows, but no fewer than LEAST."""
-    if math.isinf(seconds):
-        return _guessed(attack, heard)
-    start = time.monotonic()
-    first = _guessed(attack, heard[:, :LEAST])
-    each = (time.monotonic() - start) / len(first)
-    count = min(heard.shape[1], max(len(first), int(seconds / each)))
-    return (
-        torch.cat([first, _guessed(attack, heard[:, len(first) : count])])
-        if count > len(first)
-        else first
-    )
 
 
 def _guessed(attack: AttackModule, heard: Tensor) -> Tensor:

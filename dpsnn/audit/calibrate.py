@@ -39,6 +39,7 @@ from dpsnn.audit.calibrate_noise import (
 )
 from dpsnn.audit.calibrate_result import Calibration, Settings
 from dpsnn.audit.calibrate_server import accuracy, finetuned
+from dpsnn.audit.cuts import within
 from dpsnn.batches import derived_seed, to_unit
 from dpsnn.errors import UsageError
 from dpsnn.metrics.base import mean
@@ -110,12 +111,14 @@ class _Search:
             raise UsageError(
                 f"{len(pictures.victims)} images of users cannot be halved and judged; give 4 or more"
             )
-        self.start = time.monotonic()
+        self.start, self.failed = time.monotonic(), list[dict[str, Any]]()
         self.goal, self.settings, self.learn = goal, settings, learn
-        self.given, self.target = target, replace(target, client=remembering(target.client))
+        self.target = replace(target, client=remembering(target.client))
         self.server = server or target.server
         self.pictures = pictures
         self.codes = self.target.encode(pictures.victims)
+        self.given = within(target, self.codes)
+        self.target = replace(self.target, values=self.given.values)
         order = torch.randperm(
             len(self.codes),
             generator=torch.Generator().manual_seed(derived_seed(settings.seed, 45)),
@@ -124,6 +127,10 @@ class _Search:
         labels = [each for each in (pictures.own_labels, pictures.labels) if each is not None]
         self.largest = largest_share(torch.cat(labels)) if labels else None
         self.judged, self.notes = look(target, self.codes, pictures, goal, settings, self.server)
+        if self.given is not target:
+            self.notes.append(
+                "what the client sends lies outside the set in which its last layer should put it: nothing rests on it"
+            )
         if len(self.fresh) < FEW:
             self.notes.append(
                 f"{len(self.fresh)} victims check the promise; fewer than {FEW} say too little to judge it"
@@ -160,6 +167,7 @@ class _Search:
             ],
             curve=self._rows(curve),
             shown=shown(curve, place, [measure_named(key) for key in SHOWN]),
+            failed=self.failed,
             notes=self.notes,
             seconds=time.monotonic() - self.start,
         )
@@ -199,6 +207,8 @@ class _Search:
             )
         curve = self._between(wire, grid(wire.start(codes), FAR_STEPS, FACTOR))
         curve.untrained()
+        self._say(curve)
+        curve.ensured()
         return self._noise_for_ssim(curve)
 
     def _between(self, wire: NoisyWire, noises: list[float]) -> Curve:
@@ -280,6 +290,8 @@ class _Search:
         curve = self._between(wire, grid(noise, STEPS, FACTOR))
         curve.untrained()
         curve.learned()
+        curve.ensured()
+        self._say(curve)
         if failed := [check for check in curve.checks if not check.passed]:
             at = ", ".join(f"{curve.noises[check.place]:g}" for check in failed)
             self.notes.append(
@@ -287,6 +299,19 @@ class _Search:
                 " each noise has a decoder of its own"
             )
         return curve
+
+    def _say(self, curve: Curve) -> None:
+        """Which attackers failed, each with its reason once."""
+        found: dict[str, list[str]] = {}
+        for each in curve.failed:
+            noise = None if each.place is None else curve.noises[each.place]
+            row = {"attack": each.name, "noise": noise, "reason": each.reason}
+            self.failed.append({"kind": curve.wire.kind, **row})
+            found.setdefault(str(each), []).append("all" if noise is None else f"{noise:g}")
+        self.notes += [
+            f"{said} at noise {', '.join(at)}: what it would have found is not known"
+            for said, at in found.items()
+        ]
 
     def _rows(self, curve: Curve) -> list[dict[str, Any]]:
         """What is reached at each noise, under it or under more."""

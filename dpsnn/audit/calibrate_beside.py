@@ -23,6 +23,12 @@ SCHEMA = "dpsnn-calibration/1"
 NAME = "calibration.json"
 """Of the file."""
 
+OTHERS = {
+    "model": "its model has other weights under the same name",
+    "data": "its pictures are others under the same name",
+}
+"""Part → what is said where its digest is another one."""
+
 Truth = Callable[[int], str | None]
 """Row of a victim in the data as they were given → its picture, where it is known."""
 
@@ -45,6 +51,11 @@ def other(audit: AuditResult, known: Json, truth: Truth) -> str:
                 return (
                     f"its {part} has the {key} {_short(theirs[key])}, not {_short(ours.get(key))}"
                 )
+    for part, said in OTHERS.items():
+        # Files of earlier versions do not say it.
+        digests = {getattr(audit, part).get("digest"), known[part].get("digest")}
+        if None not in digests and len(digests) > 1:
+            return said
     cut = next((each for each in audit.cuts if each["name"] == known.get("cut")), None)
     if cut is None:
         return f"it has no cut {known.get('cut')!r}"

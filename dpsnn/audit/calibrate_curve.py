@@ -21,6 +21,7 @@ from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
 from dpsnn.audit.calibrate_noise import NoisyWire, upwards
 from dpsnn.audit.calibrate_result import Shown
+from dpsnn.errors import UsageError, one_line
 from dpsnn.evaluation.strongest import Strongest, strongest
 from dpsnn.metrics.base import Metric, Scored, known
 from dpsnn.parts import find
@@ -30,6 +31,8 @@ from dpsnn.training import device, seeded
 
 UNTRAINED = ("ridge", "mixture")
 """Attacks that are found anew for each noise."""
+
+DEDICATED, CONDITIONED = "decoder", "conditioned decoder"
 
 TWICE = 2
 """Times the epochs of a dedicated decoder: as long a decoder for all noises learns."""
@@ -69,6 +72,18 @@ def remembering(client: Client) -> Client:
     return ask
 
 
+class Failed(NamedTuple):
+    """An attacker of which nobody knows what it would have found."""
+
+    place: int | None
+    """Of the noise; None where it was for all of them."""
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} failed ({self.reason})"
+
+
 class Curve:
     """Attackers at every noise, and what they make of what the victims send.
 
@@ -97,59 +112,92 @@ class Curve:
         self.guesses: list[dict[str, Images]] = [{} for _ in noises]
         """Of each noise: attacker → its guesses."""
         self.checks: list[Check] = []
+        self.failed: list[Failed] = []
 
     def untrained(self) -> None:
         """Attack every noise with what trains nothing."""
-        for place, target in enumerate(self.targets):
+        for place in range(len(self.targets)):
             for name in UNTRAINED:
-                attack: Attack = find("attack", name)()
-                self.hear(place, name, self._prepared(attack, target))
+                if made := self._tried(place, name, find("attack", name)()):
+                    self.hear(place, name, made)
 
     def learned(self) -> None:
         """Attack every noise with a decoder: one for all, or, around noises at which it is no good, one for each."""
-        part = self.decoder
         dedicated = {
-            place: self._prepared(part, self.targets[place])
+            place: self._tried(place, DEDICATED, self.decoder)
             for place in checked_places(len(self.targets))
         }
         if len(self.targets) > len(dedicated):
-            known = [target.knowledge(self.pictures.own, part.needs) for target in self.targets]
-            all_in_one = ConditionedDecoder(
-                known,
-                part.decoder,
-                self.wire.queries,
-                part.learning_rate,
-                TWICE * part.max_epochs,
-                self.seed,
-                part.augment,
-                part.batch_size,
-            )
-            all_in_one.to(device()).prepare(self.learn)
-            all_in_one.to(device())
-            for place, made in dedicated.items():
-                attacks = all_in_one.at(place), made
+            try:
+                self._all_in_one(dedicated)
+            except Exception as error:  # whatever it fails of, each noise has its own then
+                self.checks = []
+                self.failed.append(Failed(None, CONDITIONED, one_line(error)))
+        for place in range(len(self.targets)):
+            if place not in dedicated and place not in self.conditioned_places():
+                dedicated[place] = self._tried(place, DEDICATED, self.decoder)
+            if made := dedicated.get(place):
+                self.hear(place, DEDICATED, made)
+
+    def _all_in_one(self, dedicated: Mapping[int, AttackModule | None]) -> None:
+        """Attack noises with one decoder for all, where it is as good as dedicated ones."""
+        part = self.decoder
+        known = [target.knowledge(self.pictures.own, part.needs) for target in self.targets]
+        made = ConditionedDecoder(
+            known,
+            part.decoder,
+            self.wire.queries,
+            part.learning_rate,
+            TWICE * part.max_epochs,
+            self.seed,
+            part.augment,
+            part.batch_size,
+        )
+        made.to(device()).prepare(self.learn)
+        made.to(device())
+        for place, each in dedicated.items():
+            if each is not None:
                 errors = (
-                    own_error(each, known[place], self.wire.queries, self.seed) for each in attacks
+                    own_error(attack, known[place], self.wire.queries, self.seed)
+                    for attack in (made.at(place), each)
                 )
                 self.checks.append(Check(place, *errors))
-            for place in self.conditioned_places():
-                self.hear(place, "conditioned decoder", all_in_one.at(place))
-        for place, target in enumerate(self.targets):
-            if place in dedicated or place not in self.conditioned_places():
-                made = dedicated.get(place) or self._prepared(part, target)
-                self.hear(place, "decoder", made)
+        for place in self.conditioned_places():
+            self.hear(place, CONDITIONED, made.at(place))
+
+    def ensured(self) -> None:
+        """Refuse noises at which nobody attacked.
+
+        Raises:
+            UsageError: If there is one.
+        """
+        for place, guesses in enumerate(self.guesses):
+            if not guesses:
+                reasons = [str(each) for each in self.failed if each.place in (None, place)]
+                raise UsageError(
+                    f"every attacker failed at noise {self.noises[place]:g}: {'; '.join(reasons)}; mend the cause, as"
+                    " nothing is known of what they would find"
+                )
 
     def conditioned_places(self) -> list[int]:
         """The noises at which the conditioned decoder stands for dedicated ones: where both neighbours that were looked
         at found it as good."""
         found = {check.place for check in self.checks if check.passed}
-        places = [check.place for check in self.checks]
+        places = checked_places(len(self.targets))
         between = [
             range(low, high + 1)
             for low, high in zip(places, places[1:])
             if low in found and high in found
         ]
         return sorted(found.union(*between))
+
+    def _tried(self, place: int, name: str, attack: Attack) -> AttackModule | None:
+        """The attack at a noise; None where it failed, which is kept."""
+        try:
+            return self._prepared(attack, self.targets[place])
+        except Exception as error:  # a failed attack is a row, whatever it failed of
+            self.failed.append(Failed(place, name, one_line(error)))
+            return None
 
     def _prepared(self, attack: Attack, target: Target) -> AttackModule:
         knowledge = target.knowledge(self.pictures.own, attack.needs)
@@ -160,9 +208,15 @@ class Curve:
 
     @torch.no_grad()
     def hear(self, place: int, name: str, attack: AttackModule) -> None:
-        """What an attacker makes of the victims' transmissions under one of the noises."""
-        found = [attack.infer_in_parts(heard).cpu() for heard in self.heard(place)]
-        self.guesses[place][name] = torch.cat(found)
+        """What an attacker makes of the victims' transmissions under one of the noises, if it does not fail."""
+        try:
+            found = torch.cat([attack.infer_in_parts(each).cpu() for each in self.heard(place)])
+            if not bool(found.isfinite().all()):
+                raise UsageError("a guess is no finite picture")
+        except Exception as error:  # as where it is prepared
+            self.failed.append(Failed(place, name, one_line(error)))
+            return
+        self.guesses[place][name] = found
 
     def heard(self, place: int) -> list[Float[Tensor, "queries n *cut"]]:
         """The victims' transmissions, in parts; those of all noises are drawn from the same numbers."""
@@ -177,7 +231,7 @@ class Curve:
             scores[name] = self.values(metric, guesses, rows)
             if not bool(scores[name].isfinite().all()):
                 return None
-        return strongest(scores, metric.leaks == "lower", self.seed)
+        return strongest(scores, metric.leaks == "lower", self.seed) if scores else None
 
     def values(
         self, metric: Metric, guesses: Images, rows: Int[Tensor, " rows"]

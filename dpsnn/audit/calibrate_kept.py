@@ -54,11 +54,13 @@ def checked(
     # Draws of the noise scatter around what is promised of their mean.
     slack = 2 * math.sqrt(promised * (1 - promised) / among)
     worst = best["SSIM"]
-    kept = {
+    kept: bool | None = {
         "naming": named <= promised + slack,
         "mse": least >= goal.value,
         "ssim": worst is not None and worst["value"] <= goal.value,
     }[goal.measure]
+    if goal.measure == "ssim" and curve.failed and kept:
+        kept = None
     found = {
         "victims": among,
         "strongest": best,

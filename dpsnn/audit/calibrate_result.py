@@ -78,6 +78,8 @@ class Calibration:
     `measured` what that noise alone gave, where the rest is what it or more of it gave."""
     shown: Shown
     """What to show of it."""
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    """Attackers that failed: `attack`, `kind` and `noise` (None is all of the curve), and the `reason`."""
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 

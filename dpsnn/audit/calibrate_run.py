@@ -21,6 +21,7 @@ from dpsnn.audit.calibrate_result import Calibration, Settings
 from dpsnn.audit.calibrate_server import accuracy as measured
 from dpsnn.audit.calibrate_server import unscored
 from dpsnn.audit.cuts import Cut
+from dpsnn.audit.identity import of_module
 from dpsnn.audit.inputs import of_model
 from dpsnn.audit.loading import Model
 from dpsnn.audit.plan import SMALLEST_MAP, Budget
@@ -171,6 +172,7 @@ def _about(known: Model, sides: Sides, place: Cut, roles: Roles, seed: int, budg
         "model": {
             "name": known.name,
             "source": known.source,
+            "digest": of_module(known.module),
             "parameters": known.parameters,
             "image_shape": [*sides.image_shape],
             "accuracy": right,
@@ -178,6 +180,7 @@ def _about(known: Model, sides: Sides, place: Cut, roles: Roles, seed: int, budg
         },
         "data": {
             "name": sides.name,
+            "digest": sides.digest,
             "images": sides.total,
             "own": len(roles.own),
             "victims": len(roles.victims),

@@ -18,11 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from dpsnn.audit.hooked import hooked_places
 from dpsnn.audit.places import Halves, Place, Whole
 from dpsnn.audit.traced import traced_places
-from dpsnn.audit.trial import Trial, probes
+from dpsnn.audit.trial import ROUNDING, Trial, probes
 from dpsnn.defences import DefenceList
 from dpsnn.defences.values import Values
 from dpsnn.errors import UsageError, meant
 from dpsnn.target import Target
+from dpsnn.tensors import Activation
 from dpsnn.training import device
 
 
@@ -136,6 +137,21 @@ class Cuts:
         return cuts
 
 
+def within(target: Target, activations: Activation) -> Target:
+    """The same; where any of these lies, by more than rounding, outside the set that is claimed, one of no set.
+
+    Nothing is promised that what was seen denies. Values that are no finite numbers lie nowhere.
+    """
+    known, values = activations[activations.isfinite()], target.values
+    if not len(known):
+        return target
+    low, high = float(known.min()), float(known.max())
+    slack = ROUNDING * max(1.0, abs(low), abs(high))
+    if low >= values.low - slack and high <= values.high + slack:
+        return target
+    return replace(target, values=Values(values.dimension))
+
+
 class _Total(NamedTuple):
     weights: int
     flops: int | None
@@ -181,7 +197,8 @@ def _cut(place: Place, halves: Halves, order: int, images: Tensor, total: _Total
     left_on = any(isinstance(each, _DropoutNd) and each.training for each in client.modules())
     limiting = place.layer if place.layer is not None and not left_on else nn.Identity()
     values = Values.behind(limiting, target.cut_shape)
-    target = replace(target, values=values, cut=place.name)
+    # Beyond them a layer gives more than its kind does, such as one with a hook that anyone put on it.
+    target = within(replace(target, values=values, cut=place.name), activation.float())
     own, others = ({id(p): p for p in part} for part in (halves.weights, halves.others))
     weights = sum(each.numel() for each in own.values())
     flops = _flops(halves.client, images[:1])

@@ -62,6 +62,8 @@ def _of_client(target: Target, images: Images) -> list[Flag]:
             found.append(_no_gradient(target.name, error))
     if found[0]:
         found[2:] = []  # who never answers twice alike does not do so in company
+        once = "one answer to each picture stands for all others here, however often it is sent"
+        found[0] = dataclasses.replace(found[0], why=f"{found[0].why}; {once}")
     return [flag for flag in found if flag]
 
 
@@ -94,6 +96,15 @@ def _of_wire(wire: Wire, name: str) -> list[Flag]:
                 f"the client gives values that are no finite numbers for {wire.endless} pictures",
                 "they are heard, and handed to the server, as the nearest finite values",
                 "mend the client, such as a logarithm or a division of 0",
+            )
+        )
+    if wire.beyond:
+        found.append(
+            Flag(
+                name,
+                "what the client sends lies outside the set in which its last layer should put it",
+                "no guarantee rests on that set any more",
+                "look for a hook on that layer, or for one that is not what its kind says",
             )
         )
     if wire.given > len(wire.own):

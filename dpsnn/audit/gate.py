@@ -229,6 +229,9 @@ class Gate:
         if self.junit:
             write_junit(found, self.junit, result.model["name"], result.made["date"])
         failed = [check for check in found if not check.passed]
+        for check in found:
+            if check.passed and check.said and check.cut == EVERYWHERE:
+                print(f"dpsnn: {one_line(check)}", file=sys.stderr)
         for check in failed:
             print(f"dpsnn: failed: {one_line(check)}", file=sys.stderr)
         if failed:

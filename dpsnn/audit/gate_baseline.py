@@ -17,6 +17,9 @@ SAME = {
 }
 """What must not differ: who is attacked, and how strong the attacker is. Weights may, that is what a gate is for."""
 
+DIGESTS = {"model": "weights", "data": "pictures"}
+"""What tells them from others of the same name: part → of what its digest is."""
+
 
 def compared(now: AuditResult, then: AuditResult, may_lack_cuts: bool) -> Iterator[Check]:
     """Every check of an audit against an earlier one.
@@ -32,6 +35,7 @@ def compared(now: AuditResult, then: AuditResult, may_lack_cuts: bool) -> Iterat
     for earlier in then.cuts:
         cut = cuts.get(earlier["name"])
         if cut is not None:
+            yield _judged(earlier)
             yield _attacked(cut, earlier)
             yield from _leaks(cut, earlier, known)
         elif not may_lack_cuts:
@@ -40,20 +44,44 @@ def compared(now: AuditResult, then: AuditResult, may_lack_cuts: bool) -> Iterat
 
 
 def _comparable(now: AuditResult, then: AuditResult) -> Check:
+    digests = {
+        part: (getattr(now, part).get("digest"), getattr(then, part).get("digest"))
+        for part in DIGESTS
+    }
+    # What is the same by its digest may lie elsewhere by now.
+    same = {part for part, (new, old) in digests.items() if new is not None and new == old}
     differ = [
         f"{part}.{name} is {_told(new)}, was {_told(old)}"
         for part, names in SAME.items()
         for name in names
         for new, old in [(getattr(now, part)[name], getattr(then, part)[name])]
-        if new != old
+        if new != old and not (name == "name" and part in same)
     ]
-    return Check(EVERYWHERE, "comparable with the baseline", not differ, "; ".join(differ))
+    said = [
+        f"whether the {DIGESTS[part]} are the same is not known, as not both audits say it"
+        for part, both in digests.items()
+        if None in both
+    ]
+    if None not in digests["data"] and len({*digests["data"]}) > 1:
+        differ.append("the pictures are others under the same name: audit both on the same ones")
+    if None not in digests["model"] and len({*digests["model"]}) > 1:
+        said.append("the weights are others than then")
+    rule = "comparable with the baseline"
+    return Check(EVERYWHERE, rule, not differ, "; ".join([*differ, *said]))
 
 
 def _told(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
+
+
+def _judged(earlier: Cut) -> Check:
+    """Beside numbers of too few victims nothing is worse, as their intervals hold everything."""
+    verdict = earlier["verdict"]
+    known = verdict["level"] != "unknown"
+    said = "" if known else f"then: {verdict['sentence']} Make a baseline that says more"
+    return Check(earlier["name"], "the baseline's verdict is known", known, said)
 
 
 def _attacked(cut: Cut, earlier: Cut) -> Check:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dpsnn.audit.identity import of_module, of_tensors
 from dpsnn.audit.loading import Model, load_model
 from dpsnn.audit.pictures import Pictures, is_hidden, load_pictures
 from dpsnn.audit.plan import Budget
@@ -27,6 +28,13 @@ class Inputs:
         self, sides: Sides, model: Model | None = None, smashed: Tensor | None = None
     ) -> None:
         self.sides, self.model, self.smashed = sides, model, smashed
+
+    @property
+    def digest(self) -> str | None:
+        """Of the model, or of what it sent."""
+        if self.model is not None:
+            return of_module(self.model.module)
+        return None if self.smashed is None else of_tensors([self.smashed])
 
 
 def of_model(

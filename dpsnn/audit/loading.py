@@ -4,6 +4,7 @@ import copy
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from dpsnn.audit.cuts import Cut, Cuts, of_classifier
 from dpsnn.audit.places import Whole
 from dpsnn.audit.sources import called, is_function
 from dpsnn.errors import UsageError, meant, reading
+from dpsnn.folders import Folders
 from dpsnn.networks.split import Standardise
 
 ANSWERS = ("logits", "out", "output", "scores", "pred", "prediction")
@@ -143,16 +145,36 @@ def _found(model: Any, weights: str, classes: int | None) -> Model:
         if not isinstance(made, nn.Module):
             raise UsageError(f"{model} gave {type(made).__name__}, no torch.nn.Module")
         return Model(_own(made), Path(model).name, model)
-    if model.endswith(".ckpt") or Path(model).is_file():
+    if Path(model).is_file():
         return _checkpoint(Path(model))
+    if path := _kept(model.removesuffix(".ckpt")):
+        return _checkpoint(path)
+    if model.endswith(".ckpt"):
+        raise UsageError(
+            f"there is no checkpoint {model}, nor one of that name in {Folders().classifiers}; name the file"
+        )
     return _of_torchvision(model, weights, classes)
+
+
+def _kept(name: str) -> Path | None:
+    """The checkpoint of ours that is called so, with or without its epoch; None where there is none.
+
+    Raises:
+        UsageError: If there are several.
+    """
+    from dpsnn.checkpoints import CLASSIFIER, find
+
+    path = Path(name)
+    folder = Folders().classifiers if path.parent == Path() else path.parent
+    stem = escape(path.name)
+    if any(True for end in ("", "_epoch=*") for _ in folder.glob(f"{stem}{end}.ckpt")):
+        return find(folder, name, CLASSIFIER)
+    return None
 
 
 def _checkpoint(path: Path) -> Model:
     from dpsnn.checkpoints import load_classifier
 
-    if not path.is_file():
-        raise UsageError(f"there is no checkpoint {path}; name the file")
     classifier, spec, stored = load_classifier(path)
     if spec.validator:
         raise UsageError(

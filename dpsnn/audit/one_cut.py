@@ -1,6 +1,5 @@
 """All that is found at one cut, in plain values."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,15 +56,17 @@ def audit_cut(
     """
     attempts: dict[str, list[Attempt]] = {}
     causes: dict[str, str] = {}
+    short: list[str] = []
     for planned in task.budget.at(wire):
         if hindrance := task.budget.hindrance(planned, wire):
             causes[planned.label] = hindrance.cause
             attempts[planned.label] = [Attempt(planned, 0, "skipped", hindrance.reason)]
             continue
         settled, given = task.budget.ready(planned, wire)
+        short += _short(planned, settled, wire)
         for seed in task.seeds:
             told(planned, seed)
-            done = attempt(given, settled, seed, math.inf, task.folder)
+            done = attempt(given, settled, seed, task.folder)
             attempts.setdefault(planned.label, []).append(_whole(done, wire))
     name = cut.name if cut else "smashed"
     values = {
@@ -99,7 +100,7 @@ def audit_cut(
         "bytes": 4 * wire.activations[0].numel(),
         "weights_share": cut.weights_share if cut else None,
         "flops_share": cut.flops_share if cut else None,
-        "notes": [*(cut.notes if cut else ()), *_notes(wire, rows, total)],
+        "notes": [*(cut.notes if cut else ()), *_notes(wire, rows, total), *short],
         "accuracy": _accuracy(wire, bool(task.classes)),
         "dcorr": _dcorr(wire),
         "attacks": rows,
@@ -111,6 +112,19 @@ def audit_cut(
         "flags": doubts(wire, rows, name, beaten, task.doubts),
         "verdict": shown.verdict(name, strongest, plain, identified, rows, total, gains),
     }
+
+
+def _short(planned: Planned, settled: Planned, wire: Wire) -> list[str]:
+    """What is to be said where less of an attack is paid for than it would take."""
+    steps, of = (each.settings.get("steps", 0) for each in (settled, planned))
+    tuned, most = settled.tuned(wire), planned.tuned(wire)
+    if steps == of and tuned == most:
+        return []
+    on = f", tuned on {tuned} of {most} own pictures" if tuned < most else ""
+    return [
+        f"{planned.label} took {steps} of {of} steps{on}, as many as are paid for: it may find more with a larger"
+        " --budget"
+    ]
 
 
 def _notes(wire: Wire, rows: Sequence[Json], total: int) -> list[str]:

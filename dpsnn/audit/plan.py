@@ -29,6 +29,9 @@ BOTH_WAYS = 3
 SHORTEST = 20
 """Steps of a descent below which it finds nothing."""
 
+OVER = 15
+"""Times its share that a descent may take rather than be missing: `SHORTEST` steps for each of `LEAST` victims."""
+
 LEAST = 30
 """Victims on which every attack is scored, if there are so many: on fewer there is no verdict."""
 
@@ -81,11 +84,29 @@ class Planned:
         """
         if "steps" not in self.settings or not self.gradients or not wire.work:
             return None
-        pictures = LEAST
-        if self.key == "inversion":  # it tunes its prior on own pictures, by descents as well
-            tuned = min(OWN, (self.own or len(wire.own)) - 1)
-            pictures += (len(VARIATIONS) + len(SQUARES) - 1) * max(1, tuned)
+        pictures = LEAST + (len(VARIATIONS) + len(SQUARES) - 1) * self.tuned(wire)
         return int(seconds * SPEED / (BOTH_WAYS * wire.work * pictures))
+
+    def tuned(self, wire: Wire) -> int:
+        """Own pictures on which it tunes its prior, by descents as well."""
+        return max(1, min(OWN, (self.own or len(wire.own)) - 1)) if self.key == "inversion" else 0
+
+    def paid(self, wire: Wire, seconds: float) -> "Planned | None":
+        """The same with the steps that its share of the budget pays for; None where these are too few.
+
+        Before it is left out it is tuned on ever fewer own pictures, and then it takes up to `OVER` times its share.
+        """
+        made, steps = self, self.affordable(wire, seconds)
+        if steps is None:
+            return self
+        least = min(SHORTEST, self.settings["steps"])
+        while steps < least and (tuned := made.tuned(wire)) > 1:
+            made = replace(made, own=1 + tuned // 2)
+            steps = made.affordable(wire, seconds) or 0
+        if steps < least and (made.affordable(wire, OVER * seconds) or 0) < least:
+            return None
+        steps = max(least, min(steps, self.settings["steps"]))
+        return replace(made, settings={**self.settings, "steps": steps})
 
     def scored(self, wire: Wire, seconds: float) -> int:
         """Victims on which it is scored: all, or those whose descents as much time again pays for, from LEAST on."""
@@ -96,12 +117,9 @@ class Planned:
         paid = int(seconds * SPEED / (BOTH_WAYS * wire.work * steps)) if wire.work else 0
         return min(total, max(LEAST, paid))
 
-    def method(self, wire: Wire, seconds: float = math.inf) -> Attack:
+    def method(self, wire: Wire) -> Attack:
         """Its settings at a cut."""
         settings = dict(self.settings)
-        steps = self.affordable(wire, seconds) if math.isfinite(seconds) else None
-        if steps is not None:
-            settings["steps"] = max(1, min(steps, settings["steps"]))
         if self.key == "decoder":
             settings["decoder"] = "grid" if _is_map(wire) else "conv"
             if wire.is_reduced or wire.target is None:
@@ -199,22 +217,17 @@ class Budget:
 
     def hindrance(self, planned: Planned, wire: Wire) -> Hindrance | None:
         """Why one of them is not made there; None where it is."""
-        if (found := planned.hindrance(wire)) or self.pays(planned, wire):
+        if (found := planned.hindrance(wire)) or planned.paid(wire, self.seconds):
             return found
         payers = [
             name
             for name, each in BUDGETS.items()
-            if any(p.key == planned.key and each.pays(p, wire) for p in each.attacks)
+            if any(p.key == planned.key and p.paid(wire, each.seconds) for p in each.attacks)
         ]
         cost = "the client's gradients cost more than"
         if not payers:
             return Hindrance(TOO_LARGE, f"{cost} any budget pays for")
         return Hindrance(UNPAID, f"{cost} this budget pays for; --budget {payers[0]} pays for them")
-
-    def pays(self, planned: Planned, wire: Wire) -> bool:
-        """Whether it pays for a descent that is long enough to find anything."""
-        steps = planned.affordable(wire, self.seconds)
-        return steps is None or steps >= min(SHORTEST, planned.settings["steps"])
 
     def ready(self, planned: Planned, wire: Wire) -> tuple[Planned, Wire]:
         """An attack as it is made, and what it is made on: with steps, victims and pictures that are paid for.
@@ -225,10 +238,7 @@ class Budget:
         if shape is not None and shape != wire.image_shape:
             wire = _smaller(wire, shape)
             planned = replace(planned, own=min(planned.own or FEWER_OWN, FEWER_OWN))
-        steps = planned.affordable(wire, self.seconds)
-        if steps is not None:
-            settled = max(1, min(steps, planned.settings["steps"]))
-            planned = replace(planned, settings={**planned.settings, "steps": settled})
+        planned = planned.paid(wire, self.seconds) or planned
         count = planned.scored(wire, self.seconds)
         if count < len(wire.victims):
             wire = replace(

@@ -85,55 +85,30 @@ def audit(
     """
     start = time.monotonic()
     keep_memory()
-    task_budget = budget_of(budget)
-    seeds = _checked(queries, seeds)
+    paid, seeds = budget_of(budget), _checked(queries, seeds)
     names = [cuts] if isinstance(cuts, str) else list(cuts)
     _known(defences)
+    source = (model, data, weights, surrogate)
     if smashed:
-        _alone(
-            model=model,
-            data=data,
-            weights=weights,
-            surrogate=surrogate,
-            size=size,
-            cuts=names != [ALL],
-            queries=queries > 1,
-            **defences,
-        )
+        more = {"size": size, "cuts": names != [ALL], "queries": queries > 1, **defences}
+        _alone(**dict(zip(("model", "data", "weights", "surrogate"), source)), **more)
     folder = None if out is None else _folder(Path(out))
     if smashed:
-        found: Inputs = of_pairs(smashed, groups, trained_on, seeds[0], task_budget)
+        found: Inputs = of_pairs(smashed, groups, trained_on, seeds[0], paid)
     else:
-        found = of_model(
-            model,
-            data,
-            weights,
-            surrogate,
-            groups,
-            trained_on,
-            size,
-            seeds[0],
-            task_budget,
-            data_dir,
-        )
-    made = _Audit(found, task_budget, seeds, queries, defences, folder, names)
+        found = of_model(*source, groups, trained_on, size, seeds[0], paid, data_dir)
+    made = _Audit(found, paid, seeds, queries, defences, folder, names)
+    settings = {"budget": budget, "seeds": list(seeds), "queries": queries}
     result = AuditResult(
-        made={**_made(command), "seconds": 0.0},
+        made={**_made(command), "seconds": round(time.monotonic() - start, 2)},
         model=made.model,
         data=_data(found.sides),
-        settings={
-            "budget": budget,
-            "seeds": list(seeds),
-            "queries": queries,
-            "defences": made.defended,
-            "victims_scored": made.victims,
-        },
+        settings={**settings, "defences": made.defended, "victims_scored": made.victims},
         measures=made.measures,
         cuts=made.cuts,
         recommended=recommended(made.cuts),
         reproduce=command or "dpsnn.audit(...)",
     )
-    result.made["seconds"] = round(time.monotonic() - start, 2)
     if out is not None:
         if found_beside := curve_beside(result, out):
             result = replace(result, curve=found_beside[0], curve_cut=found_beside[1])
@@ -230,6 +205,7 @@ class _Audit:
         self.model: Json = {
             "name": model.name if model else PAIRS,
             "source": model.source if model else sides.name,
+            "digest": found.digest,
             "parameters": model.parameters if model else None,
             "image_shape": [*sides.image_shape],
             "attacked_shape": [*shape],
@@ -318,6 +294,7 @@ def _made(command: str) -> Json:
 def _data(sides: Sides) -> Json:
     return {
         "name": sides.name,
+        "digest": sides.digest,
         "images": sides.total,
         "own": len(sides.own),
         "own_validation": len(sides.validation),

@@ -244,7 +244,11 @@ _audit = _object(
         seconds=_number,
     ),
     model=_object(
-        {"notes": _texts, "no_cuts": _list(_object(name=_text, reason=_text))},
+        {
+            "notes": _texts,
+            "no_cuts": _list(_object(name=_text, reason=_text)),
+            "digest": _maybe_text,
+        },
         name=_text,
         source=_text,
         parameters=_maybe_count,
@@ -253,6 +257,7 @@ _audit = _object(
         classes=_maybe_count,
     ),
     data=_object(
+        {"digest": _maybe_text},
         name=_text,
         images=_count,
         own=_count,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dpsnn.audit.identity import of_tensors
 from dpsnn.audit.pictures import Pictures, load_pictures
 from dpsnn.audit.twice import near_duplicates
 from dpsnn.batches import derived_seed
@@ -36,6 +37,8 @@ class Sides:
     overlap: int | None = None
     """Victims on whose picture, nearly, the model was trained; None where the training data are not known."""
     notes: tuple[str, ...] = ()
+    digest: str = ""
+    """Of all pictures, however they are dealt out."""
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -209,7 +212,8 @@ def _looked(sides: Sides) -> Sides:
         notes.append(
             f"the model was trained on {sides.overlap} of the {victims} victims: its accuracy on them is no forecast"
         )
-    return replace(sides, near_duplicates=count, notes=tuple(notes))
+    digest = of_tensors(part.images for part in parts)
+    return replace(sides, near_duplicates=count, notes=tuple(notes), digest=digest)
 
 
 def _mixed(pictures: Pictures, seed: int) -> Pictures:

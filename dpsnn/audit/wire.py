@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dpsnn.attacks.base import Knowledge, Need
+from dpsnn.audit.cuts import within
+from dpsnn.audit.identity import as_bytes
 from dpsnn.audit.sides import Sides
 from dpsnn.batches import to_unit
 from dpsnn.defences import DefenceList
@@ -63,6 +65,8 @@ class Wire:
     """Pictures for which the client gives infinity or no number; here stands the nearest finite value instead."""
     given: int = 0
     """Own pictures that there were before those were left out for whose activations there is no room; 0 is the same."""
+    beyond: bool = False
+    """Whether activations lie outside the set in which the client's last layer would put them."""
 
     @property
     def cut_shape(self) -> tuple[int, ...]:
@@ -89,7 +93,7 @@ class Wire:
         parts = (self.own, self.activations, self.validation, self.victims, self.heard)
         for part in parts:
             made.update(repr(tuple(part.shape)).encode())
-            made.update(part.contiguous().numpy().tobytes())
+            made.update(as_bytes(part))
         if self.target is not None:
             made.update(repr(self.target.mechanism.mechanism()).encode())
         return made.hexdigest()
@@ -200,6 +204,9 @@ def wire_of(
         before = whole.client
         whole = replace(whole, client=lambda images: finite(before(images)))
         activations = [finite(part) for part in activations]
+    claimed = whole.values
+    for part in activations:
+        whole = within(whole, part)
     shape = attacked_shape(sides.image_shape, side)
     attacked = whole
     if shape != sides.image_shape:
@@ -235,6 +242,7 @@ def wire_of(
         None if whole.sends_as_is else clear,
         endless,
         given,
+        whole.values != claimed,
     )
 
 
