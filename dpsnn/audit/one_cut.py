@@ -38,6 +38,10 @@ class Task:
     doubts: Sequence[str] = ()
     """Reasons to doubt that the data give."""
 
+    def of(self, seed: int) -> "Task":
+        """With this seed alone."""
+        return replace(self, seeds=[seed])
+
 
 def audit_cut(
     cut: Cut | None,
@@ -55,18 +59,7 @@ def audit_cut(
         task: How.
         told: Is called before each attack, with its seed.
     """
-    attempts: dict[str, list[Attempt]] = {}
-    causes: dict[str, str] = {}
-    for planned in task.budget.at(wire):
-        if hindrance := task.budget.hindrance(planned, wire):
-            causes[planned.label] = hindrance.cause
-            attempts[planned.label] = [Attempt(planned, 0, "skipped", hindrance.reason)]
-            continue
-        settled, given = task.budget.ready(planned, wire)
-        for seed in task.seeds:
-            told(planned, seed)
-            done = attempt(given, settled, seed, math.inf, task.folder)
-            attempts.setdefault(planned.label, []).append(_whole(done, wire))
+    attempts, causes = attacked(wire, task, told)
     name = cut.name if cut else "smashed"
     values = {
         label: {scale.column: scoring.per_victim(each, scale, wire) for scale in measures}
@@ -111,6 +104,25 @@ def audit_cut(
         "flags": doubts(wire, rows, name, beaten, task.doubts),
         "verdict": shown.verdict(name, strongest, plain, identified, rows, total, gains),
     }
+
+
+def attacked(
+    wire: Wire, task: Task, told: Callable[[Planned, int], None]
+) -> tuple[dict[str, list[Attempt]], dict[str, str]]:
+    """Every attack with every seed, as far as it was not made before; and why some are not made."""
+    attempts: dict[str, list[Attempt]] = {}
+    causes: dict[str, str] = {}
+    for planned in task.budget.at(wire):
+        if hindrance := task.budget.hindrance(planned, wire):
+            causes[planned.label] = hindrance.cause
+            attempts[planned.label] = [Attempt(planned, 0, "skipped", hindrance.reason)]
+            continue
+        settled, given = task.budget.ready(planned, wire)
+        for seed in task.seeds:
+            told(planned, seed)
+            done = attempt(given, settled, seed, math.inf, task.folder)
+            attempts.setdefault(planned.label, []).append(_whole(done, wire))
+    return attempts, causes
 
 
 def _notes(wire: Wire, rows: Sequence[Json], total: int) -> list[str]:
