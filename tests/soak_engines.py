@@ -34,7 +34,7 @@ MARK = "DPSNN_SOAK_CALL"
 
 RUNNER, WORKER, PREEMPT, FULL, TWO = "command killed", "job killed", "pre-empted", "full", "two"
 STRIKES = {
-    "local": (RUNNER, RUNNER, WORKER, FULL, TWO),
+    "local": (RUNNER, RUNNER, RUNNER, WORKER, WORKER, FULL, TWO),
     "submitit": (RUNNER, WORKER, PREEMPT, PREEMPT, TWO),
     # Ray itself cannot start where files may not grow.
     "ray": (RUNNER, WORKER, WORKER, TWO),
@@ -178,10 +178,10 @@ class Life(Run):
             call = self.draw.choice(self.running)
             call.kill()
         elif what in (WORKER, PREEMPT):
-            names = (path.stem for path in job_logs(self.place / "results").glob("*.txt"))
-            numbers = {int(name.rpartition("-")[2]) for name in names}
-            alive = [pid for call in self.running for pid in call.alive() if pid in numbers]
-            if not alive:
+            while not self._at_work() and any(call.goes_on for call in self.running):
+                time.sleep(0.1)
+            time.sleep(self.draw.uniform(0, 2))
+            if not (alive := self._at_work()):
                 return False
             with contextlib.suppress(ProcessLookupError):
                 number = signal.SIGKILL if what == WORKER else signal.SIGUSR2
@@ -195,6 +195,12 @@ class Life(Run):
         else:
             self.running.append(Call(self))
         return True
+
+    def _at_work(self) -> list[int]:
+        """Processes that have begun a job."""
+        names = (path.stem for path in job_logs(self.place / "results").glob("*.txt"))
+        numbers = {int(name.rpartition("-")[2]) for name in names}
+        return [pid for call in self.running for pid in call.alive() if pid in numbers]
 
     def look_at_models(self) -> None:
         """What is finished stays as it is: nobody makes it again."""

@@ -13,7 +13,7 @@ from dpsnn.runner.engines import ENGINES
 
 COUNT = int(os.environ.get("DPSNN_SOAK", "12"))
 """Signals over all commands."""
-KILLS = int(os.environ.get("DPSNN_KILLS", "3"))
+KILLS = int(os.environ.get("DPSNN_KILLS", "2"))
 """Strikes over a grid, on each engine."""
 
 
