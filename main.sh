@@ -3,7 +3,8 @@
 #
 # Which Python: the active one if it has dpsnn and torch; else .venv, which is made from environment-lock.yml
 # first where it is missing, unfinished or older than the lock. Standard output is left to the group itself.
-# A group that needs an extra which cannot live with the locked versions has an environment of its own, .venv-EXTRA.
+# A group that needs an extra which cannot live with the locked versions has an environment of its own, .venv-EXTRA;
+# the engines submitit and Ray, which can, lie in .venv-engines over the one that is there.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
@@ -35,7 +36,7 @@ groups='
   bench        run every benchmark against its baseline, and put all in one table
   all          plain, noise, nopeek, combo, post_noise, volume, shift and queries, with the tables and figures
   docs         build the site of the documentation, docs/_build/index.html
-  install      make .venv if need be and print the Python that the groups use; `install secure`: .venv-secure, likewise federated'
+  install      make .venv if need be and print the Python that the groups use; `install secure`: .venv-secure, likewise federated, engines'
 
 usage() {
     echo "usage: ./main.sh GROUP [options]"
@@ -101,6 +102,7 @@ needs() {
     case $1 in
         secure) echo spu cryptography ;;
         federated) echo flwr cryptography ;;
+        engines) echo submitit ray ;;
     esac
 }
 unlocked() {
@@ -111,6 +113,10 @@ unlocked() {
 }
 
 requirements() {
+    if [[ $extra == engines ]]; then
+        sed -En '/^(slurm|ray) =/,/^[^ ]/ s/^    //p' setup.cfg
+        return
+    fi
     if [[ -z $extra ]]; then
         sed -n '/^  - pip:/,$ s/^      - //p' environment-lock.yml
         return
@@ -135,10 +141,13 @@ sys.exit(sys.version_info < (3, 11) or os.path.realpath(sys.argv[1]) == os.path.
     return 1
 }
 
-# The copy of the lock is put there last, so it also says that the installation was finished.
+# The copy of the lock is put there last, so it also says that the installation was finished. What .venv-engines lies
+# over may have gone since.
 is_complete() {
+    # shellcheck disable=SC2046
     [[ -x $venv/bin/python ]] && cmp -s environment-lock.yml "$venv/environment-lock.yml" &&
-        cmp -s <(requirements) "$venv/requirements.txt"
+        cmp -s <(requirements) "$venv/requirements.txt" &&
+        { [[ $extra != engines ]] || has "$PWD/$venv/bin/python" dpsnn torch $(needs engines); }
 }
 
 pip_install() {
@@ -150,22 +159,41 @@ pip_install() {
 
 make_venv() {
     local python
-    python=$(find_python) ||
+    python=${base:-$(find_python)} ||
         fail "no Python 3.11 or newer with venv and pip found; install one, or activate an environment that has dpsnn"
-    if [[ -e "$venv/installing" ]] || ! "$venv/bin/python" -P -c 'import pip' >/dev/null 2>&1; then
+    if [[ -n $base || -e "$venv/installing" ]] || ! "$venv/bin/python" -P -c 'import pip' >/dev/null 2>&1; then
         say "making $venv with $("$python" --version)"
         patiently "$python" -m venv --clear "$venv" >&2 || fail "$python could not make $venv in $PWD"
     fi
     touch "$venv/installing"
     requirements >"$venv/requirements.txt"
+    if [[ -n $base ]]; then
+        lay_over
+    else
+        install_all
+    fi
+    cp environment-lock.yml "$venv/environment-lock.yml"
+    rm "$venv/installing"
+    say "done; $venv is ready"
+}
+
+install_all() {
     say "installing the $(wc -l <"$venv/requirements.txt" | tr -d ' ') packages of" \
         "environment-lock.yml${extra:+ and the extra $extra} into $venv (several GB, some minutes; progress in $venv/install.log)"
     pip_install -r "$venv/requirements.txt"
     say "installing dpsnn itself, from this folder"
     pip_install --no-deps --no-build-isolation -e .
-    cp environment-lock.yml "$venv/environment-lock.yml"
-    rm "$venv/installing"
-    say "done; $venv is ready"
+}
+
+# Everything of $base is found from $venv too, and pip adds only what it lacks.
+lay_over() {
+    "$venv/bin/python" -c '
+import sys, sysconfig
+with open(sysconfig.get_path("purelib") + "/beneath.pth", "w") as file:
+    file.write(f"import site; site.addsitedir({sys.argv[1]!r})\n")' \
+        "$("$base" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+    say "installing $(needs "$extra") into $venv, over $base (0.3 GB, a minute; progress in $venv/install.log)"
+    pip_install -r "$venv/requirements.txt"
 }
 
 choose_python() {
@@ -173,6 +201,13 @@ choose_python() {
     if has python dpsnn torch $(needs "$extra"); then
         python=$(command -v python)
         return
+    fi
+    base=''
+    if [[ $extra == engines ]]; then
+        local own=$venv
+        extra='' venv=.venv
+        choose_python
+        base=$python extra=engines venv=$own
     fi
     python=$PWD/$venv/bin/python
     if is_complete; then return; fi
@@ -225,8 +260,10 @@ extra=''
 case $group in
     secure | federated) extra=$group ;;
     install) extra=${1-} ;;
+    test | docs) ;;
+    *) if [[ " $* " =~ \ --engine[=\ ](ray|submitit)\  ]]; then extra=engines; fi ;;
 esac
-[[ -z $extra || -n $(needs "$extra") ]] || fail "the extra '$extra' has no environment of its own; choose from: federated, secure"
+[[ -z $extra || -n $(needs "$extra") ]] || fail "the extra '$extra' has no environment of its own; choose from: federated, secure, engines"
 venv=.venv${extra:+-$extra}
 choose_python
 case $group in

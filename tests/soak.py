@@ -1,5 +1,9 @@
-"""Signals at random moments over real commands; `python tests/soak.py 200` sends so many and says what came of it."""
+"""Signals at random moments over real commands; `python tests/soak.py 200` sends so many and says what came of it.
 
+`python tests/soak.py --engine local --kills 300` disturbs a grid on an engine instead: see `soak_engines`.
+"""
+
+import argparse
 import contextlib
 import os
 import random
@@ -9,9 +13,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import Progress as RichProgress
+
+from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
+from dpsnn.runner.engines import Where
 from dpsnn.signals import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,23 +46,24 @@ class Run:
     """One command in folders of its own.
 
     Args:
-        name: Of `COMMANDS`.
+        command: Its words, but for folders.
         place: An empty folder.
+        direct: Whether it is Python itself, without main.sh around it.
     """
 
-    def __init__(self, name: str, place: Path) -> None:
+    def __init__(self, command: Sequence[str], place: Path, direct: bool = False) -> None:
         self.place = place
         for made in ("tmp", "data"):
             (place / made).mkdir(parents=True)
         folders = [f"--{kind}_dir={place / kind}" for kind in ("models", "results", "data")]
-        self.command = [*COMMANDS[name], *SMALL, *folders]
+        self.command = [*command, *folders]
         self.environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "TMPDIR": str(place / "tmp"),
         }
-        self.direct = name == "train_model"
+        self.direct = direct
 
     def start(self) -> "subprocess.Popen[str]":
         with open(self.place / "err", "w", encoding="utf-8") as err:
@@ -130,11 +141,12 @@ def soak(name: str, count: int, place: Path, seed: int = 0) -> Counter[str]:
         How often the command ended in which way.
     """
     draw = random.Random(seed)
-    straight = Run(name, place / "straight")
+    command, direct = [*COMMANDS[name], *SMALL], name == "train_model"
+    straight = Run(command, place / "straight", direct)
     seconds = straight.finish()
     ends: Counter[str] = Counter()
     for number in range(-(-count // PER_RUN)):
-        run = Run(name, place / str(number))
+        run = Run(command, place / str(number), direct)
         for _ in range(min(PER_RUN, count - number * PER_RUN)):
             after = draw.uniform(0, 1.5 if draw.random() < 0.5 else seconds)
             stop = draw.choice(SIGNALS)
@@ -151,8 +163,45 @@ def soak(name: str, count: int, place: Path, seed: int = 0) -> Counter[str]:
     return ends
 
 
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("signals", nargs="?", type=int, default=200)
+    parser.add_argument("--engine", help="disturb a grid on this engine")
+    parser.add_argument("--kills", type=int, default=300, help="how often [300]")
+    parser.add_argument("--seed", type=int, default=0, help="of moments and strikes [0]")
+    options = parser.parse_args()
+    if options.engine:
+        return _engine(options.engine, options.kills, options.seed)
+    _signals(options.signals)
+    return 0
+
+
+def _engine(engine: str, kills: int, seed: int) -> int:
+    """Disturb a grid, with a bar of progress, and report."""
+    from soak_engines import GRID, soak
+
+    try:
+        Where(engine=engine).start("").close()
+    except UsageError as error:
+        print(f"soak: {error}", file=sys.stderr)
+        return 2
+    start = time.monotonic()
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as folder, RichProgress(console=console) as progress:
+        task = progress.add_task(f"{engine}: {' '.join(GRID)}", total=kills)
+        struck = soak(
+            engine, kills, Path(folder), seed, lambda done: progress.update(task, completed=done)
+        )
+    told = ", ".join(f"{times} {what}" for what, times in sorted(struck.items()))
+    took = (time.monotonic() - start) / 60
+    print(
+        f"{engine}: {struck.total()} strikes ({told}), seed {seed}, {took:.0f} min: equal tables, no file left, no"
+        " digest wrong, no finished model made again"
+    )
+    return 0
+
+
+def _signals(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for position, name in enumerate(COMMANDS):
             share = count // len(COMMANDS) + (position < count % len(COMMANDS))
@@ -164,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

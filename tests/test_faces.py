@@ -8,8 +8,10 @@ import pytest
 import torch
 from small_faces import write_people
 from torch import Tensor
+from unsteady import Unsteady
 
 from dpsnn import building
+from dpsnn.attacks import MIFace
 from dpsnn.checkpoints import classifier_name
 from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
@@ -20,6 +22,7 @@ from dpsnn.evaluation import tables
 from dpsnn.metrics import mse, ssim
 from dpsnn.metrics.privacy import dp_sgd_epsilon
 from dpsnn.networks import NETWORKS, SplitNetwork
+from dpsnn.runner.engines import Where
 from dpsnn.runner.train import Folders
 from dpsnn.runner.tuning import KEY, tuned, tuning_table
 from dpsnn.specs import AttackerSpec, ClassifierSpec
@@ -289,6 +292,41 @@ def test_the_whole_study_in_small(small: Path, capsys: pytest.CaptureFixture[str
     err = capsys.readouterr().err
     assert "training" not in err and "trying" not in err and "inverting" not in err
     assert tables.inversions_table("results").read_text() == before
+
+
+@pytest.mark.slow
+def test_an_engine_makes_all_of_it_ahead_and_the_same(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "faces --max_epochs 1 --iterations 3 --seeds 0 1".split()
+    monkeypatch.setattr(study, "NOISES", ())
+    monkeypatch.setattr(study, "EPSILONS", ())
+    monkeypatch.setattr(study, "ATTACKS", {"smoothed": MIFace(smoothing=2.0)})
+
+    def made(name: str, *more: str) -> list[list[dict[str, str]]]:
+        folders = ["--models_dir", f"{name}/models", "--results_dir", f"{name}/results"]
+        assert main([*words, *folders, *more]) == 0
+        found = Path(name, "results", "quantitative_measures").glob("*.csv")
+        rows = (
+            [{k: v for k, v in row.items() if not k.endswith("Seconds")} for row in tables.read(p)]
+            for p in sorted(found)
+        )
+        return [sorted(each, key=lambda row: [*row.values()]) for each in rows]
+
+    plain = made("one")
+    capsys.readouterr()
+    # In this process, where the made-up people are known; some jobs are lost, some done twice.
+    monkeypatch.setattr(Where, "start", lambda self, logs: Unsteady(self.jobs, 5, lost=0.1))
+    assert made("two", "--jobs", "2") == plain
+    err = capsys.readouterr().err
+    ahead, _, after = err.partition("[faces: 7 of 7 done")
+    told = [line for line in ahead.splitlines() if "ahead]" in line]
+    assert sum("step sizes of" in line for line in told) == 1
+    assert sum(": smoothed" in line for line in told) == 2 * 3
+    assert "was lost (gone" in ahead
+    assert [line for line in told if "failed" in line] == []
+    assert after and "trying" not in after and "inverting" not in after
+    assert any(Path("two/results/logs/jobs").iterdir())
 
 
 def test_step_sizes_are_chosen_by_training_pictures_and_not_tried_twice(

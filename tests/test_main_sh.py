@@ -27,6 +27,7 @@ case "$*" in
     *find_spec*pytest*) [[ ! -e $here/no_pytest ]]; exit ;;
     *find_spec*sphinx*) [[ ! -e $here/no_sphinx ]]; exit ;;
     *find_spec*spu*) [[ -e $here/has_secure ]]; exit ;;
+    *find_spec*submitit*) [[ -e $here/has_engines ]]; exit ;;
     *find_spec*) [[ -e $here/has_dpsnn ]]; exit ;;
     *"import pip") exit 0 ;;
 esac
@@ -38,6 +39,7 @@ case "$*" in
         [[ ! -e $FAIL ]] || { echo "ERROR: no wheel"; exit 1; }
         sleep 0.3
         cp "${*: -1}" "$CALLS.requirements"
+        [[ $here != *-engines/bin ]] || touch "$here/has_engines"
         ;;
     *SLEEP*) sleep 30 ;;
 esac
@@ -331,6 +333,34 @@ def test_an_active_environment_with_the_extra_is_used(front: Front) -> None:
     front.stub("python", "has_dpsnn", "has_secure")
     assert front("secure").returncode == 0
     assert front.calls == ["path/python -m dpsnn.cli secure"]
+
+
+@pytest.mark.parametrize("words", [("--engine", "ray"), ("--engine=submitit", "--jobs", "2")])
+def test_engines_lie_over_the_environment_that_is_there(front: Front, words: tuple[str]) -> None:
+    front.stub("python", "has_dpsnn")
+    assert front("noise", *words).returncode == 0
+    assert front.calls[0] == "path/python -m venv --clear .venv-engines"
+    assert front.calls[-1] == f".venv-engines/python -m dpsnn.cli noise {' '.join(words)}"
+    lines = Path(f"{front.calls_file}.requirements").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["submitit", "ray"], "and no second torch"
+    assert len(front.installs) == 1 and not (front.repo / ".venv").exists()
+    assert front("install", "engines").stdout == f"{front.repo}/.venv-engines/bin/python\n"
+    assert front.installs == []
+    # What they lay over has gone: anew, over what there is now.
+    (front.repo / ".venv-engines/bin/has_engines").unlink()
+    assert front("install", "engines").returncode == 0 and len(front.installs) == 1
+
+
+def test_engines_install_first_what_they_lie_over(front: Front) -> None:
+    front.stub("python3.11")
+    assert front("install", "engines").stdout == f"{front.repo}/.venv-engines/bin/python\n"
+    made = [call for call in front.calls if " -m venv " in call]
+    assert made == [
+        "path/python3.11 -m venv --clear .venv",
+        ".venv/python -m venv --clear .venv-engines",
+    ]
+    assert front("noise", "--engine", "local").returncode == 0
+    assert front.calls == [".venv/python -m dpsnn.cli noise --engine local"]
 
 
 def test_an_extra_without_an_environment_of_its_own_is_refused(front: Front) -> None:

@@ -37,6 +37,10 @@ class Task:
     doubts: Sequence[str] = ()
     """Reasons to doubt that the data give."""
 
+    def of(self, seed: int) -> "Task":
+        """With this seed alone."""
+        return replace(self, seeds=[seed])
+
 
 def audit_cut(
     cut: Cut | None,
@@ -54,20 +58,7 @@ def audit_cut(
         task: How.
         told: Is called before each attack, with its seed.
     """
-    attempts: dict[str, list[Attempt]] = {}
-    causes: dict[str, str] = {}
-    short: list[str] = []
-    for planned in task.budget.at(wire):
-        if hindrance := task.budget.hindrance(planned, wire):
-            causes[planned.label] = hindrance.cause
-            attempts[planned.label] = [Attempt(planned, 0, "skipped", hindrance.reason)]
-            continue
-        settled, given = task.budget.ready(planned, wire)
-        short += _short(planned, settled, wire)
-        for seed in task.seeds:
-            told(planned, seed)
-            done = attempt(given, settled, seed, task.folder)
-            attempts.setdefault(planned.label, []).append(_whole(done, wire))
+    attempts, causes, short = attacked(wire, task, told)
     name = cut.name if cut else "smashed"
     values = {
         label: {scale.column: scoring.per_victim(each, scale, wire) for scale in measures}
@@ -125,6 +116,27 @@ def _short(planned: Planned, settled: Planned, wire: Wire) -> list[str]:
         f"{planned.label} took {steps} of {of} steps{on}, as many as are paid for: it may find more with a larger"
         " --budget"
     ]
+
+
+def attacked(
+    wire: Wire, task: Task, told: Callable[[Planned, int], None]
+) -> tuple[dict[str, list[Attempt]], dict[str, str], list[str]]:
+    """Every attack with every seed, as far as it was not made before; why some are not made; which fell short."""
+    attempts: dict[str, list[Attempt]] = {}
+    causes: dict[str, str] = {}
+    short: list[str] = []
+    for planned in task.budget.at(wire):
+        if hindrance := task.budget.hindrance(planned, wire):
+            causes[planned.label] = hindrance.cause
+            attempts[planned.label] = [Attempt(planned, 0, "skipped", hindrance.reason)]
+            continue
+        settled, given = task.budget.ready(planned, wire)
+        short += _short(planned, settled, wire)
+        for seed in task.seeds:
+            told(planned, seed)
+            done = attempt(given, settled, seed, task.folder)
+            attempts.setdefault(planned.label, []).append(_whole(done, wire))
+    return attempts, causes, short
 
 
 def _notes(wire: Wire, rows: Sequence[Json], total: int) -> list[str]:

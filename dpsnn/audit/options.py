@@ -11,6 +11,7 @@ from dpsnn.audit.result import NAME
 from dpsnn.errors import UsageError, one_of
 from dpsnn.folders import Folders
 from dpsnn.options import WholeNumbers, add_options
+from dpsnn.runner.offers import where_options
 from dpsnn.runner.study import Command
 from dpsnn.specs import ClassifierSpec
 
@@ -88,8 +89,9 @@ def add_audit_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_command_options(parser: argparse.ArgumentParser) -> None:
-    """Those of the audit, and of the gate that its result must pass."""
+    """Those of the audit, where its attacks run, and of the gate that its result must pass."""
     add_audit_options(parser)
+    where_options(parser)
     add_gate_options(parser)
 
 
@@ -110,6 +112,7 @@ def run(options: argparse.Namespace) -> Path:
         UsageError: Of a gate before anything is audited, as far as it can be told then.
         GateFailed: After the result was written and named, if it does not pass.
     """
+    from dpsnn.audit.apart import make_ahead
     from dpsnn.audit.run import audit
     from dpsnn.metrics.base import known
 
@@ -118,6 +121,7 @@ def run(options: argparse.Namespace) -> Path:
         gate.check(
             [{"column": each.column, "lower_leaks": each.leaks == "lower"} for each in known()]
         )
+    make_ahead(options)
     result = audit(**arguments(options), out=options.out, command=typed(options))
     if gate:
         gate.close(result, path)

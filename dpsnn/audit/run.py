@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -85,6 +85,82 @@ def audit(
     """
     start = time.monotonic()
     keep_memory()
+    made = Audit(
+        opened(
+            model=model,
+            data=data,
+            weights=weights,
+            smashed=smashed,
+            surrogate=surrogate,
+            groups=groups,
+            trained_on=trained_on,
+            size=size,
+            cuts=cuts,
+            queries=queries,
+            budget=budget,
+            seeds=seeds,
+            out=out,
+            data_dir=data_dir,
+            **defences,
+        )
+    )
+    result = AuditResult(
+        made={**_made(command), "seconds": 0.0},
+        model=made.model,
+        data=_data(made.sides),
+        settings={
+            "budget": budget,
+            "seeds": list(seeds),
+            "queries": queries,
+            "defences": made.defended,
+            "victims_scored": made.victims,
+        },
+        measures=made.measures,
+        cuts=made.cuts,
+        recommended=recommended(made.cuts),
+        reproduce=command or "dpsnn.audit(...)",
+    )
+    result.made["seconds"] = round(time.monotonic() - start, 2)
+    if out is not None:
+        if found_beside := curve_beside(result, out):
+            result = replace(result, curve=found_beside[0], curve_cut=found_beside[1])
+        result.save(Path(out) / NAME)
+    # As it is read again.
+    return AuditResult.of(result.plain())
+
+
+class Opened(NamedTuple):
+    """What is audited, and how."""
+
+    found: Inputs
+    budget: Budget
+    seeds: list[int]
+    queries: int
+    defences: Mapping[str, Any]
+    folder: Path | None
+    names: list[str]
+    """Of cuts."""
+
+
+def opened(
+    *,
+    model: Any,
+    data: Any,
+    weights: str,
+    smashed: str,
+    surrogate: Any,
+    groups: str,
+    trained_on: Any,
+    size: int | None,
+    cuts: Sequence[str] | str,
+    queries: int,
+    budget: str,
+    seeds: Sequence[int],
+    out: str | Path | None,
+    data_dir: str,
+    **defences: Any,
+) -> Opened:
+    """What an audit is of, found and read; arguments and errors are those of `audit`."""
     paid, seeds = budget_of(budget), _checked(queries, seeds)
     names = [cuts] if isinstance(cuts, str) else list(cuts)
     _known(defences)
@@ -97,24 +173,7 @@ def audit(
         found: Inputs = of_pairs(smashed, groups, trained_on, seeds[0], paid)
     else:
         found = of_model(*source, groups, trained_on, size, seeds[0], paid, data_dir)
-    made = _Audit(found, paid, seeds, queries, defences, folder, names)
-    settings = {"budget": budget, "seeds": list(seeds), "queries": queries}
-    result = AuditResult(
-        made={**_made(command), "seconds": round(time.monotonic() - start, 2)},
-        model=made.model,
-        data=_data(found.sides),
-        settings={**settings, "defences": made.defended, "victims_scored": made.victims},
-        measures=made.measures,
-        cuts=made.cuts,
-        recommended=recommended(made.cuts),
-        reproduce=command or "dpsnn.audit(...)",
-    )
-    if out is not None:
-        if found_beside := curve_beside(result, out):
-            result = replace(result, curve=found_beside[0], curve_cut=found_beside[1])
-        result.save(Path(out) / NAME)
-    # As it is read again.
-    return AuditResult.of(result.plain())
+    return Opened(found, paid, seeds, queries, defences, folder, names)
 
 
 def _checked(queries: int, seeds: Sequence[int]) -> list[int]:
@@ -162,20 +221,13 @@ def _folder(out: Path) -> Path:
 # ---------------------------------------------------------------- the work
 
 
-class _Audit:
+class Audit:
     """Every cut, one after another; what the result says of them."""
 
-    def __init__(
-        self,
-        found: Inputs,
-        budget: Budget,
-        seeds: Sequence[int],
-        queries: int,
-        defences: Mapping[str, Any],
-        folder: Path | None,
-        names: Sequence[str],
-    ) -> None:
+    def __init__(self, what: Opened) -> None:
+        found, budget, seeds, queries, defences, folder, names = what
         sides, model = found.sides, found.model
+        self.sides = sides
         self.defended: list[str] = []
         self.measures: list[Json] = []
         self.cuts: list[Json] = []

@@ -7,7 +7,7 @@ depends on what happens here.
 import contextlib
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -159,13 +159,7 @@ def _ready(waiting: dict[Job, set[Job]], made: Job | None = None) -> list[Job]:
 
 def _make(member: Experiment, judge: ClassifierSpec, folders: Folders, group: str) -> str:
     """Where a job runs: a classifier, or one attacker of a finished one, with its row. Returns its name."""
-    logs = Path(folders.results_dir) / "logs" / "jobs"
-    checkpoints.ensure_writable(logs)
-    with (
-        open(logs / f"{socket.gethostname()}-{os.getpid()}.txt", "a", encoding="utf-8") as log,
-        contextlib.redirect_stderr(log),
-        contextlib.redirect_stdout(log),
-    ):
+    with own_log(job_logs(folders.results_dir)):
         if member.attackers:
             ((_, _, (path,)),) = run([member], judge, folders, group)
         else:
@@ -173,6 +167,23 @@ def _make(member: Experiment, judge: ClassifierSpec, folders: Folders, group: st
             if not member.classifier.validator:  # who judges is not measured
                 evaluate_models([path], folders)
     return path.name.removesuffix(".ckpt")
+
+
+def job_logs(results_dir: str | Path) -> Path:
+    """Where what jobs say is kept."""
+    return Path(results_dir) / "logs" / "jobs"
+
+
+@contextlib.contextmanager
+def own_log(logs: Path) -> Iterator[None]:
+    """What is said in the block goes to the file of this process in that folder."""
+    checkpoints.ensure_writable(logs)
+    with (
+        open(logs / f"{socket.gethostname()}-{os.getpid()}.txt", "a", encoding="utf-8") as log,
+        contextlib.redirect_stderr(log),
+        contextlib.redirect_stdout(log),
+    ):
+        yield
 
 
 def _told(error: BaseException) -> str:

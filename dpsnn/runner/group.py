@@ -12,10 +12,14 @@ from dpsnn.evaluation.summary import write_summaries
 from dpsnn.folders import Folders
 from dpsnn.options import choices, spec_from
 from dpsnn.runner import run
-from dpsnn.runner.ahead import ahead
+from dpsnn.runner.ahead import ahead, job_logs
 from dpsnn.runner.engines import Where
+from dpsnn.runner.engines.base import Engine
 from dpsnn.runner.experiment import Experiment
 from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
+
+Ahead = Callable[[Sequence[Experiment], ClassifierSpec, Folders, str, Engine], None]
+"""Makes what it can of a group by an engine: as `ahead`."""
 
 Group = Callable[[ClassifierSpec, AttackerSpec], list[Experiment]]
 """What to train and attack, from a classifier and an attacker without defences."""
@@ -33,7 +37,7 @@ def group_specs(
     defaults = AttackerSpec()
     limited = base.max_epochs if options.max_epochs_given else defaults.max_epochs
     one_of(options.surrogate or base.dataset, choices()["surrogate"], "surrogate")
-    _where(options)  # in range
+    where_of(options)  # in range
     epochs = options.attacker_epochs
     with passed_on("max_epochs", "max_epochs" if epochs is None else "attacker_epochs"):
         attacker = AttackerSpec(
@@ -48,8 +52,9 @@ def group_specs(
     return base, attacker, judge, spec_from(Folders, options)
 
 
-def _where(options: argparse.Namespace) -> Where:
+def where_of(options: argparse.Namespace) -> Where:
     said = vars(options)
+    """Where members are made, as far as there are options for it; raises UsageError if a value is out of range."""
     return Where(**{each.name: said[each.name] for each in fields(Where) if each.name in said})
 
 
@@ -58,6 +63,7 @@ def make_ahead(
     experiments: Sequence[Experiment],
     judge: ClassifierSpec,
     folders: Folders,
+    by: Ahead = ahead,
 ) -> None:
     """Make members where the options say, before the group is gone through in order.
 
@@ -66,13 +72,14 @@ def make_ahead(
     Raises:
         UsageError: As for `ahead`, and if the engine cannot be had.
     """
-    where = _where(options)
+    where = where_of(options)
     threads = where.threads
     if where.is_apart:
-        with where.start(str(Path(folders.results_dir) / "logs" / "jobs")) as engine:
-            ahead(experiments, judge, folders, options.command, engine)
+        with where.start(str(job_logs(folders.results_dir))) as engine:
             threads = engine.threads
-    if threads:
+            torch.set_num_threads(threads)
+            by(experiments, judge, folders, options.command, engine)
+    elif threads:
         torch.set_num_threads(threads)
 
 
@@ -105,15 +112,19 @@ def run_study(
     group: Group,
     perform: Callable[[list[Experiment], ClassifierSpec, Folders], Path],
     judge_of: Callable[[ClassifierSpec], ClassifierSpec] = lambda judge: judge,
+    by: Ahead = ahead,
 ) -> Path | None:
-    """A group with a table of its own, which `perform` brings up to date; `judge_of` may put another judge in place."""
+    """A group with a table of its own, which `perform` brings up to date.
+
+    `judge_of` may put another judge in place, and `by` make more than members ahead.
+    """
     base, attacker, judge, folders = group_specs(options)
     judge = judge_of(judge)
     experiments = for_seeds(group, options, base, attacker)
     if options.dry_run:
         print_commands(experiments, judge, folders)
         return None
-    make_ahead(options, experiments, judge, folders)
+    make_ahead(options, experiments, judge, folders, by)
     table = perform(experiments, judge, folders)
     print(*write_summaries(folders.results_dir), sep="\n")
     return table

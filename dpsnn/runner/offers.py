@@ -69,15 +69,18 @@ def group_options(
         )
     parser.set_defaults(max_epochs_given=False, **vars(Where(jobs=jobs or 1)), **defaults)
     if jobs:
-        _where_options(parser)
+        where_options(parser, jobs)
 
 
-def _where_options(parser: argparse.ArgumentParser) -> None:
+def where_options(parser: argparse.ArgumentParser, jobs: int = 1) -> None:
+    """Add those that say where jobs run, and how many at a time unless told otherwise."""
+    parser.set_defaults(**vars(Where(jobs=jobs)))
     parser.add_argument(
         "--jobs",
         type=int,
         metavar="N",
-        help="members made at a time, each in a process of its own with its share of the cores [%(default)s]",
+        help="made at a time, members of a group or attacks of an audit, each in a process of its own with its share of"
+        " the cores [%(default)s]",
     )
     parser.add_argument(
         "--engine",

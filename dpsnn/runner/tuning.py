@@ -88,6 +88,13 @@ def _settings(spec: ClassifierSpec) -> dict[str, object]:
     return dict(zip(KEY, values))
 
 
+def tried(attempt: ClassifierSpec, folders: Folders) -> tables.ReadRow | None:
+    """The row of what was tried before, on whichever seed; None if it was not."""
+    key = {name: tables.cell(value) for name, value in _settings(attempt).items()}
+    rows = tables.read(tuning_table(folders.results_dir), KEY)
+    return next((row for row in rows if all(row[name] == key[name] for name in KEY)), None)
+
+
 def tuned(
     spec: ClassifierSpec, dataset: str, rates: Sequence[Number], folders: Folders
 ) -> ClassifierSpec:
@@ -108,17 +115,14 @@ def tuned(
     results = {}
     for rate in rates:
         attempt = replace(spec, dataset=dataset, learning_rate=float(rate), seed=0)
-        key = {name: tables.cell(value) for name, value in _settings(attempt).items()}
-        rows = tables.read(table, KEY)
-        row = next((r for r in rows if all(r[name] == key[name] for name in KEY)), None)
+        row = tried(attempt, folders)
         if row is None:
             note(
                 f"trying learning rate {rate:g} for {checkpoints.classifier_name(replace(spec, seed=0))}"
             )
             tables.upsert(table, [trial(attempt, folders)], KEY)
-            row = next(
-                r for r in tables.read(table, KEY) if all(r[name] == key[name] for name in KEY)
-            )
+            row = tried(attempt, folders)
+            assert row is not None
         # An infinite loss stood for a trial that diverged.
         loss = tables.number(row, "ValLoss")
         if loss is not None and math.isfinite(loss):

@@ -86,8 +86,8 @@ class Where:
         kind = ENGINES[self.engine]
         if kind.library and find_spec(kind.library) is None:
             raise UsageError(
-                f"the engine {self.engine} needs {kind.library}, which is not installed; run in the checkout:"
-                f" {sys.executable} -m pip install -e '.[{kind.extra}]'"
+                f"the engine {self.engine} needs {kind.library}, which is not installed; ./main.sh in the checkout"
+                f" brings it by itself, for this Python run there: {sys.executable} -m pip install -e '.[{kind.extra}]'"
             )
         module, _, name = kind.made_by.partition(":")
         own: dict[str, Any] = {

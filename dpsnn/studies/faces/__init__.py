@@ -7,7 +7,7 @@ from dpsnn.runner.study import Command, Study
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    group_options(parser, dataset="faces")
+    group_options(parser, jobs=1, dataset="faces")
     parser.add_argument(
         "--iterations", type=int, metavar="STEPS", help="limit of every attack (default: its own)"
     )
@@ -18,7 +18,7 @@ STUDY = Study(
     commands=(
         Command(
             name="faces",
-            action="dpsnn.studies.faces.study:run_faces",
+            action="dpsnn.studies.faces.commands:run_faces",
             experiments="dpsnn.studies.faces.study:faces_experiments",
             options=_options,
         ),

@@ -4,9 +4,7 @@ As published, all images are trained on and none is held out, the step size is t
 without, and one person's face is shown. Fairly, step sizes are tuned alike for all and all people are scored.
 """
 
-import argparse
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,14 +12,12 @@ from dpsnn import checkpoints
 from dpsnn.attacks import MIFace
 from dpsnn.checkpoints import CLASSIFIER
 from dpsnn.data import DATASETS, Faces
-from dpsnn.errors import UsageError, one_of
+from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
 from dpsnn.evaluation.report import save_figure
-from dpsnn.options import choices
 from dpsnn.runner import beforehand, run
 from dpsnn.runner.beforehand import check_file
 from dpsnn.runner.experiment import Experiment
-from dpsnn.runner.group import run_study
 from dpsnn.runner.progress import GroupFailed, note
 from dpsnn.runner.train import Folders, train_classifier
 from dpsnn.runner.tuning import tuned
@@ -186,32 +182,15 @@ def faces(
         UsageError: If data cannot be reached, or a name is taken by other arguments.
         GroupFailed: If a member failed; all others are attacked.
     """
-    dataset = judge.dataset.removesuffix("_others")
-    own = [
-        (tables.inversions_table(folders.results_dir), KEY),
-        (by_person_table(folders.results_dir), PERSON_KEY),
-    ]
-    beforehand.check(experiments, judge, folders, own)
-    check_file(figure_path(folders, dataset))
-    rows = len(DATASETS[f"{dataset}_tuning"](folders.data_dir).rows("train"))
-    if rows < LOT:
-        raise UsageError(
-            f"step sizes are tuned on {rows} of the pictures, too few for lots of {LOT}; add pictures or people"
-        )
-    ready = [
-        (
-            replace(e, classifier=tuned(e.classifier, f"{dataset}_tuning", RATES, folders))
-            if e.classifier.dataset == dataset
-            else e
-        )
-        for e in run.merge(experiments)
-    ]
+    dataset = dataset_of(judge)
+    check(experiments, judge, folders)
+    ready = settled(experiments, judge, folders)
     failed = None
     try:
         run.run(ready, judge, folders, "faces")
     except GroupFailed as error:
         failed = error
-    specs = [e.classifier for e in ready if _finished(e.classifier, folders)]
+    specs = finished(ready, folders)
     judged = [
         load_judged(train_classifier(spec, folders, "faces"))
         for spec in judges(judge, dataset, judge.max_epochs)
@@ -228,6 +207,46 @@ def faces(
     return table
 
 
+def dataset_of(judge: ClassifierSpec) -> str:
+    """Of the fair targets, that the first of `judges` is not trained on."""
+    return judge.dataset.removesuffix("_others")
+
+
+def check(experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders) -> None:
+    """What would fail late, before anything is trained.
+
+    Raises:
+        UsageError: For the first thing that could not work.
+    """
+    dataset = dataset_of(judge)
+    own = [
+        (tables.inversions_table(folders.results_dir), KEY),
+        (by_person_table(folders.results_dir), PERSON_KEY),
+    ]
+    beforehand.check(experiments, judge, folders, own)
+    check_file(figure_path(folders, dataset))
+    rows = len(DATASETS[f"{dataset}_tuning"](folders.data_dir).rows("train"))
+    if rows < LOT:
+        raise UsageError(
+            f"step sizes are tuned on {rows} of the pictures, too few for lots of {LOT}; add pictures or people"
+        )
+
+
+def settled(
+    experiments: Sequence[Experiment], judge: ClassifierSpec, folders: Folders
+) -> list[Experiment]:
+    """Each classifier once, the fair ones with their step size, which is tried out where it was not yet."""
+    dataset = dataset_of(judge)
+    return [
+        (
+            replace(e, classifier=tuned(e.classifier, f"{dataset}_tuning", RATES, folders))
+            if e.classifier.dataset == dataset
+            else e
+        )
+        for e in run.merge(experiments)
+    ]
+
+
 def limited(
     iterations: int | None, attacks: Mapping[str, MIFace] = ATTACKS
 ) -> Mapping[str, MIFace]:
@@ -237,6 +256,11 @@ def limited(
     return {
         name: replace(a, iterations=min(a.iterations, iterations)) for name, a in attacks.items()
     }
+
+
+def finished(ready: Sequence[Experiment], folders: Folders) -> list[ClassifierSpec]:
+    """Those that are there."""
+    return [e.classifier for e in ready if _finished(e.classifier, folders)]
 
 
 def _finished(spec: ClassifierSpec, folders: Folders) -> Path | None:
@@ -256,12 +280,40 @@ def attack(
     judged: Sequence[Judged],
     attacks: Mapping[str, MIFace],
     folders: Folders,
+    lowest: int | None = None,
 ) -> Path:
-    """Bring both tables up to date with these classifiers; people one by one for the lowest seed only."""
+    """Bring both tables up to date with these classifiers; people one by one for the lowest seed only.
+
+    Args:
+        specs: Of classifiers that are there.
+        judged: Who judges.
+        attacks: Name → attack.
+        folders: Where to read and write.
+        lowest: That seed, where these are not all classifiers.
+    """
+    table = tables.inversions_table(folders.results_dir)
+    lowest = min((spec.seed for spec in specs), default=0) if lowest is None else lowest
+    for target, name, chosen, due in unattacked(specs, judged, attacks, folders):
+        note(f"inverting {target.stored.stem}: {name}")
+        found = invert(target, chosen)
+        for each in due:
+            row, people = inversion_row(target, found, name, chosen, each)
+            if target.spec.seed == lowest:
+                tables.upsert(by_person_table(folders.results_dir), people, PERSON_KEY)
+            tables.upsert(table, [row], KEY)
+    return table
+
+
+def unattacked(
+    specs: Sequence[ClassifierSpec],
+    judged: Sequence[Judged],
+    attacks: Mapping[str, MIFace],
+    folders: Folders,
+) -> Iterator[tuple[Target, str, MIFace, list[Judged]]]:
+    """Target, name of the attack, the attack as it is made on that target, and the judges whose row is missing."""
     table = tables.inversions_table(folders.results_dir)
     columns = (*KEY, "Digest", "JudgeDigest", "MaxIterations")
     known = {tuple(row.get(name) for name in columns) for row in tables.read(table, KEY)}
-    lowest = min((spec.seed for spec in specs), default=0)
     for target in _targets(specs, folders):
         for name, chosen in limited(STEPS.get(target.spec.network), attacks).items():
             due = [
@@ -272,16 +324,8 @@ def attack(
                     each.stored.digest, str(chosen.iterations),
                 ) not in known
             ]  # fmt: skip
-            if not due:
-                continue
-            note(f"inverting {target.stored.stem}: {name}")
-            found = invert(target, chosen)
-            for each in due:
-                row, people = inversion_row(target, found, name, chosen, each)
-                if target.spec.seed == lowest:
-                    tables.upsert(by_person_table(folders.results_dir), people, PERSON_KEY)
-                tables.upsert(table, [row], KEY)
-    return table
+            if due:
+                yield target, name, chosen, due
 
 
 # ---------------------------------------------------------------- the figure
@@ -305,22 +349,3 @@ def _seeds(
             )
     for spec, target in zip(first, _targets(first, folders)):
         yield target, names[spec.dp_noise_multiplier, spec.dp_target_epsilon]
-
-
-def run_faces(options: argparse.Namespace) -> Path | None:
-    """`dpsnn faces`."""
-    epochs = options.max_epochs if options.max_epochs_given else None
-    seeds = options.seeds = options.seeds or [options.seed + i for i in range(SEEDS)]
-    one_of(options.dataset, choices()["dataset"], "dataset")
-    if options.iterations is not None and options.iterations < 1:
-        raise UsageError(f"iterations is {options.iterations}; it must be 1 or more")
-    if options.dry_run:
-        note(
-            "step sizes of the fair targets are tuned before they are trained, hence stand for others here"
-        )
-    return run_study(
-        options,
-        partial(faces_experiments, epochs=epochs, first_seed=seeds[0]),
-        partial(faces, iterations=options.iterations),
-        lambda judge: judges(judge, options.dataset, epochs)[0],
-    )

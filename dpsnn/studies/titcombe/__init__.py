@@ -28,6 +28,7 @@ DEMO = Command(
         classifier=OPEN,
         attacker=["surrogate"],
         seeds=False,
+        jobs=1,
         results_dir="results/demo",
         models_dir="models/demo",
     ),

@@ -17,7 +17,7 @@ from dpsnn.runner.group import (
 )
 from dpsnn.runner.progress import GroupFailed
 from dpsnn.runner.tracking import summarise
-from dpsnn.studies.titcombe.demo import demo, demo_experiments
+from dpsnn.studies.titcombe.demo import check_demo, demo, demo_experiments
 from dpsnn.studies.titcombe.groups import GROUPS
 from dpsnn.studies.titcombe.headline import headline
 from dpsnn.studies.titcombe.published import published, published_experiments
@@ -28,6 +28,8 @@ def run_demo(options: argparse.Namespace) -> Path | None:
     if options.dry_run:
         print_commands(demo_experiments(base, attacker), judge, folders)
         return None
+    check_demo(folders)
+    make_ahead(options, demo_experiments(base, attacker), judge, folders)
     text, table = demo(base, attacker, judge, folders)
     print(f"{text}\n")
     return table

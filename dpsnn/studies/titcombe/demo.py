@@ -34,6 +34,13 @@ def demo_experiments(base: ClassifierSpec, attacker: AttackerSpec) -> list[Exper
     return [Experiment(replace(base, **defence), (attacker,)) for defence in DEFENCES.values()]
 
 
+def check_demo(folders: Folders) -> None:
+    """Raise UsageError where its table or picture cannot be written."""
+    folder = Path(folders.results_dir)
+    check_places(folders, [(folder / "demo.csv", ("Defence",))])
+    check_file(folder / "demo.png")
+
+
 def demo(
     base: ClassifierSpec, attacker: AttackerSpec, judge: ClassifierSpec, folders: Folders
 ) -> tuple[str, Path]:
@@ -44,8 +51,6 @@ def demo(
     """
     folder = Path(folders.results_dir)
     table = folder / "demo.csv"
-    check_places(folders, [(table, ("Defence",))])
-    check_file(folder / "demo.png")
     trained = run(demo_experiments(base, attacker), judge, folders, "demo")
     models = {r["Model"]: r for r in tables.read(tables.models_table(folders.results_dir))}
     attackers = {r["Attacker"]: r for r in tables.read(tables.attackers_table(folders.results_dir))}
