@@ -1,18 +1,14 @@
 """Every engine there is makes the same of the same jobs, and loses nothing but time."""
 
-import contextlib
-import errno
 import os
-import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import engine_jobs
 import pytest
@@ -24,8 +20,6 @@ from dpsnn.checkpoints import CLASSIFIER, all_in, read
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
 from dpsnn.folders import Folders
-from dpsnn.integrity.folders import pairs
-from dpsnn.integrity.look import look
 from dpsnn.runner.ahead import ahead, work_off
 from dpsnn.runner.engines import ENGINES, Where
 from dpsnn.runner.engines.base import Outcome
@@ -155,38 +149,6 @@ def test_whatever_an_engine_loses_the_rows_are_the_same(
     assert digests("one") == undisturbed.digests
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-def test_a_folder_that_is_full_or_read_only_for_a_while_costs_nothing_but_time(
-    number: int, place: Path, undisturbed: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    draw, failed = random.Random(number), 0
-
-    def sometimes(real: Callable[..., Any]) -> Callable[..., Any]:
-        def tried(path: Any, *more: Any) -> Any:
-            nonlocal failed
-            if draw.random() < 0.4:
-                failed += 1
-                raise OSError(number, os.strerror(number), str(path))
-            return real(path, *more)
-
-        return tried
-
-    folders = folders_of("one")
-    with monkeypatch.context() as bad:
-        # What every file goes through that is whole or not there.
-        for name in ("open", "replace"):
-            bad.setattr(f"dpsnn.atomic.os.{name}", sometimes(getattr(os, name)))
-        with Unsteady(2, number) as engine, contextlib.suppress(UsageError):
-            ahead(GROUP, JUDGE, folders, "group", engine)
-    assert failed > 2
-    run(GROUP, JUDGE, folders, "group")
-    assert rows("one") == undisturbed.rows
-    assert digests("one") == undisturbed.digests
-    found = pairs(Path(folders.models_dir), Path(folders.results_dir))
-    assert [str(finding) for pair in found for finding in look(pair)] == []
-
-
 def strike(logs: Path) -> None:
     """Kill the first process that has begun a job."""
     until = time.monotonic() + 600
@@ -226,7 +188,7 @@ def test_every_engine_makes_the_same_rows_and_a_killed_worker_costs_one_retry(
 
 @pytest.fixture
 def submitit_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("submitit", reason="needs submitit: ./main.sh install engines")
+    pytest.importorskip("submitit", reason="needs the extra slurm: pip install -e '.[slurm]'")
     found_here(monkeypatch)
 
 
@@ -314,7 +276,7 @@ def test_what_is_ready_at_once_is_one_array_of_slurm(
 def test_what_ray_cannot_give_is_said_at_once(
     options: dict[str, object], said: str, place: Path
 ) -> None:
-    pytest.importorskip("ray", reason="needs ray: ./main.sh install engines")
+    pytest.importorskip("ray", reason="needs the extra ray: pip install -e '.[ray]'")
     where = Where(engine="ray", threads=1, **options)  # type: ignore[arg-type]
     with where.start(LOGS) as engine, pytest.raises(UsageError) as refused:
         engine.submit([job(engine_jobs.said)])
