@@ -1,11 +1,10 @@
-"""What each budget of an audit finds on the four MNIST targets whose strongest attackers are known, and how long it takes.
+"""What each budget of an audit finds on four MNIST targets whose strongest attackers are known, and how long it takes.
 
-    python benchmarks/anchors.py [--targets plain nopeek noise set] [--budgets quick standard thorough] [--out anchors]
+    python benchmarks/anchors.py [--targets plain nopeek noise set] [--budgets quick standard thorough doubled]
 
 Needs the checkpoints of `./main.sh all --dataset mnist`. Attackers own the same 5,000 images as there and are scored on
-the same 5,000. `thorough` shall reach the figure under *asked*; the share is of `thorough`'s SSIM above the mean image's;
-`doubled` is `thorough` with twice its epochs, steps and seconds, and should change next to nothing. Audits are kept in the
-folder and gone on with.
+the same 5,000. `thorough` shall reach the figure under *asked*; `doubled` is `thorough` with twice its epochs, steps and
+seconds, and should change next to nothing. Audits are kept in a folder, and gone on with.
 """
 
 import argparse
@@ -18,7 +17,7 @@ import dpsnn
 from dpsnn.audit import plan
 from dpsnn.audit.plan import BUDGETS, Budget, Planned
 from dpsnn.audit.result import NAME, AuditResult
-from dpsnn.errors import UsageError
+from dpsnn.bench.records import Results, begin
 
 FEATURE = "SSIMGaussian"
 
@@ -53,13 +52,15 @@ def twice(budget: Budget) -> Budget:
     return replace(budget, seconds=2 * budget.seconds, attacks=tuple(map(longer, budget.attacks)))
 
 
-def audited(known: Known, budget: str, options: argparse.Namespace, folder: Path) -> AuditResult:
+def audited(
+    results: Results, known: Known, budget: str, options: argparse.Namespace, folder: Path
+) -> AuditResult:
     """The audit of a target, made or read."""
     if (folder / NAME).exists():
         return AuditResult.load(folder / NAME)
     found = sorted(Path(options.models_dir, "classifiers").glob(f"{known.stem}_epoch=*.ckpt"))
     if not found:
-        raise UsageError(
+        results.not_run(
             f"no {known.stem} in {options.models_dir}; run ./main.sh all --dataset mnist"
         )
     return dpsnn.audit(
@@ -70,35 +71,43 @@ def audited(known: Known, budget: str, options: argparse.Namespace, folder: Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--targets", nargs="+", default=[*TARGETS], choices=[*TARGETS])
-    parser.add_argument("--budgets", nargs="+", default=[*BUDGETS], choices=[*BUDGETS, DOUBLED])
-    parser.add_argument("--out", default="anchors")
+    parser.add_argument(
+        "--budgets", nargs="+", default=["quick", "standard"], choices=[*BUDGETS, DOUBLED]
+    )
+    parser.add_argument("--out", default="results/bench/anchors", help="where audits are kept")
     parser.add_argument("--models_dir", default="models")
     parser.add_argument("--data_dir", default="data")
-    options = parser.parse_args()
+    options, results = begin(parser, quick={"targets": ["plain"], "budgets": ["quick"]})
     plan.BUDGETS[DOUBLED] = twice(BUDGETS["thorough"])
     for name in options.targets:
-        known, above = TARGETS[name], {}
+        known = TARGETS[name]
         for budget in options.budgets:
-            result = audited(known, budget, options, Path(options.out, f"{name}_{budget}"))
-            (cut,) = result.cuts
-            best = cut["strongest"]
-            floor = next(each["floor"] for each in result.measures if each["column"] == FEATURE)
-            above[budget] = best[FEATURE]["value"] - floor
-            print(
-                f"{name:7} {budget:9} {result.made['seconds'] / 60:5.1f} min  MSE {best['MSE']['value']:.5f} (asked"
-                f" {known.asked})  {FEATURE} {best[FEATURE]['value']:.4f}  by {' / '.join(best['MSE']['by'])}"
-            )
-            for row in cut["attacks"]:
-                error = row["measures"].get("MSE", {}).get("value", float("nan"))
-                print(
-                    f"    {row['label']:24} {row['status']:8} {row['seconds']:6.0f} s  {error:.5f}  {row['victims']} victims"
-                )
-            sys.stdout.flush()
-        for budget, value in above.items():
-            if "thorough" in above:
-                print(
-                    f"{name:7} {budget:9} finds {100 * value / above['thorough']:.1f} % of thorough"
-                )
+            result = audited(results, known, budget, options, Path(options.out, f"{name}_{budget}"))
+            show(results, name, budget, known, result)
+    results.write()
+
+
+def show(results: Results, name: str, budget: str, known: Known, result: AuditResult) -> None:
+    """Print what one audit found, and hand it over."""
+    (cut,) = result.cuts
+    best, minutes = cut["strongest"], result.made["seconds"] / 60
+    floor = next(each["floor"] for each in result.measures if each["column"] == FEATURE)
+    print(
+        f"{name:7} {budget:9} {minutes:5.1f} min  MSE {best['MSE']['value']:.5f} (asked {known.asked})"
+        f"  {FEATURE} {best[FEATURE]['value']:.4f}, {best[FEATURE]['value'] - floor:.4f} above the floor"
+        f"  by {' / '.join(best['MSE']['by'])}"
+    )
+    for row in cut["attacks"]:
+        error = row["measures"].get("MSE", {}).get("value", float("nan"))
+        print(
+            f"    {row['label']:24} {row['status']:8} {row['seconds']:6.0f} s  {error:.5f}  {row['victims']} victims"
+        )
+    sys.stdout.flush()
+    told = f"audit of {name}, budget {budget}"
+    results.add(told, minutes, "min")
+    results.add(
+        f"{told}: least MSE", best["MSE"]["value"], "", "asked", best["MSE"]["value"] / known.asked
+    )
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def test_an_attempt_of_another_version_or_server_is_made_anew(
 )
 def test_an_attempt_that_is_not_whole_is_made_anew(damage: Any, tmp_path: Path) -> None:
     given = heard(models.layers(), "7")
-    first = attempt(given, NEAREST, 0, 0.0, tmp_path)
+    first = attempt(given, NEAREST, 0, tmp_path)
     (path,) = tmp_path.iterdir()
     with np.load(path) as kept:
         made = damage(path.read_bytes(), {name: kept[name] for name in kept.files})
@@ -181,7 +181,7 @@ def test_an_attempt_that_is_not_whole_is_made_anew(damage: Any, tmp_path: Path) 
         path.write_bytes(made)
     else:
         np.savez(path, **made)
-    again = attempt(given, NEAREST, 0, 0.0, tmp_path)
+    again = attempt(given, NEAREST, 0, tmp_path)
     assert again.status == "ok" and torch.equal(again.guesses, first.guesses)
 
 
@@ -220,7 +220,7 @@ def test_a_client_in_bfloat16_is_heard_in_float32() -> None:
     found = heard(Half(), "f")
     assert found.activations.dtype == found.heard.dtype == torch.float32
     assert found.whole is not None and found.whole.answer(found.heard).dtype == torch.float32
-    assert len(found.digest) == 64 and attempt(found, INVERSION, 0, 1.0, None).status == "ok"
+    assert len(found.digest) == 64 and attempt(found, INVERSION, 0, None).status == "ok"
     images = torch.rand(3, *SHAPE)
     layer = nn.Linear(64, 10).double()
     function = Target.of_client(lambda given: given.flatten(1).double(), SHAPE, server=layer)
