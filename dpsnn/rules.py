@@ -30,6 +30,8 @@ TAKEN = frozenset(
     " audit audit_model audit_data audit_weights audit_smashed audit_surrogate audit_groups audit_trained_on weights"
     " data groups trained_on smashed size cuts budget out noise noise_kind clip target accuracy finetune_epochs"
     " fail_above fail_below baseline allow_missing_cuts junit"
+    # Of benchmarks.
+    " only folder again quick"
     # Of studies.
     " secure plain clients rounds local_epochs skew drop timeout iterations published_dir"
     " rank num_requests split images count device client".split()
