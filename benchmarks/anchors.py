@@ -2,9 +2,9 @@
 
     python benchmarks/anchors.py [--targets plain nopeek noise set] [--budgets quick standard thorough doubled]
 
-Needs the checkpoints of `./main.sh all --dataset mnist`. Attackers own the same 5,000 images as there and are scored on
-the same 5,000. `thorough` shall reach the figure under *asked*; `doubled` is `thorough` with twice its epochs, steps and
-seconds, and should change next to nothing. Audits are kept in a folder, and gone on with.
+Needs the checkpoints of `./main.sh all --dataset mnist`. Attackers own the same 5,000 images as there. `thorough` shall
+reach the figure under *asked*; `doubled` is `thorough` with twice its epochs, steps and seconds, and should change next
+to nothing. Audits are kept in a folder, and gone on with.
 """
 
 import argparse
