@@ -32,19 +32,26 @@ def retire(path: Path, folders: Folders) -> None:
         "LearningRate": stored.arguments["learning_rate"],
     }
     cells = {column: tables.cell(value) for column, value in training.items()}
-    for table in sorted(tables.models_table(folders.results_dir).parent.glob("*.csv")):
+    table = tables.models_table(folders.results_dir)
+
+    def lost(model: str) -> bool:
+        return not (path.parent / f"{model}.ckpt").exists()
+
+    gone = {
+        row["Model"]
+        for row in tables.read(table)
+        if (name := row["Model"].rsplit("_epoch=", 1)[0]) in names
+        and (name == own or cells.items() <= row.items())
+        and lost(row["Model"])
+    }
+    for each in sorted(table.parent.glob("*.csv")):
         try:
-            rows = tables.read(table)
+            found = {row.get("Model", "") for row in tables.read(each)}
         except UsageError:  # whose table it is will say so
             continue
-        gone = {
-            model
-            for row in rows
-            if (name := (model := row.get("Model", "")).rsplit("_epoch=", 1)[0]) in names - {model}
-            and (name == own or cells.items() <= row.items())
-            and not (path.parent / f"{model}.ckpt").exists()
-        }
-        tables.drop(table, "Model", gone)
+        # Its own row may have gone before theirs.
+        before = {m for m in found if m.startswith(f"{own}_epoch=") and lost(m)}
+        tables.drop(each, "Model", gone | before)
 
 
 def retire_attacker(path: Path, row: tables.Row, table: Path) -> None:
