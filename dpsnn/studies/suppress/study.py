@@ -118,8 +118,10 @@ def suppress_experiments(
 
 
 def _refined(attacker: AttackerSpec) -> AttackerSpec:
-    """The refiner with the same knowledge, from the best linear map's guess."""
-    return replace(attacker, attack="refiner", own=())
+    """The refiner with the same knowledge, from the best linear map's guess, no longer than the decoder is trained."""
+    refiner = replace(attacker, attack="refiner", own=())
+    epochs = min(refiner.refiner_epochs, attacker.max_epochs)
+    return replace(refiner, refiner_epochs=epochs)
 
 
 def three_attacks(
