@@ -123,13 +123,19 @@ class Parser(argparse.ArgumentParser):
         self._sections: dict[str, Any] = {}
         self._names: list[str] = []
         super().__init__(*args, **{"allow_abbrev": False, **more})
-        for title, names in sections().items():
-            group = self.add_argument_group(title)
-            self._sections |= dict.fromkeys(names, group)
+
+    def _section(self, name: str) -> Any:
+        """The heading that an option stands under, or None; all are made with the first option, in their order."""
+        if not self._sections:
+            for title, names in sections().items():
+                group = self.add_argument_group(title)
+                self._sections |= dict.fromkeys(names, group)
+        return self._sections.get(name)
 
     def add_argument(self, *names: Any, **more: Any) -> argparse.Action:
         self._names += names
-        section = self._sections.get(str(names[0]).lstrip("-")) if names else None
+        # Help, its first, belongs to no heading.
+        section = self._section(str(names[0]).lstrip("-")) if names and names[0] != "-h" else None
         if section is None:
             return super().add_argument(*names, **more)
         action: argparse.Action = section.add_argument(*names, **more)
