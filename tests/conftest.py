@@ -11,8 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jaxtyping import install_import_hook
 
 REAL_DATA = os.environ.get("DPSNN_DATA_MIRROR", "")
+
+
+def shaped() -> list[str]:
+    """Modules of dpsnn that speak of tensors' shapes."""
+    root = Path(__file__).parent.parent
+    found = sorted((root / "dpsnn").rglob("*.py"))
+    texts = {path: path.read_text(encoding="utf-8") for path in found}
+    return [
+        ".".join(path.relative_to(root).with_suffix("").parts)
+        for path, text in texts.items()
+        if path.name != "__init__.py" and ("jaxtyping" in text or "dpsnn.tensors" in text)
+    ]
+
+
+# Types are checked at run time where they say what mypy cannot know; everywhere it would take a fifth of all tests' time.
+install_import_hook(shaped(), "beartype.beartype")
 
 
 def pytest_collection_finish() -> None:
@@ -44,7 +61,10 @@ def _seed() -> None:
 
     random.seed(0)
     np.random.seed(0)
-    torch.manual_seed(0)
+    # `torch.manual_seed` also writes down, for a GPU that is not in use yet, from where it was called: a millisecond.
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture(autouse=True)

@@ -154,6 +154,13 @@ def random_states() -> tuple[Any, ...]:
     return random.getstate(), np.asarray(words).tobytes(), *rest, own, *cuda
 
 
+def _seed(seed: int) -> None:
+    """`torch.manual_seed`, which takes a millisecond for a GPU that nothing is on: it writes down who called."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+
+
 @contextlib.contextmanager
 def same_draws(rows: int, seed: int = 0) -> Iterator[None]:
     """Whatever is drawn in the block is drawn again in the next such block, the same for every example.
@@ -165,7 +172,7 @@ def same_draws(rows: int, seed: int = 0) -> Iterator[None]:
     try:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         with torch.random.fork_rng(), _SameDraws(rows):
-            torch.manual_seed(seed)
+            _seed(seed)
             random.seed(seed)
             np.random.seed(seed % 2**32)
             yield
