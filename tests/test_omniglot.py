@@ -13,16 +13,18 @@ from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.studies.omniglot.study import PUBLISHED, alphabets_table, omniglot_experiments
 
 
-def test_both_protocols_have_four_targets_and_two_decoders() -> None:
+def test_both_protocols_have_four_targets_and_three_attackers() -> None:
     experiments = omniglot_experiments(ClassifierSpec(dataset="omniglot"), AttackerSpec())
     published, fair = experiments[:4], experiments[4:]
     assert len(fair) == 4
     names = [classifier_name(e.classifier) for e in experiments]
     assert len(set(names)) == 8, "names differ"
     for experiment in experiments:
-        assert [a.decoder for a in experiment.attackers] == ["deconv", "conv"]
+        *decoders, linear = experiment.attackers
+        assert [a.decoder for a in decoders] == ["deconv", "conv"]
+        assert linear.attack == "ridge"
         named = {attacker_name(a) for a in experiment.attackers}
-        assert len(named) == 2
+        assert len(named) == 3
         assert experiment.classifier.network == "mobile"
         assert experiment.classifier.batch_size == 32
     assert [e.classifier.dp_noise_multiplier for e in published] == [0, 0.7, 0.5, 0.3]
@@ -39,6 +41,22 @@ def test_both_protocols_have_four_targets_and_two_decoders() -> None:
         assert rates == [1e-3, 5e-3, 5e-3, 5e-3], "as published"
 
 
+def test_one_protocol_alone(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def trained(*words: str) -> list[str]:
+        assert main(["omniglot", "--dry_run", *words]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if "train_" in line]
+
+    published, fair = trained("--protocol", "published"), trained("--protocol", "fair")
+    assert len(published) == len(fair) == 16
+    assert [*published, *fair] == trained()
+    assert all("omniglot_overlap" in line for line in published)
+    assert not any("omniglot_overlap" in line for line in fair)
+    assert main(["omniglot", "--protocol", "fiar"]) == 2
+    assert "unknown protocol 'fiar'; choose from ['fair', 'published'] (did you mean fair?)" in (
+        capsys.readouterr().err
+    )
+
+
 def test_published_epsilons_are_those_of_all_images() -> None:
     for row in PUBLISHED[1:]:
         history = [(row.noise_multiplier, 32 / 13180, 8237)]
@@ -52,7 +70,7 @@ def test_the_whole_study_in_small(place: Path, capsys: pytest.CaptureFixture[str
     assert "digits_00noise_00nopeek_03dpsgd" in capsys.readouterr().err
     table = alphabets_table("results")
     rows = tables.read(table)
-    assert len(rows) == 4 * 2 * 10, "four targets, two decoders, ten classes"
+    assert len(rows) == 4 * 3 * 10, "four targets, three attackers, ten classes"
     for row in rows:
         assert float(row["MSE"]) > 0 and float(row["MSEFloor"]) > 0
         assert -1 <= float(row["SSIM"]) <= 1

@@ -37,7 +37,8 @@ and without DP-SGD, and rebuilt characters of other alphabets from what the clie
 *Paper ε*: as published, with the conversion of its time; recomputed for both numbers of images. *Fair ε*: what our
 training spent, by Rényi accounting in today's conversion, if the seed of its noise were secret; so that anyone can
 repeat the study, it is not. *±*: standard error over images. *MSE* and *SSIM* are of all 3,120 pictures, by the
-published decoder of transposed convolutions and by ours, which is wider and normalised.
+published decoder of transposed convolutions, by ours, which is wider and normalised and sees the wire standardised, and
+by the best linear map.
 """
 
 
@@ -48,7 +49,7 @@ class Target(NamedTuple):
     protocol: Row | None
     fair: Row | None
     attackers: dict[tuple[str, str], Row]
-    """Protocol and decoder → row."""
+    """Protocol and decoder, or another attack → row."""
 
 
 def gather(results_dir: Path) -> list[Target]:
@@ -77,7 +78,7 @@ def gather(results_dir: Path) -> list[Target]:
                 continue
             found[protocol] = min(rows, key=lambda row: number(row, "Seed") or 0)
             attackers |= {
-                (protocol, row["Decoder"]): row
+                (protocol, row["Decoder"] or row["Attack"]): row
                 for row in attacks
                 if row["Model"] == found[protocol]["Model"] and row.get("Adaptive") == "True"
             }
@@ -138,13 +139,13 @@ def accuracies(targets: Sequence[Target]) -> list[list[str]]:
     return [*lines, ["*floor*", *[""] * 9, *floors]]
 
 
-KINDS = (("protocol", "deconv"), ("protocol", "conv"), ("fair", "deconv"), ("fair", "conv"))
+NAMES = {"deconv": "published decoder", "conv": "our decoder", "ridge": "best linear map"}
+KINDS = tuple((protocol, attacker) for protocol in ("protocol", "fair") for attacker in NAMES)
 
 
 def leakage(targets: Sequence[Target]) -> list[list[str]]:
-    """What the attackers get of an image at inference: a column per protocol, decoder and measure."""
-    names = {"deconv": "published decoder", "conv": "our decoder"}
-    headings = [f"{m}, {p}, {names[d]}" for p, d in KINDS for m in ("MSE", "SSIM")]
+    """What the attackers get of an image at inference: a column per protocol, attacker and measure."""
+    headings = [f"{m}, {p}, {NAMES[a]}" for p, a in KINDS for m in ("MSE", "SSIM")]
     lines = [["multiplier", *headings]]
     for target in targets:
         noise = target.paper.noise_multiplier
@@ -200,7 +201,7 @@ def reasons(target: Target, plain: Target) -> list[str]:
         floor = number(here, "MSEFloor")
         guessing = "" if floor is None else f", {floor:.4f} by guessing"
         said.append(
-            f"An image at inference, by the decoder that comes closest: MSE {mse:.4f}, {undefended:.4f} without DP-SGD"
+            f"An image at inference, by the attacker that comes closest: MSE {mse:.4f}, {undefended:.4f} without DP-SGD"
             f"{guessing}."
         )
     return said
