@@ -505,9 +505,10 @@ def test_the_ledger_of_omniglot(tables_of_both: Path) -> None:
     tables.upsert(tables.models_table(folder), models, tables.CLASSIFIER_KEY)
     attacks = [
         attack_row(f"{fair} 0.0", 0.01, Dataset=fair, Attack="ridge", Decoder=""),
-        attack_row(f"{fair} 0.7", 0.02, Dataset=fair),
+        attack_row(f"{fair} 0.7", 0.02, Dataset=fair, Augment="none"),
         attack_row(f"{fair} 0.7", 0.03, Dataset=fair, Decoder="deconv"),
         attack_row(f"{overlap} 0.7", 0.04, Dataset=overlap, Decoder="deconv"),
+        attack_row(f"{overlap} 0.5", 0.05, Dataset=overlap, Augment=""),
     ]
     tables.upsert(tables.attackers_table(folder), attacks, tables.ATTACKER_KEY)
     lines = write_ledger("mnist", folder, alone).read_text("utf-8").split("\n")
@@ -516,6 +517,9 @@ def test_the_ledger_of_omniglot(tables_of_both: Path) -> None:
         in lines
     )
     assert lines.count("| *floor* |  |  |  |  |  |  |  |  |  | 8.00 |") == 1
+    (headings,) = (line for line in lines if line.startswith("| multiplier | MSE, protocol"))
+    assert headings.count("our decoder † |") == 2 and "MSE, protocol, our decoder †" in headings
+    assert lines.count("†: by an earlier version of our decoder, which saw the wire as it is.") == 1
     (leak,) = (
         line for line in lines if line.startswith("| 0.7 | 0.0400 ± 0.0001 | 0.600 ± 0.001 |")
     )
@@ -531,7 +535,10 @@ def test_the_ledger_of_omniglot(tables_of_both: Path) -> None:
         ),
     ]
     assert (
-        sum(line.startswith("| *floor: mean image* | 0.0678 | 0.332 | not run") for line in lines)
+        sum(
+            line.startswith("| *floor: mean image* | 0.0678 | 0.332 | 0.0678 | 0.332 | not run")
+            for line in lines
+        )
         == 1
     )
     (met,) = (line for line in lines if line.startswith("- **Multiplier 0.7.**"))

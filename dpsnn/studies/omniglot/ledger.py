@@ -41,6 +41,8 @@ published decoder of transposed convolutions, by ours, which is wider and normal
 by the best linear map.
 """
 
+OLDER = "†: by an earlier version of our decoder, which saw the wire as it is."
+
 
 class Target(NamedTuple):
     """A published target beside ours; None where it was not run."""
@@ -143,9 +145,23 @@ NAMES = {"deconv": "published decoder", "conv": "our decoder", "ridge": "best li
 KINDS = tuple((protocol, attacker) for protocol in ("protocol", "fair") for attacker in NAMES)
 
 
+OLD = " †"
+"""Mark of what an earlier version of our decoder found."""
+
+
+def _is_old(targets: Sequence[Target], kind: tuple[str, str]) -> bool:
+    """Whether any row is of before the wire was looked at; since then rows of decoders say how they augment."""
+    found = [target.attackers[kind] for target in targets if kind in target.attackers]
+    return kind[1] == "conv" and any(not row.get("Augment") for row in found)
+
+
 def leakage(targets: Sequence[Target]) -> list[list[str]]:
     """What the attackers get of an image at inference: a column per protocol, attacker and measure."""
-    headings = [f"{m}, {p}, {NAMES[a]}" for p, a in KINDS for m in ("MSE", "SSIM")]
+    headings = [
+        f"{m}, {p}, {NAMES[a]}{OLD * _is_old(targets, (p, a))}"
+        for p, a in KINDS
+        for m in ("MSE", "SSIM")
+    ]
     lines = [["multiplier", *headings]]
     for target in targets:
         noise = target.paper.noise_multiplier
@@ -216,6 +232,8 @@ def section(dataset: str, results_dir: Path, **ignored: Any) -> str:
     parts = [TOP]
     for (headings, *rows) in (accuracies(targets), leakage(targets)):
         parts.append(table(headings, rows))
+        if any(OLD in heading for heading in headings):
+            parts.append(OLDER)
     whys = []
     for target in targets:
         noise = target.paper.noise_multiplier
