@@ -257,6 +257,7 @@ def audit(tmp_path: Path) -> Callable[[Json], Path]:
         ("--fail-above=ssim=0.5", 3, "dpsnn: the gate failed: 1 of 6 checks"),
         ("--fail_above blur=1", 2, "there is no column 'blur'; choose from"),
         ("--baseline nowhere.json", 2, "there is no nowhere.json"),
+        ("--junit .", 2, "--junit is '.', where no file can be written; name another"),
     ],
 )
 def test_exit_codes(

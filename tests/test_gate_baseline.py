@@ -177,6 +177,18 @@ def test_what_has_the_same_name_is_told_by_its_digest(
     assert failing(new, baseline=old) == []
 
 
+def test_a_model_of_the_same_weights_and_other_code_is_told_by_its_answers() -> None:
+    new, old = whole(), whole()
+    for made, last in ((new, 0.5), (old, 0.4)):
+        made["model"] |= {"digest": "a", "answers": [1.0, None, last]}
+        made["data"]["digest"] = "a"
+    found = checks(AuditResult.of(new), baseline=AuditResult.of(old))
+    (check,) = [each for each in found if each.rule == "comparable with the baseline"]
+    assert check.passed and "answers otherwise: its code is another" in check.said
+    new["model"]["answers"][2] = 0.405
+    assert "its code" not in str(checks(AuditResult.of(new), baseline=AuditResult.of(old)))
+
+
 def test_beside_an_audit_that_knew_nothing_nothing_passes() -> None:
     """Intervals of a few victims hold everything, so that nothing is worse."""
     old = whole()

@@ -319,7 +319,7 @@ def test_a_curve_has_a_slider_and_a_line_of_its_own() -> None:
         {"noise": n, "accuracy": 90.0 - n, "SSIM": 0.9 / (1 + n), "pictures": p, **same}
         for n, p in ((2.0, pictures), (0.5, pictures), (1.0, None))
     ]
-    made["curve_cut"] = "conv1 <b>"
+    made["curve_cut"] = made["cuts"][0]["name"] = "conv1 <b>"
     found = digest(AuditResult.of(made))
     noise = found.galleries[1]
     assert [state.name for state in noise.states] == ["gaussian noise 0.5", "gaussian noise 2"]
@@ -341,7 +341,7 @@ def test_a_curve_has_a_slider_and_a_line_of_its_own() -> None:
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, ElementTree.Element]:
     made = content()
-    made["cuts"][0]["bounds"] = {"mse": 0.002, "share": 0.4, "named": 50.0, "n": 40}
+    made["cuts"][0]["bounds"] = {"mse": 0.002, "share": 0.4, "named": 0.5, "n": 40}
     made["cuts"][1]["name"] = "$\\frac{<b>&"
     made["recommended"]["cut"] = made["cuts"][1]["name"]
     found = digest(AuditResult.of(made)).series
