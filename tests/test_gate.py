@@ -139,7 +139,7 @@ def test_of_files_without_causes_the_reasons_are_read(
 
 def test_a_cut_without_any_attack_fails() -> None:
     made = whole()
-    made["cuts"][0]["attacks"] = []
+    made["cuts"][0] |= {"attacks": [], "strongest": {}}
     assert [each.said for each in gate(AuditResult.of(made))] == ["no attack was made"]
 
 
