@@ -266,3 +266,9 @@ def test_values_that_do_not_add_up_take_the_set_of_a_softmax_away() -> None:
     assert within(claimed, 1 - sent) is claimed
     sent[0, 1] = 1
     assert within(claimed, sent).values == Values(4)
+
+
+def test_what_is_tried_within_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """A view of a map whose images lie last in memory fails: torch.fx would print where."""
+    assert found(models.functional()).chosen()
+    assert capfd.readouterr() == ("", "")

@@ -192,7 +192,8 @@ def _settled(part: nn.Module, given: Tensor) -> nn.Module:
     part = copy.deepcopy(part).requires_grad_(False).to(device())
     try:
         with torch.no_grad():
-            part.to(memory_format=torch.channels_last)(given.to(device()))
+            # Not by a call, of which torch.fx prints the traceback where it fails.
+            part.to(memory_format=torch.channels_last).forward(given.to(device()))
     except RuntimeError:  # a view of what does not lie in the usual order
         part.to(memory_format=torch.contiguous_format)
     return part
