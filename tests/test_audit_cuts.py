@@ -1,5 +1,6 @@
 """Cuts: where one tensor alone crosses the halves are the whole; where more does, it is no cut, and it is said why."""
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -208,3 +209,66 @@ def test_images_beyond_the_set_take_it_away() -> None:
     inside[0, 0] = torch.nan
     assert within(claimed, inside) is claimed
     assert math.isinf(within(claimed, inside + 0.9).values.high)
+
+
+class Louder(nn.Hardtanh):
+    """Of another kind than its class, far from 0, where nobody has looked."""
+
+    def forward(self, given: Tensor) -> Tensor:
+        return torch.where(given.abs() > 1e3, 50 * given, super().forward(given))
+
+
+def _hooked(layer: nn.Module) -> nn.Module:
+    layer.register_forward_hook(lambda made, given, answer: torch.where(answer == 1e3, 9, answer))
+    return layer
+
+
+def _hooked_before(layer: nn.Module) -> nn.Module:
+    layer.register_forward_pre_hook(lambda made, given: (50 * given[0],))
+    return layer
+
+
+def _replaced(layer: nn.Module) -> nn.Module:
+    usual = layer.forward
+    layer.forward = lambda given: torch.where(given > 1e3, given, usual(given))  # type: ignore
+    return layer
+
+
+@pytest.mark.parametrize("traced", [True, False])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [Louder()],
+        [_hooked(nn.Tanh())],
+        [_replaced(nn.Sigmoid())],
+        [nn.Tanh(), _hooked_before(nn.Identity())],
+        [_hooked(nn.Sequential(nn.Tanh()))],
+    ],
+)
+def test_what_may_do_more_than_its_kind_says_limits_nothing(
+    traced: bool, layers: list[nn.Module]
+) -> None:
+    """Though nothing that was seen denies it."""
+    parts = [nn.Flatten(), nn.Linear(64, 4), *copy.deepcopy(layers), nn.Linear(4, 2)]
+    model = nn.Sequential(*parts) if traced else Wandering(*parts)
+    name = str(1 + len(layers))
+    (cut,) = Cuts(model.eval(), (1, 8, 8)).chosen([name])
+    assert cut.target.values == Values(4)
+    assert Values.behind(nn.Sequential(*layers), (4,)) == Values(4)
+
+
+def test_values_that_do_not_add_up_take_the_set_of_a_softmax_away() -> None:
+    """In its box, and further apart than what adds up to 1 can be."""
+    known = Target.of_client(lambda images: images.flatten(1), (1, 2, 2))
+    claimed = replace(known, values=Values.behind(nn.Softmax(1), (4,)))
+    sent = torch.eye(4)
+    assert within(claimed, sent) is claimed
+    assert within(claimed, 1 - sent) is claimed
+    sent[0, 1] = 1
+    assert within(claimed, sent).values == Values(4)
+
+
+def test_what_is_tried_within_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """A view of a map whose images lie last in memory fails: torch.fx would print where."""
+    assert found(models.functional()).chosen()
+    assert capfd.readouterr() == ("", "")

@@ -231,3 +231,31 @@ def test_a_client_in_bfloat16_is_heard_in_float32() -> None:
     )
     with pytest.raises(UsageError, match="same dtype.*; give it in float32"):
         Target.of_client(nn.Sequential(nn.Flatten(), layer), SHAPE)
+
+
+class Wavering(nn.Module):
+    """Noise that nobody declares, of this standard deviation."""
+
+    std = 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.std * torch.randn_like(x)
+
+
+def test_who_never_answers_alike_is_heard_as_often_as_it_is_asked() -> None:
+    """So that its noise averages out, in what is learnt from as in what is heard of victims."""
+    times = 400
+    (cut,) = Cuts(Chain(Wavering()).eval(), SHAPE, "mine").chosen(["q"])
+    (clear,) = Cuts(Chain(nn.Identity()).eval(), SHAPE, "mine").chosen(["f"])
+    made = [wire_of(cut.target, DefenceList(), sides(), count, 0) for count in (1, times)]
+    known = wire_of(clear.target, DefenceList(), sides(), 1, 0)
+    left = Wavering.std / times**0.5
+    for once, often, true in (
+        (made[0].activations, made[1].activations, known.activations),
+        (made[0].heard[0], made[1].heard.mean(0), known.heard[0]),
+        (made[0].heard_validation[0], made[1].heard_validation.mean(0), known.heard_validation[0]),
+    ):
+        assert (once - true).std() == pytest.approx(Wavering.std, rel=0.15)
+        assert (often - true).std() == pytest.approx(left, rel=0.15)
+    again = wire_of(cut.target, DefenceList(), sides(), times, 0)
+    assert again.digest == made[1].digest, "gone on with, it is the same"

@@ -1,9 +1,10 @@
 """Models and pictures are told from others of the same name, wherever they lie and however they are dealt out."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dpsnn.audit.identity import of_module, of_tensors
+from dpsnn.audit.agreement import other_code
+from dpsnn.audit.identity import answers, of_module, of_tensors
 from dpsnn.audit.sides import make_sides
 
 
@@ -24,6 +25,30 @@ def test_a_model_is_its_layers_weights_and_buffers() -> None:
         made = net()
         change(made)
         assert of_module(made) != same
+
+
+class Scaled(nn.Module):
+    """What no state dict holds makes a difference to what is answered."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.factor = nn.Linear(64, 3), factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.tanh(self.factor * self.layer(images.flatten(1)))
+
+
+def test_code_is_told_by_what_is_answered() -> None:
+    same, other = Scaled(1.0), Scaled(1.5)
+    assert of_module(same) == of_module(other)
+    first, second = (answers(each, (1, 8, 8)) for each in (same, other))
+    assert answers(same, (1, 8, 8)) == first and len(first) == 6
+    one, two, three = ({"digest": "a", "answers": each} for each in (first, second, None))
+    assert other_code(one, two) and not other_code(one, one | {"digest": "a"})
+    assert not other_code(one, three) and not other_code(one, two | {"digest": "b"})
+    near = [each * (1 + 1e-3) for each in first]
+    assert not other_code(one, one | {"answers": near})
 
 
 def test_pictures_are_the_same_in_any_order_on_any_side() -> None:

@@ -1,10 +1,12 @@
 """The model under audit: what people bring is loaded, and what cannot be is refused in one line."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import audit_models as models
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -50,6 +52,33 @@ def test_a_function_in_a_file(tmp_path: Path) -> None:
 def test_weights_under_other_names(tmp_path: Path, change: Callable[[Any], Any]) -> None:
     path = weights(tmp_path / "w.pt", change(models.layers().state_dict()))
     assert load_model(models.layers, path).name == "layers"
+
+
+def test_what_was_compiled_to_torchscript_is_refused() -> None:
+    traced = torch.jit.trace(models.layers().eval(), torch.rand(2, *SHAPE))
+    with pytest.raises(UsageError, match="TorchScript, whose layers cannot be looked into"):
+        load_model(traced)
+
+
+def drawn() -> nn.Module:
+    """With numbers of every source."""
+    made = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 2))
+    with torch.no_grad():
+        made[2].bias.copy_(torch.tensor([random.random(), np.random.rand()]))
+    return made
+
+
+def test_weights_that_are_drawn_are_the_same_every_time(tmp_path: Path) -> None:
+    """Who goes on with an audit, or makes part of it elsewhere, has the same model."""
+    file = tmp_path / "drawn.py"
+    file.write_text("import torch\ndef make():\n    return torch.nn.Linear(9, 2)\nmodel = make()\n")
+    before = torch.get_rng_state()
+    for source in (drawn, f"{file}:make", f"{file}:model", "squeezenet1_1"):
+        first, second = (load_model(source, "", 2).module.state_dict() for _ in range(2))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(torch.get_rng_state(), before), "others are left as they were"
+    other = load_model(nn.Conv2d(1, 2, 3)).module, load_model(nn.Conv2d(1, 2, 3)).module
+    assert not torch.equal(other[0].weight, other[1].weight), "a module is what it is"
 
 
 class Code:

@@ -60,6 +60,9 @@ def test_one_class_only_and_no_subfolders(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "z.png")
     with pytest.raises(UsageError, match="differ in size"):
         load_pictures(tmp_path)
+    for size in (0, -5):
+        with pytest.raises(UsageError, match=f"--size is {size}; it must be 1 pixel or more"):
+            load_pictures(tmp_path, size=size)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from audit_example import content, example
 
+from dpsnn.audit.agreement import beyond
 from dpsnn.audit.result import SCHEMA, AuditResult, finite
 from dpsnn.errors import UsageError
 
@@ -98,6 +99,74 @@ def test_what_is_wrong_is_named_with_its_place(change: Callable[[Any], None], sa
     change(whole)
     with pytest.raises(UsageError, match=said):
         AuditResult.of(whole, "x.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_set("cuts", 0, "weights_share", value=1.2), r"weights_share is 1.2; .* in \[0, 1\]"),
+        (_set("cuts", 0, "flops_share", value=-0.1), r"flops_share is -0.1; .* in \[0, 1\]"),
+        (_change("cuts", 0, "accuracy", high=120.0), r"accuracy.high is 120.0; .* in \[0, 100\]"),
+        (_change("cuts", 0, "reidentified", high=1.5), r"reidentified.high is 1.5; .* in \[0, 1\]"),
+        (_set("cuts", 0, "guarantees", "naming", value=5.3), r"naming is 5.3; .* in \[0, 1\]"),
+        (_set("cuts", 0, "guarantees", "epsilon", value=-1), r"epsilon is -1; .* 0 or more"),
+        (_set("cuts", 0, "attacks", 0, "seconds", value=-1), r"seconds is -1; .* 0 or more"),
+        (_set("curve", value=[{**POINT, "pictures": None, "naming": 2}]), r"naming is 2; .* in"),
+        (_set("data", "victims", value=101), "data.victims is 101, and there are 100 images"),
+        (_set("data", "near_duplicates", value=101), "near_duplicates is 101, and there are 100"),
+        (_set("settings", "victims_scored", value=41), "victims_scored is 41 of 40 victims"),
+        (_set("settings", "queries", value=0), "queries is 0; each picture is sent"),
+        (_set("settings", "seeds", value=[1, 1]), r"seeds are \[1, 1\]; they must differ"),
+        (_set("model", "attacked_shape", value=[1, 9, 8]), r"attacked_shape is \[1, 9, 8\], of"),
+        (_set("cuts", 0, "bytes", value=1000), "256 values and 1000 bytes"),
+        (_set("cuts", 1, "shape", value=[4, 8]), r"cuts\[1\] has the shape \[4, 8\], 256 values"),
+        (_set("cuts", 0, "attacks", 0, "victims", value=41), "victims is 41, and 40 victims were"),
+        (_set("cuts", 0, "attacks", 1, "label", value="inversion"), "two of the same label"),
+        (_set("cuts", 0, "attacks", 0, "reason", value="none"), "a success and gives a reason"),
+        (_set("cuts", 0, "attacks", 0, "cause", value="failed"), "a success and gives a reason"),
+        (_change("cuts", 0, "strongest", "SSIM", by=["odd"]), "SSIM.by is 'odd', which is no"),
+        (_change("cuts", 0, "strongest", "SSIM", tried=4), "of 4 attacks and 40 victims; there"),
+        (_change("cuts", 0, "strongest", "SSIM", victims=41), "of 2 attacks and 41 victims; there"),
+        (_change("cuts", 0, "strongest", "MSE", value=-0.1, low=-0.2), "MSE.value is -0.1; MSE"),
+        (_change("cuts", 0, "strongest", "SSIM", value=1.5, high=2), r"lies in \[-1, 1\]"),
+        (_change("cuts", 0, "gains", "MSE", value=1.5), "gains.MSE.value is 1.5; nobody"),
+        (_change("cuts", 1, "gains", "MSE", value=0.6), "level is 'floor', and gains.MSE.value is"),
+        (_change("cuts", 0, "distribution", column="PSNR"), "column is 'PSNR', which measures"),
+        (_change("cuts", 0, "distribution", "quantiles", **{"0.5": 0.0}), "quantiles fall"),
+        (_change("cuts", 0, "distribution", worst_victim=100), "row of a victim is 100, and"),
+        (_set("cuts", 0, "pictures", "victims", "best", value=100), "row of a victim is 100, and"),
+        (_set("cuts", 0, "by_class", 0, "victims", value=21), "by_class has 41 victims, and 40"),
+        (_set("cuts", 0, "reidentified", "candidates", value=41), "candidates is 41, and 40 were"),
+        (_set("cuts", 0, "guarantees", "naming", value=0.1), "naming is 0.1, and 0.9 of 40 were"),
+        (
+            _set("cuts", 1, "bounds", value={"mse": 0.08, "share": 1.2, "named": None, "n": 40}),
+            "bounds.mse is 0.08, and the strongest attack has 0.069, which is below it",
+        ),
+        (_set("cuts", 1, "verdict", "level", value="unknown"), "of which nothing is known"),
+        (_set("curve_cut", value="conv9"), "curve_cut is 'conv9', which is no cut"),
+        (_set("curve", value=2 * [{**POINT, "pictures": None}]), "two rows for the noise 1"),
+        (
+            _set("curve", value=[{**POINT, "noise": n, "pictures": None, "naming": n} for n in (0.1, 0.2)]),
+            "curve has naming 0.2 for the noise 0.2, and 0.1 for less of it",
+        ),
+    ],
+)  # fmt: skip
+def test_numbers_that_contradict_each_other_are_refused(
+    change: Callable[[Any], None], said: str
+) -> None:
+    whole = content()
+    change(whole)
+    with pytest.raises(UsageError, match=said):
+        AuditResult.of(whole, "x.json")
+
+
+def test_what_chance_explains_is_no_contradiction() -> None:
+    """A bound of the very victims a little above what was measured, and some named more than are promised."""
+    whole = content()
+    whole["cuts"][1]["bounds"] = {"mse": 0.071, "share": 1.03, "named": 0.4, "n": 40}
+    whole["cuts"][1]["guarantees"]["naming"] = 0.05
+    assert beyond(0.9, 0.1, 40) and not beyond(0.1, 0.05, 40) and not beyond(0.1, 0.1, 0)
+    AuditResult.of(whole)
 
 
 def test_files_of_before_are_read() -> None:

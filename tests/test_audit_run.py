@@ -199,6 +199,22 @@ def test_noise_is_bounded_and_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cut["reidentified"]["low"] <= limits["named"] <= 1
 
 
+def test_a_promise_that_is_not_kept_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client beyond the set that is claimed for it: of 60 pictures all are named, and few should be."""
+    closed(monkeypatch)
+    cut = only(audit(models.layers, digits(), cuts=["7"], gaussian_std=3.0))
+    promised, found = cut["guarantees"], cut["reidentified"]
+    assert promises.kept(promised, found, "") == (promised, "")
+    broken, said = promises.kept(promised, {**found, "value": 1.0}, "")
+    assert broken["naming"] is broken["epsilon"] is broken["with_clip"] is None
+    assert "contradicts" in broken["words"] and said.startswith("100 of 100 were named among 60, ")
+    assert promises.kept(promised, None, "beaten") == (broken, "beaten")
+    monkeypatch.setattr(promises, "bounds", lambda *_: (None, "somebody knows what nobody can"))
+    cut = only(audit(models.layers, digits(), cuts=["7"], gaussian_std=3.0))
+    assert cut["guarantees"] == broken
+    assert any("somebody knows" in flag["raised"] for flag in cut["flags"])
+
+
 def test_where_nothing_limits_the_values_only_a_clip_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     closed(monkeypatch)
     cut = only(audit(models.layers, digits(), cuts=["5"], noise_scale=2.0))

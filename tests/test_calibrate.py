@@ -518,7 +518,7 @@ def given(place: Path) -> list[str]:
 def test_the_command_writes_what_it_found_and_gives_an_audit_its_curve(given: list[str]) -> None:
     audit = audit_example.content()
     audit["cuts"], audit["recommended"] = audit["cuts"][:1], None
-    audit["cuts"][0] |= {"name": "enc", "shape": [12], "pictures": None}
+    audit["cuts"][0] |= {"name": "enc", "shape": [12], "values": 12, "bytes": 48, "pictures": None}
     audit["model"]["parameters"] = 64 * 12 + 12 + 12 * 10 + 10
     audit["data"] |= {"name": "digits.npz", "images": 150}
     AuditResult.of(audit).save("audit/audit.json")

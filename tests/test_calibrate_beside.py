@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def audited(**changes: Any) -> Json:
     for place, value in changes.items():
         part = content["cuts"][0] if place.startswith("cut__") else content[place.split("__")[0]]
         part[place.split("__")[1]] = value
+    values = math.prod(content["cuts"][0]["shape"])
+    content["cuts"][0] |= {"values": values, "bytes": 4 * values}
     return content
 
 
@@ -52,6 +55,7 @@ def known() -> Json:
             "parameters": PARAMETERS,
             "image_shape": [1, 8, 8],
             "accuracy": 90.0,
+            "answers": [1.0, -2.0],
         },
         "data": {
             "name": "digits.npz",
@@ -88,6 +92,7 @@ SAME = {"value": 90.0, "low": 40.0, "high": 95.0, "floor": 10.0}
         {},
         {"cut__pictures": shown(5)},
         {"cut__accuracy": SAME},
+        {"model__answers": [1.01, -2.0]},
         {"cut__accuracy": SAME | {"value": 50.0}, "settings__seeds": [1]},
         {"cut__accuracy": SAME | {"value": 50.0}, "settings__defences": ["Laplace(1)"]},
     ],
@@ -115,6 +120,10 @@ def test_an_audit_of_the_same_gets_the_curve(place: Path, changes: dict[str, Any
         ({"data__images": 151}, "its data has the images 151, not 150"),
         ({"data__surrogate": "more.npz"}, "its data has the surrogate 'more.npz', not None"),
         ({"data__groups": "subfolder"}, "its data has the groups"),
+        (
+            {"model__answers": [1.0, -2.03]},
+            "its model has the same weights and answers otherwise: its code is another",
+        ),
         ({"cut__name": "head"}, "it has no cut 'enc'"),
         ({"cut__shape": [3]}, "what it sends at enc has the shape [3], not [12]"),
         ({"cut__pictures": shown(6)}, "its pictures are others under the same name"),
@@ -187,6 +196,7 @@ def test_what_it_was_of_is_written_down_and_the_audit_gets_the_curve(
     expected = known()
     assert content["data"].pop("own") == 90 and content["model"].pop("accuracy") is not None
     expected["model"].pop("accuracy")
+    assert len(content["model"].pop("answers")) == 6 and expected["model"].pop("answers")
     for part in ("model", "data"):
         content[part].pop("notes")
         assert len(content[part].pop("digest")) == 64

@@ -149,6 +149,9 @@ def test_a_client_that_wavers_is_spoken_of(capsys: pytest.CaptureFixture[str]) -
     (note,) = looked(restless)
     assert "answers to the same images differ by up to 0.0" in note
     assert "its first answer to each picture stands for all others" in note
+    often = Settings(kind="gaussian", queries=3)
+    with pytest.raises(UsageError, match="who hears 3 of them hears more than is measured here"):
+        calibrate(restless, FEWER, Goal("ssim", 0.3), often, learn=refusing)
     with pytest.raises(UsageError, match="no noise makes the best guess"):
         calibrate(restless, FEWER, Goal("mse", 0.9), Settings(kind="gaussian"), learn=refusing)
     assert "differ by up to" in capsys.readouterr().err, "said before anything is looked for"

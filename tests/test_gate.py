@@ -139,7 +139,7 @@ def test_of_files_without_causes_the_reasons_are_read(
 
 def test_a_cut_without_any_attack_fails() -> None:
     made = whole()
-    made["cuts"][0]["attacks"] = []
+    made["cuts"][0] |= {"attacks": [], "strongest": {}}
     assert [each.said for each in gate(AuditResult.of(made))] == ["no attack was made"]
 
 
@@ -257,6 +257,7 @@ def audit(tmp_path: Path) -> Callable[[Json], Path]:
         ("--fail-above=ssim=0.5", 3, "dpsnn: the gate failed: 1 of 6 checks"),
         ("--fail_above blur=1", 2, "there is no column 'blur'; choose from"),
         ("--baseline nowhere.json", 2, "there is no nowhere.json"),
+        ("--junit .", 2, "--junit is '.', where no file can be written; name another"),
     ],
 )
 def test_exit_codes(

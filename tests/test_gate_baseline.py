@@ -56,7 +56,8 @@ def test_re_identification_is_compared_among_as_many_candidates_alone() -> None:
     worse = [("conv2", "reidentified no worse than in the baseline")]
     assert failing(new, baseline=old) == worse
     # Among others it is not known whether it is worse, even where it is less.
-    old["cuts"][1]["reidentified"]["candidates"] = 1000
+    old["data"] |= {"images": 2500, "victims": 1000}
+    old["settings"]["victims_scored"] = old["cuts"][1]["reidentified"]["candidates"] = 1000
     assert failing(old, baseline=new) == worse
     (found,) = gate(AuditResult.of(new), baseline=AuditResult.of(old))
     assert "is among 40 candidates, and was among 1000" in found.said
@@ -84,6 +85,8 @@ def test_an_attack_that_ran_then_runs_now(gone: bool) -> None:
     new = whole()
     if gone:
         del new["cuts"][1]["attacks"][NEAREST]
+        for found in new["cuts"][1]["strongest"].values():
+            found["tried"] = 1
     else:
         left_out(new, NEAREST, cause="inapplicable", reason="it asks the client")
     assert failing(new) == []
@@ -177,10 +180,23 @@ def test_what_has_the_same_name_is_told_by_its_digest(
     assert failing(new, baseline=old) == []
 
 
+def test_a_model_of_the_same_weights_and_other_code_is_told_by_its_answers() -> None:
+    new, old = whole(), whole()
+    for made, last in ((new, 0.5), (old, 0.4)):
+        made["model"] |= {"digest": "a", "answers": [1.0, None, last]}
+        made["data"]["digest"] = "a"
+    found = checks(AuditResult.of(new), baseline=AuditResult.of(old))
+    (check,) = [each for each in found if each.rule == "comparable with the baseline"]
+    assert check.passed and "answers otherwise: its code is another" in check.said
+    new["model"]["answers"][2] = 0.405
+    assert "its code" not in str(checks(AuditResult.of(new), baseline=AuditResult.of(old)))
+
+
 def test_beside_an_audit_that_knew_nothing_nothing_passes() -> None:
     """Intervals of a few victims hold everything, so that nothing is worse."""
     old = whole()
     old["cuts"][1]["verdict"] = {"level": "unknown", "sentence": "conv2: unknown, as 6 victims."}
+    old["recommended"] = None
     (found,) = gate(AuditResult.of(whole()), baseline=AuditResult.of(old))
     assert (found.cut, found.rule) == ("conv2", "the baseline's verdict is known")
     assert "then: conv2: unknown, as 6 victims. Make a baseline" in found.said

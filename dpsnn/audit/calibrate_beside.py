@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from dpsnn.atomic import staged
+from dpsnn.audit.agreement import other_code
 from dpsnn.audit.result import SHOWN, AuditResult, Json, validate
 from dpsnn.errors import UsageError, one_line, reading
 
@@ -56,6 +57,8 @@ def other(audit: AuditResult, known: Json, truth: Truth) -> str:
         digests = {getattr(audit, part).get("digest"), known[part].get("digest")}
         if None not in digests and len(digests) > 1:
             return said
+    if other_code(audit.model, known["model"]):
+        return "its model has the same weights and answers otherwise: its code is another"
     cut = next((each for each in audit.cuts if each["name"] == known.get("cut")), None)
     if cut is None:
         return f"it has no cut {known.get('cut')!r}"

@@ -67,6 +67,10 @@ def look(
     with torch.no_grad():
         flag = restless(target, to_unit(pictures.own[:LOOKED]))
     if flag:
+        if settings.queries > 1 and goal.measure == "ssim":
+            raise UsageError(
+                f"{flag.raised}: who hears {settings.queries} of them hears more than is measured here; {flag.do}"
+            )
         notes.append(
             f"{flag.raised}: {flag.why}; here its first answer to each picture stands for all others; {flag.do}"
         )

@@ -102,6 +102,7 @@ def calibrate_model(
     place = known.cuts(sides.image_shape, [cut])[0][0]
     roles = _roles(sides)
     about = _about(known, sides, place, roles, seed, budget)
+    about["model"]["answers"] = given.answers
     truth = _truth(roles, sides)
     refused = beside.unfit(folder / AUDIT, about, truth)
     _warn(folder, refused)

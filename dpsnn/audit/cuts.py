@@ -18,13 +18,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from dpsnn.audit.hooked import hooked_places
 from dpsnn.audit.places import Halves, Place, Whole
 from dpsnn.audit.traced import traced_places
-from dpsnn.audit.trial import ROUNDING, Trial, probes
+from dpsnn.audit.trial import ROUNDING, TOLERANCE, Trial, probes
 from dpsnn.defences import DefenceList
 from dpsnn.defences.values import Values
 from dpsnn.errors import UsageError, meant
 from dpsnn.target import Target
 from dpsnn.tensors import Activation
 from dpsnn.training import device
+
+FEW = 250
+"""Activations that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +150,22 @@ def within(target: Target, activations: Activation) -> Target:
         return target
     low, high = float(known.min()), float(known.max())
     slack = ROUNDING * max(1.0, abs(low), abs(high))
-    if low >= values.low - slack and high <= values.high + slack:
+    boxed = low >= values.low - slack and high <= values.high + slack
+    if boxed and not _too_far(activations, values):
         return target
     return replace(target, values=Values(values.dimension))
+
+
+def _too_far(activations: Activation, values: Values) -> bool:
+    """Whether any is further from the first, in L1 or in L2, than two activations of this set can be."""
+    rows = activations.flatten(1)
+    rows = rows[rows.isfinite().all(1)]
+    for order, most in ((1, values.l1), (2, values.l2)):
+        if math.isfinite(most):
+            parts = ((part - rows[:1]).double().norm(order, 1) for part in rows.split(FEW))
+            if any(bool((each > most * (1 + TOLERANCE)).any()) for each in parts):
+                return True
+    return False
 
 
 class _Total(NamedTuple):
@@ -176,7 +192,8 @@ def _settled(part: nn.Module, given: Tensor) -> nn.Module:
     part = copy.deepcopy(part).requires_grad_(False).to(device())
     try:
         with torch.no_grad():
-            part.to(memory_format=torch.channels_last)(given.to(device()))
+            # Not by a call, of which torch.fx prints the traceback where it fails.
+            part.to(memory_format=torch.channels_last).forward(given.to(device()))
     except RuntimeError:  # a view of what does not lie in the usual order
         part.to(memory_format=torch.contiguous_format)
     return part

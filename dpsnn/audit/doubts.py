@@ -62,8 +62,10 @@ def _of_client(target: Target, images: Images) -> list[Flag]:
             found.append(_no_gradient(target.name, error))
     if found[0]:
         found[2:] = []  # who never answers twice alike does not do so in company
-        once = "one answer to each picture stands for all others here, however often it is sent"
-        found[0] = dataclasses.replace(found[0], why=f"{found[0].why}; {once}")
+        anew = (
+            "here each picture is answered anew as often as it is sent, those of attackers as well"
+        )
+        found[0] = dataclasses.replace(found[0], why=f"{found[0].why}; {anew}")
     return [flag for flag in found if flag]
 
 

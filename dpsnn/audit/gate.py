@@ -14,7 +14,7 @@ from typing import Any
 
 from dpsnn.audit.gate_baseline import EVERYWHERE, compared
 from dpsnn.audit.gate_columns import ABOVE, BELOW, Column, Cut, columns, shown
-from dpsnn.audit.junit import Check, write_junit
+from dpsnn.audit.junit import Check, ensure_writable, write_junit
 from dpsnn.audit.lacking import lost
 from dpsnn.audit.result import AuditResult
 from dpsnn.errors import GateFailed, UsageError, meant, one_line
@@ -191,7 +191,7 @@ class Gate:
         """What the options of `add_gate_options` say; None where they ask for no gate.
 
         Raises:
-            UsageError: If a rule cannot be read, or the earlier audit.
+            UsageError: If a rule cannot be read, or the earlier audit, or the XML cannot be written.
         """
         rules = [Rule.parse(text, ABOVE) for text in options.fail_above]
         rules += [Rule.parse(text, BELOW) for text in options.fail_below]
@@ -201,6 +201,8 @@ class Gate:
             )
         if not rules and not options.baseline and not options.junit:
             return None
+        if options.junit:
+            ensure_writable(options.junit)
         old = AuditResult.load(options.baseline) if options.baseline else None
         return cls(tuple(rules), old, options.junit, options.allow_missing_cuts)
 

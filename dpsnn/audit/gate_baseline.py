@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dpsnn.audit.agreement import other_code
 from dpsnn.audit.gate_columns import BELOW, Column, Cut, columns, ends, shown
 from dpsnn.audit.junit import Check
 from dpsnn.audit.result import AuditResult
@@ -66,6 +67,10 @@ def _comparable(now: AuditResult, then: AuditResult) -> Check:
         differ.append("the pictures are others under the same name: audit both on the same ones")
     if None not in digests["model"] and len({*digests["model"]}) > 1:
         said.append("the weights are others than then")
+    if other_code(now.model, then.model):
+        said.append(
+            "the weights are those of then, and the model answers otherwise: its code is another"
+        )
     rule = "comparable with the baseline"
     return Check(EVERYWHERE, rule, not differ, "; ".join([*differ, *said]))
 

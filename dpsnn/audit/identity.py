@@ -1,10 +1,16 @@
-"""What tells a model, and pictures, from others of the same name: digests, compared where names are not enough."""
+"""What tells a model, and pictures, from others of the same name: digests, compared where names are not enough.
+
+Code has no digest: whoever has the same weights and other code is told by what is answered.
+"""
 
 from collections.abc import Iterable
 from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
+
+from dpsnn.audit.trial import probes
+from dpsnn.training import seeded
 
 
 def of_module(module: nn.Module) -> str:
@@ -17,6 +23,15 @@ def of_module(module: nn.Module) -> str:
             made.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
             made.update(as_bytes(weight))
     return made.hexdigest()
+
+
+@torch.no_grad()
+def answers(model: nn.Module, image_shape: tuple[int, ...]) -> list[float]:
+    """What a model answers to the images that models are tried with: a weighted sum of each one's scores."""
+    with seeded(0):
+        given = model(probes(image_shape)).double().flatten(1)
+    weights = torch.randn(given.shape[1], generator=torch.Generator().manual_seed(0)).double()
+    return [float(each) for each in given @ weights]
 
 
 def of_tensors(parts: Iterable[Tensor]) -> str:

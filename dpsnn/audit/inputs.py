@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpsnn.audit.identity import of_module, of_tensors
+from dpsnn.audit.identity import answers, of_module, of_tensors
 from dpsnn.audit.loading import Model, load_model
 from dpsnn.audit.pictures import Pictures, is_hidden, load_pictures
 from dpsnn.audit.plan import Budget
@@ -35,6 +35,13 @@ class Inputs:
         if self.model is not None:
             return of_module(self.model.module)
         return None if self.smashed is None else of_tensors([self.smashed])
+
+    @property
+    def answers(self) -> list[float] | None:
+        """As of `identity.answers`; of a model whose code is not ours."""
+        if self.model is None or self.model.whole is None:
+            return None
+        return answers(self.model.whole, self.sides.image_shape)
 
 
 def of_model(

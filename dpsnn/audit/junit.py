@@ -1,12 +1,13 @@
 """Checks as JUnit XML, which every pipeline shows: a test case for each cut and rule."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from dpsnn.atomic import staged
-from dpsnn.errors import one_line
+from dpsnn.errors import UsageError, one_line
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,18 @@ def junit(checks: Sequence[Check], name: str, made: str = "") -> str:
             ElementTree.SubElement(case, "system-out").text = one_line(check.said)
     ElementTree.indent(suites)
     return f"<?xml version='1.0' encoding='utf-8'?>\n{ElementTree.tostring(suites, encoding='unicode')}\n"
+
+
+def ensure_writable(path: str | Path) -> None:
+    """Prove that the document can be written there, before any work is spent.
+
+    Raises:
+        UsageError: If not.
+    """
+    file = Path(path)
+    there = next(place for place in file.absolute().parents if place.exists())
+    if file.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"--junit is {str(path)!r}, where no file can be written; name another")
 
 
 def write_junit(checks: Sequence[Check], path: str | Path, name: str, made: str = "") -> Path:

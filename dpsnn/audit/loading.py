@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dpsnn.audit.cuts import Cut, Cuts, of_classifier
 from dpsnn.audit.places import Whole
-from dpsnn.audit.sources import called, is_function
+from dpsnn.audit.sources import called, is_function, repeatable
 from dpsnn.errors import UsageError, meant, reading
 from dpsnn.folders import Folders
 from dpsnn.networks.split import Standardise
@@ -121,8 +121,12 @@ def _own(module: nn.Module) -> nn.Module:
     """A copy where models are looked at: whoever brought the module finds it again as it was.
 
     Raises:
-        UsageError: If it cannot be copied, or has no weights yet.
+        UsageError: If it cannot be copied, or has no weights yet, or its layers cannot be looked into.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UsageError(
+            "the model is TorchScript, whose layers cannot be looked into; give the module that it was made of"
+        )
     try:
         return copy.deepcopy(module).cpu()
     except Exception as error:  # whatever anyone's attributes may raise
@@ -136,7 +140,8 @@ def _found(model: Any, weights: str, classes: int | None) -> Model:
     if isinstance(model, nn.Module):
         return Model(_own(model), type(model).__name__, "given as a module")
     if not isinstance(model, str):
-        made = model()
+        with repeatable():
+            made = model()
         if not isinstance(made, nn.Module):
             raise UsageError(f"the model function gave {type(made).__name__}, no torch.nn.Module")
         return Model(_own(made), getattr(model, "__name__", "model"), "given as a function")
@@ -203,7 +208,8 @@ def _of_torchvision(name: str, weights: str, classes: int | None) -> Model:
         )
     more = {} if classes is None else {"num_classes": classes}
     try:
-        made = get_model(name, weights=None, **more)
+        with repeatable():
+            made = get_model(name, weights=None, **more)
     except Exception as error:  # some need what others lack
         raise UsageError(
             f"torchvision cannot make {name}: {error}; give FILE.py:FUNCTION"

@@ -80,7 +80,7 @@ def audit_cut(
             gains[scale.column] = gain
     identified = scoring.reidentified(attempts, wire)
     said = _of_strongest(attempts, strongest, measures, wire, task)
-    beaten = said.pop("beaten")
+    promised, beaten = promises.kept(promises.guarantees(wire), identified, said.pop("beaten"))
     plain = {scale.column: scale.plain() for scale in measures}
     return {
         "name": name,
@@ -99,7 +99,7 @@ def audit_cut(
         "gains": gains,
         "reidentified": identified,
         **said,
-        "guarantees": promises.guarantees(wire),
+        "guarantees": promised,
         "flags": doubts(wire, rows, name, beaten, task.doubts),
         "verdict": shown.verdict(name, strongest, plain, identified, rows, total, gains),
     }

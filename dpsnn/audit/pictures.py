@@ -82,6 +82,8 @@ def load_pictures(
     Raises:
         UsageError: If there is nothing there, or it holds what are no pictures.
     """
+    if size is not None and size < 1:
+        raise UsageError(f"--size is {size}; it must be 1 pixel or more")
     if not isinstance(source, str | Path):
         return _checked(source, "the data", groups, size)
     text = str(source)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from dpsnn.audit.agreement import beyond
 from dpsnn.audit.result import Json
 from dpsnn.audit.scoring import CANDIDATES
 from dpsnn.audit.wire import CHUNK, Wire
@@ -91,7 +92,9 @@ def _words(wire: Wire, epsilon: float, delta: float | None, share: float, candid
 
 def _clipped(wire: Wire, candidates: int) -> Json | None:
     """The best promise that a clip to what own pictures usually give would make with the same noise."""
-    if not wire.noisy:
+    if (
+        not wire.noisy or wire.clear is None
+    ):  # what a client sends that never answers alike has no usual size
         return None
     assert wire.whole is not None
     steps = wire.whole.mechanism.mechanism()
@@ -120,6 +123,27 @@ def _clipped(wire: Wire, candidates: int) -> Json | None:
             f" more than {100 * share:.1f} of 100 among {candidates}"
         ),
     }
+
+
+def kept(promised: Json, found: Json | None, beaten: str) -> tuple[Json, str]:
+    """The guarantees, and what speaks against them; where anything does, none is left.
+
+    Args:
+        promised: As of `guarantees`.
+        found: Who was re-identified.
+        beaten: As of `bounds`.
+    """
+    share = promised["naming"]
+    if found and share is not None and beyond(found["value"], share, found["candidates"]):
+        more = (
+            f"{100 * found['value']:.3g} of 100 were named among {found['candidates']}, and {100 * share:.3g} at most"
+            " are promised"
+        )
+        beaten = f"{beaten}; {more}" if beaten else more
+    if not beaten:
+        return promised, ""
+    words = "no guarantee: what was found contradicts what the mechanism promises, as a flag says"
+    return _none(promised["set"], promised["candidates"], words), beaten
 
 
 def bounds(wire: Wire, guesses: Mapping[str, torch.Tensor]) -> tuple[Json | None, str]:

@@ -258,6 +258,7 @@ class Audit:
             "name": model.name if model else PAIRS,
             "source": model.source if model else sides.name,
             "digest": found.digest,
+            "answers": found.answers,
             "parameters": model.parameters if model else None,
             "image_shape": [*sides.image_shape],
             "attacked_shape": [*shape],

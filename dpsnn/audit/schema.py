@@ -5,8 +5,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dpsnn.audit.agreement import agree
 from dpsnn.audit.lacking import CAUSES
 from dpsnn.errors import UsageError
+from dpsnn.numbers import Number
 
 SCHEMA = "dpsnn-audit/1"
 
@@ -114,7 +116,21 @@ _flag = _is("true or false", lambda value: isinstance(value, bool))
 _number = _is("a finite number", _is_number)
 _count = _is("a whole number, 0 or more", lambda v: type(v) is int and 0 <= v < MOST)
 _whole = _is("a whole number", lambda v: type(v) is int and abs(v) < MOST)
+SLACK = 1e-6
+"""By how much rounding may leave a range."""
+
+
+def _within(low: Number, high: Number) -> Check:
+    ends = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"{low:g} or more"
+    test = lambda value: _is_number(value) and low - SLACK <= value <= high + SLACK  # noqa: E731
+    return _is(f"a finite number, {ends}", test)
+
+
+_share, _percent, _size = _within(0, 1), _within(0, 100), _within(0, math.inf)
+_signed = _within(-1, 1)
 _maybe_number, _maybe_count, _maybe_text = map(_or_none, (_number, _count, _text))
+_maybe_share, _maybe_percent, _maybe_size = map(_or_none, (_share, _percent, _size))
+_maybe_signed = _or_none(_signed)
 _picture = _is(
     "a picture, data:image/png;base64,…",
     lambda value: isinstance(value, str) and value.startswith("data:image/png;base64,"),
@@ -151,9 +167,9 @@ _attack = _object(
     reason=_maybe_text,
     victims=_count,
     measures=_named(_estimate),
-    seconds=_maybe_number,
-    own_error=_maybe_number,
-    own_floor=_maybe_number,
+    seconds=_maybe_size,
+    own_error=_maybe_size,
+    own_floor=_maybe_size,
     doubling=_maybe_number,
 )
 
@@ -181,12 +197,13 @@ def _gain(value: object, where: str) -> None:
 
 def _accuracy(value: object, where: str) -> None:
     _interval(value, where)
-    _object(floor=_maybe_number)(value, where)
+    ends = {"value": _maybe_percent, "low": _maybe_percent, "high": _maybe_percent}
+    _object(floor=_maybe_percent, **ends)(value, where)
 
 
 def _reidentified(value: object, where: str) -> None:
     _interval(value, where)
-    _object(value=_number, low=_number, high=_number, candidates=_count)(value, where)
+    _object({"by": _texts}, value=_share, low=_share, high=_share, candidates=_count)(value, where)
 
 
 _cut = _object(
@@ -197,11 +214,11 @@ _cut = _object(
     shape=_counts,
     values=_count,
     bytes=_count,
-    weights_share=_maybe_number,
-    flops_share=_maybe_number,
+    weights_share=_maybe_share,
+    flops_share=_maybe_share,
     notes=_texts,
     accuracy=_or_none(_accuracy),
-    dcorr=_or_none(_object(value=_maybe_number, floor=_maybe_number)),
+    dcorr=_or_none(_object(value=_maybe_signed, floor=_maybe_signed)),
     attacks=_list(_attack),
     strongest=_named(_strongest),
     reidentified=_or_none(_reidentified),
@@ -218,15 +235,15 @@ _cut = _object(
     ),
     guarantees=_object(
         set=_text,
-        epsilon=_maybe_number,
-        delta=_maybe_number,
-        naming=_maybe_number,
+        epsilon=_maybe_size,
+        delta=_maybe_share,
+        naming=_maybe_share,
         candidates=_count,
-        dfil=_maybe_number,
+        dfil=_maybe_size,
         words=_text,
-        with_clip=_or_none(_object(bound=_number, naming=_number, words=_text)),
+        with_clip=_or_none(_object(bound=_size, naming=_share, words=_text)),
     ),
-    bounds=_or_none(_object(mse=_maybe_number, share=_maybe_number, named=_maybe_number, n=_count)),
+    bounds=_or_none(_object(mse=_maybe_size, share=_maybe_size, named=_maybe_share, n=_count)),
     flags=_list(_object(raised=_text, why=_text, do=_text)),
     verdict=_object(level=_one_of(*LEVELS), sentence=_text),
     pictures=_or_none(_shown),
@@ -241,13 +258,14 @@ _audit = _object(
         python=_text,
         machine=_text,
         command=_text,
-        seconds=_number,
+        seconds=_size,
     ),
     model=_object(
         {
             "notes": _texts,
             "no_cuts": _list(_object(name=_text, reason=_text)),
             "digest": _maybe_text,
+            "answers": _or_none(_list(_maybe_number)),
         },
         name=_text,
         source=_text,
@@ -290,12 +308,12 @@ _audit = _object(
     curve=_or_none(
         _list(
             _object(
-                noise=_number,
+                noise=_size,
                 kind=_text,
-                accuracy=_maybe_number,
-                SSIM=_maybe_number,
-                MSE=_maybe_number,
-                naming=_maybe_number,
+                accuracy=_maybe_percent,
+                SSIM=_maybe_signed,
+                MSE=_maybe_size,
+                naming=_maybe_share,
                 pictures=_or_none(_shown),
             )
         )
@@ -323,25 +341,6 @@ def validate(content: object, where: str = "the audit") -> None:
         )
     try:
         _audit(content, "")
-        _agree(content)
+        agree(content)
     except UsageError as error:
         raise UsageError(f"{where}: {str(error).removeprefix('.')}") from error
-
-
-def _agree(content: Json) -> None:
-    """What one part says of another must be there."""
-    columns = {each["column"] for each in content["measures"]}
-    if len(columns) < len(content["measures"]):
-        raise UsageError("two measures have the same column")
-    names = [each["name"] for each in content["cuts"]]
-    if len({*names}) < len(names):
-        raise UsageError("two cuts have the same name")
-    if content["recommended"] and content["recommended"]["cut"] not in names:
-        raise UsageError(f"recommended.cut is {content['recommended']['cut']!r}, which is no cut")
-    for at, cut in enumerate(content["cuts"]):
-        found = {*cut["strongest"], *(c for each in cut["attacks"] for c in each["measures"])}
-        if unknown := found - columns:
-            raise UsageError(f"cuts[{at}] has the measure {min(unknown)!r}, which measures lacks")
-        for number, attack in enumerate(cut["attacks"]):
-            if attack["status"] != "ok" and not attack["reason"]:
-                raise UsageError(f"cuts[{at}].attacks[{number}] is no success and gives no reason")

@@ -1,8 +1,11 @@
 """Things that users keep in Python files of their own: FILE.py:FUNCTION names a model or a data set."""
 
 import importlib.util
+import random
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,27 @@ def is_function(source: str) -> bool:
     """Whether a source names something in a Python file."""
     path, _, name = source.rpartition(":")
     return path.endswith(".py") and bool(name)
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Draw the same random numbers every time, and leave others as they were.
+
+    What draws its weights or pictures is the same when an audit is gone on with, and in jobs elsewhere.
+    """
+    import numpy as np
+
+    from dpsnn.training import seeded
+
+    states = random.getstate(), np.random.get_state()
+    random.seed(0)
+    np.random.seed(0)
+    try:
+        with seeded(0):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 def called(source: str, what: str) -> Any:
@@ -38,12 +62,14 @@ def called(source: str, what: str) -> Any:
     folder = str(file.resolve().parent)
     sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
+        with repeatable():
+            spec.loader.exec_module(module)
         if not hasattr(module, name):
             public = [each for each in vars(module) if not each.startswith("_")]
             raise UsageError(f"{path} has no {name!r}{meant(name, public)}; name {what} in it")
         given = getattr(module, name)
-        made = given() if callable(given) and not _is_made(given) else given
+        with repeatable():
+            made = given() if callable(given) and not _is_made(given) else given
     except UsageError:
         raise
     except (Exception, SystemExit) as error:  # whatever a file of others may raise

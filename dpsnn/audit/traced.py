@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from dpsnn.audit.places import Found, Halves, Place, Whole, is_pointwise, shown
 from dpsnn.audit.trial import same
-from dpsnn.defences.values import KEEPING, MOVING, RANGES
+from dpsnn.defences.values import KEEPING, MOVING, RANGES, as_made
 from dpsnn.training import seeded
 
 FUNCTIONS: dict[str, nn.Module | None] = {
@@ -198,6 +198,8 @@ class _Reading:
         moved = False
         while True:
             layer = self._layer(node)
+            if layer is not None and not as_made(layer):
+                return None
             if isinstance(layer, nn.Softmax) and moved:
                 # Elsewhere, or of several the largest, they are between 0 and 1 still, and add up to anything.
                 return nn.Sigmoid()

@@ -18,6 +18,7 @@ from dpsnn.audit.sides import Sides
 from dpsnn.batches import to_unit
 from dpsnn.defences import DefenceList
 from dpsnn.errors import UsageError
+from dpsnn.evaluation.flags import unrest
 from dpsnn.target import Target
 from dpsnn.tensors import Activation
 from dpsnn.training import device, seeded
@@ -30,6 +31,9 @@ HELD = 2 * 10**8
 
 CHUNK = 250
 """Pictures that are sent at a time."""
+
+LOOKED = 100
+"""Own pictures for which the client is asked twice, at most."""
 
 SLOPES = 4
 """Own pictures at which two clients are told apart by their gradients."""
@@ -195,9 +199,15 @@ def wire_of(
     whole = replace(target, mechanism=mechanism) if len(mechanism) else target
     values, given = math.prod(target.cut_shape), len(sides.own)
     sides = sides.within(room(values), room(values, queries))
-    activations = [
-        _encoded(whole, part.images) for part in (sides.own, sides.validation, sides.victims)
-    ]
+    dealt = (sides.own, sides.validation, sides.victims)
+    # Who draws random numbers in the client draws the same ones when an audit is gone on with.
+    with seeded(seed, 11, 2):
+        activations = [_encoded(whole, part.images) for part in dealt]
+        anew = queries > 1 and bool(unrest(whole, to_unit(sides.own.images[:LOOKED])))
+        if anew:
+            # Attackers average what they hear, and learn from as much of their own pictures.
+            more = [_encoded(whole, sides.own.images) for _ in range(queries - 1)]
+            activations[0] = torch.stack([activations[0], *more]).mean(0)
     endless = sum(int((~part.isfinite()).flatten(1).any(1).sum()) for part in activations)
     if endless:
         finite = _finite(activations[0])
@@ -217,29 +227,31 @@ def wire_of(
 
         attacked = replace(whole, client=enlarged, image_shape=shape)
 
-    def sent(activation: Activation, stream: int) -> Tensor:
+    def sent(activation: Activation, images: Tensor, stream: int) -> Tensor:
         with seeded(seed, 11, stream):
+            if anew:
+                # Whoever hears it several times hears several of its answers.
+                times = [whole.transmit(_encoded(whole, images)).cpu() for _ in range(queries)]
+                return torch.cat(times)
             parts = [whole.transmit(part, queries).cpu() for part in activation.split(CHUNK)]
         return torch.cat(parts, 1)
 
-    own, validation, victims = (
-        reduced(part.images, shape) for part in (sides.own, sides.validation, sides.victims)
-    )
+    own, validation, victims = (reduced(part.images, shape) for part in dealt)
     clear = activations[2]
     return Wire(
         own,
         activations[0],
         validation,
-        sent(activations[1], 1),
+        sent(activations[1], sides.validation.images, 1),
         to_unit(victims),
         sides.victims.labels,
-        sent(clear, 0),
+        sent(clear, sides.victims.images, 0),
         queries,
         attacked,
         to_unit(sides.own.images[:CHUNK]),
         whole,
         work,
-        None if whole.sends_as_is else clear,
+        None if whole.sends_as_is or anew else clear,
         endless,
         given,
         whole.values != claimed,

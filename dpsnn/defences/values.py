@@ -29,6 +29,11 @@ MOVING = (nn.Flatten, nn.Unflatten)
 """Layers behind which they are so too, but elsewhere: it is not known along which axis they added up to 1."""
 
 
+def as_made(layer: nn.Module) -> bool:
+    """Whether a layer does what its class says: nothing is hooked on it, and no forward of its own was given to it."""
+    return not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
+
+
 @dataclass(frozen=True)
 class Values:
     """Where the values of one activation lie: in a box and in balls in L1 and in L2, each with a centre of its own."""
@@ -55,12 +60,12 @@ class Values:
         """
         dimension, limit = math.prod(shape), math.inf if bound is None else bound
         layer, moved = _last(layer)
-        if isinstance(layer, nn.Hardtanh):  # as ReLU6 is
+        low, high = RANGES.get(type(layer), (-limit, limit))
+        if type(layer) in (nn.Hardtanh, nn.ReLU6):
+            assert isinstance(layer, nn.Hardtanh)  # as ReLU6 is
             low, high = layer.min_val, layer.max_val
-        else:
-            low, high = RANGES.get(type(layer), (-limit, limit))
         l1 = math.inf
-        if isinstance(layer, nn.Softmax) and layer.dim and not moved:
+        if type(layer) is nn.Softmax and layer.dim and not moved:
             # Along one axis they add up to 1, at every place of the others.
             l1 = 2.0 * dimension / (1, *shape)[layer.dim]
         return cls(dimension, max(low, -limit), min(high, limit), l1=l1)
@@ -106,15 +111,19 @@ def _last(layer: nn.Module) -> tuple[nn.Module, bool]:
     """The layer that made the values which another, that may be a sequence, gives; and whether they moved since."""
     moved = False
     for each in _backwards(layer):
-        if not isinstance(each, (*KEEPING, *MOVING)):
+        if not as_made(each):
+            break
+        if type(each) not in (*KEEPING, *MOVING):
             return each, moved
-        moved |= isinstance(each, MOVING)
+        moved |= type(each) in MOVING
     return nn.Identity(), moved
 
 
 def _backwards(layer: nn.Module) -> Iterator[nn.Module]:
     # Whoever calls its layers in another way may do anything behind the last.
-    if isinstance(layer, nn.Sequential) and type(layer).forward is nn.Sequential.forward:
+    ours = isinstance(layer, nn.Sequential) and type(layer).forward is nn.Sequential.forward
+    if ours and as_made(layer):
+        assert isinstance(layer, nn.Sequential)
         for each in reversed(layer):
             yield from _backwards(each)
     else:
