@@ -197,8 +197,8 @@ def _gain(value: object, where: str) -> None:
 
 def _accuracy(value: object, where: str) -> None:
     _interval(value, where)
-    ends = {"value": _maybe_percent, "low": _maybe_percent, "high": _maybe_percent}
-    _object(floor=_maybe_percent, **ends)(value, where)
+    ends = dict.fromkeys(("value", "low", "high", "floor"), _maybe_percent)
+    _object(None, **ends)(value, where)
 
 
 def _reidentified(value: object, where: str) -> None:
