@@ -17,6 +17,7 @@ from dpsnn.audit.calibrate_options import COMMAND as CALIBRATE
 from dpsnn.audit.gate import add_gate_options
 from dpsnn.audit.options import COMMAND as AUDIT
 from dpsnn.bench.options import BENCH
+from dpsnn.devices import Devices
 from dpsnn.errors import GateFailed, UsageError, WorkFailed, one_line
 from dpsnn.folders import Folders
 from dpsnn.given import OPTIONS, Misplaced, given
@@ -42,6 +43,7 @@ UNHEARD = 141
 
 def _train_model(parser: argparse.ArgumentParser) -> None:
     add_options(parser, ClassifierSpec)
+    add_options(parser, Devices)
     add_options(parser, Folders)
 
 
