@@ -163,9 +163,8 @@ def test_devices_give_the_weights_of_one_also_when_interrupted_and_fewer_before(
     place: Path, capsys: pytest.CaptureFixture[str], many_cores: None
 ) -> None:
     # The last batch of 800 images has 32, which three cannot share equally, nor two the 147 by which the epoch is
-    # chosen. Masks of suppression follow from the weights.
+    # chosen.
     words = "--max_epochs 3 --batch_size 96 --sgd_momentum 0.9 --learning_rate 0.05"
-    words += " --suppress_sparsity 0.5 --suppress_start_epoch 1 --suppress_end_epoch 2"
     one, _ = made(capsys, f"{words} --models_dir one --results_dir one")
     words += " --models_dir several --results_dir several"
     code, err = train_until(place, "epoch 1/3", signal.SIGINT, *words.split(), "--devices", "2")
