@@ -1,6 +1,7 @@
 """Batches from tensors that stay where they are: no workers, no copies, no per-image transforms."""
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +36,31 @@ def average(heard: Iterable[Tensor]) -> Tensor:
     return total / count if count > 1 else total
 
 
+class Share(NamedTuple):
+    """Which rows of every batch are this process's, where several train one model."""
+
+    rank: int = 0
+    """From 0."""
+    of: int = 1
+    """Processes."""
+
+    def rows(self, count: int) -> slice:
+        """Its own of so many rows, at most one more than another's.
+
+        Where none are left for it, the first: every process takes every step, and `weight` says that it does not count.
+        """
+        start, stop = self._bounds(count)
+        return slice(start, stop) if start < stop else slice(0, 1)
+
+    def weight(self, count: int) -> float:
+        """What its mean over own rows is to be multiplied by, for the mean over processes to be that over all rows."""
+        start, stop = self._bounds(count)
+        return (stop - start) * self.of / count
+
+    def _bounds(self, count: int) -> tuple[int, int]:
+        return count * self.rank // self.of, count * (self.rank + 1) // self.of
+
+
 class TensorBatches:
     """Iterate over the rows of resident tensors, in order or shuffled anew.
 
@@ -44,6 +70,7 @@ class TensorBatches:
         shuffle_seed: Seed of this pass's permutation; None keeps the order. The permutation is drawn on the CPU, so it
             is the same on every device.
         passes: How often to go through all rows, each time in another order.
+        share: Which rows of each batch to give; the batches and their order are those of all processes.
 
     Yields:
         A tuple with one batch of each tensor.
@@ -55,6 +82,7 @@ class TensorBatches:
         batch_size: int,
         shuffle_seed: int | None = None,
         passes: int = 1,
+        share: Share = Share(),
     ) -> None:
         if len({len(t) for t in tensors}) != 1:
             raise ValueError(f"tensors differ in length: {[len(t) for t in tensors]}")
@@ -62,20 +90,29 @@ class TensorBatches:
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
         self.passes = passes
+        self.share = share
 
     def __len__(self) -> int:
         return self.passes * -(-len(self.tensors[0]) // self.batch_size)
+
+    def weight(self, index: int) -> float:
+        """`Share.weight` in the batch of this number, from 0."""
+        before = index % (len(self) // self.passes) * self.batch_size
+        return self.share.weight(min(self.batch_size, len(self.tensors[0]) - before))
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         n, device = len(self.tensors[0]), self.tensors[0].device
         if self.shuffle_seed is None:
             for start in list(range(0, n, self.batch_size)) * self.passes:
-                yield tuple(to_unit(t[start : start + self.batch_size]) for t in self.tensors)
+                batch = range(n)[start : start + self.batch_size]
+                own = batch[self.share.rows(len(batch))]
+                yield tuple(to_unit(t[own.start : own.stop]) for t in self.tensors)
             return
         generator = torch.Generator().manual_seed(self.shuffle_seed)
         for _ in range(self.passes):
             order = torch.randperm(n, generator=generator).to(device)
-            for rows in order.split(self.batch_size):
+            for batch in order.split(self.batch_size):
+                rows = batch[self.share.rows(len(batch))]
                 yield tuple(to_unit(t[rows]) for t in self.tensors)
 
 

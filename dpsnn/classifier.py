@@ -82,7 +82,9 @@ class SplitClassifier(pl.LightningModule):
 
     def _log(self, stage: str, *, size: int, **values: Tensor) -> None:
         named = {f"{stage}/{key}": value for key, value in values.items()}
-        self.log_dict(named, on_step=False, on_epoch=True, batch_size=size)
+        # Among several processes Lightning takes the mean of their sizes, and of whole numbers without the rest.
+        among: Any = {"batch_size": float(size), "sync_dist": True}
+        self.log_dict(named, on_step=False, on_epoch=True, **among)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._learners:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dpsnn import catalogue, checkpoints
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
+from dpsnn.devices import Devices
 from dpsnn.errors import UsageError, one_of
 from dpsnn.evaluation.epsilon import costs, noises, steps_of
 from dpsnn.evaluation.pictures import plot_attacks
@@ -28,7 +29,8 @@ from dpsnn.specs import ACCOUNTANTS, AttackerSpec, ClassifierSpec, refuse_idle
 def train_model(options: argparse.Namespace) -> Path:
     spec = spec_from(ClassifierSpec, options)
     refuse_idle(spec)
-    return train.train_classifier(spec, spec_from(Folders, options))
+    devices = spec_from(Devices, options)
+    return train.train_classifier(spec, spec_from(Folders, options), devices=devices)
 
 
 def train_attacker(options: argparse.Namespace) -> Path:

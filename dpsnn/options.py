@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from dpsnn import parts
+from dpsnn.devices import STRATEGIES, Devices
 from dpsnn.errors import UsageError, meant, one_of
 from dpsnn.federated.spec import FederatedSpec
 from dpsnn.folders import Folders
@@ -30,7 +31,7 @@ from dpsnn.specs import (
     settings,
 )
 
-Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec, FederatedSpec, Folders)
+Spec = TypeVar("Spec", ClassifierSpec, AttackerSpec, FederatedSpec, Folders, Devices)
 
 
 def choices() -> dict[str, list[str]]:
@@ -48,6 +49,7 @@ def choices() -> dict[str, list[str]]:
         **found,
         "attack": [each.key for each in parts.declared("attack")],
         "precision": list(PRECISIONS),
+        "strategy": list(STRATEGIES),
         "norm": [name for name in NORMS if name],
         "dp_accountant": list(ACCOUNTANTS),
     }
@@ -80,7 +82,16 @@ SECTIONS = {
         "constant_rate",
         "fixed_order",
     ),
-    "where it runs": ("jobs", "engine", "threads", "gpus_per_job", "ray_address", "slurm"),
+    "where it runs": (
+        "jobs",
+        "engine",
+        "threads",
+        "gpus_per_job",
+        "ray_address",
+        "slurm",
+        "devices",
+        "strategy",
+    ),
     "files that fill options in": ("plugin", "config", "like"),
     "folders and logs": ("data_dir", "models_dir", "results_dir", "wandb"),
 }

@@ -8,6 +8,7 @@ from dpsnn.audit.calibrate_options import COMMAND as CALIBRATE
 from dpsnn.audit.gate import add_gate_options
 from dpsnn.audit.options import COMMAND as AUDIT
 from dpsnn.bench.options import BENCH
+from dpsnn.devices import Devices
 from dpsnn.folders import Folders
 from dpsnn.integrity.options import COMMANDS as INTEGRITY
 from dpsnn.options import add_options
@@ -19,6 +20,7 @@ from dpsnn.specs import AttackerSpec, ClassifierSpec
 
 def _train_model(parser: argparse.ArgumentParser) -> None:
     add_options(parser, ClassifierSpec)
+    add_options(parser, Devices)
     add_options(parser, Folders)
 
 

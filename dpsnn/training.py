@@ -18,8 +18,8 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from dpsnn import signals
-from dpsnn.batches import derived_seed
+from dpsnn import ddp, signals
+from dpsnn.batches import Share, derived_seed
 from dpsnn.errors import Diverged, UsageError
 from dpsnn.memory import keep_memory
 from dpsnn.progress_file import ProgressIO, Resumed
@@ -106,13 +106,17 @@ class KeepBest(Callback):
 
 
 class _SeedEpochs(Callback):
-    """Give every epoch its own seed, so that a resumed training draws what an uninterrupted one would."""
+    """Give every epoch its own seed, so that a resumed training draws what an uninterrupted one would.
 
-    def __init__(self, seed: int) -> None:
+    So does every process of one: the same noise on two images would be none on what tells them apart.
+    """
+
+    def __init__(self, seed: int, rank: int = 0) -> None:
         self.seed = seed
+        self.streams = (rank,) if rank else ()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        torch.manual_seed(derived_seed(self.seed, 2, trainer.current_epoch))
+        torch.manual_seed(derived_seed(self.seed, 2, trainer.current_epoch, *self.streams))
 
 
 class _Interruptible(Callback):
@@ -164,6 +168,7 @@ def fit(
     loggers: Iterable[Logger] = (),
     callbacks: Iterable[Callback] = (),
     title: str = "",
+    share: Share = Share(),
 ) -> Fitted:
     """Train `module` and leave it, in float32 on the CPU, with the weights of its best validation epoch (or the last).
 
@@ -185,6 +190,8 @@ def fit(
         loggers: Lightning loggers.
         callbacks: Further Lightning callbacks.
         title: A line shown above the progress bar.
+        share: Which of several processes this is that train one module, all by this call and within `ddp.joined`; the
+            first one alone writes files.
 
     Raises:
         Diverged: If training left the finite numbers in any epoch; no progress is kept, for it would do so again.
@@ -197,7 +204,9 @@ def fit(
     callbacks = list(callbacks)
     resume = progress_file if progress_file and progress_file.exists() else None
     resumed = [Resumed(resume, module, [best, *callbacks])] if resume else []
-    extra = [_SaveProgress(progress_file)] if progress_file else []
+    extra: list[Callback] = [_SaveProgress(progress_file)] if progress_file else []
+    if share.of > 1:
+        extra.append(ddp.FairMean())
     _quieten()
     # Trainers and their modules refer to each other: those of earlier trainings, with their data, would pile up.
     with signals.held():
@@ -211,14 +220,15 @@ def fit(
             max_epochs,
             resolved,
             list(loggers),
-            [_Interruptible(), best, _SeedEpochs(seed), *callbacks, *resumed, *extra],
+            [_Interruptible(), best, _SeedEpochs(seed, share.rank), *callbacks, *resumed, *extra],
+            share,
         )
         if getattr(module, "channels_last", True):
             module.to(memory_format=torch.channels_last)
         try:
             _run(trainer, module, datamodule, resume)
         except Diverged:
-            if progress_file:
+            if progress_file and share.rank == 0:
                 progress_file.unlink(missing_ok=True)
             raise
     if best.epoch < 0:
@@ -232,14 +242,19 @@ def fit(
 
 
 def _trainer(
-    max_epochs: int, precision: str, loggers: list[Logger], callbacks: list[Callback]
+    max_epochs: int,
+    precision: str,
+    loggers: list[Logger],
+    callbacks: list[Callback],
+    share: Share,
 ) -> pl.Trainer:
     return pl.Trainer(
         max_epochs=max_epochs,
         precision=precision,  # type: ignore[arg-type]
         # Not "auto": Apple's GPUs lack the float64 in which distance correlation adds up.
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
-        devices=1,
+        devices=share.of,
+        strategy=ddp.strategy(share) if share.of > 1 else "auto",
         logger=loggers,
         callbacks=[*callbacks, *_progress_bar()],
         enable_checkpointing=False,
@@ -295,6 +310,8 @@ def _quieten() -> None:
         ".*log_every_n_steps.*",
         ".*tensorboard.*",
         ".*in eval mode at the start of training.*",  # what trials share
+        ".*broadcast_buffers.*",  # its new name is not in every version
+        ".*logging on epoch level in distributed setting.*",  # what is equal everywhere
     ):
         warnings.filterwarnings("ignore", text)
 

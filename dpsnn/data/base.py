@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from dpsnn.batches import PoissonBatches, TensorBatches, derived_seed
+from dpsnn.batches import PoissonBatches, Share, TensorBatches, derived_seed
 from dpsnn.data.files import USUAL
 from dpsnn.errors import UsageError, one_of
 
@@ -144,15 +144,25 @@ class ImageDataModule(pl.LightningDataModule):
         return torch.cat([self.tensors(role)[0] for role in order])[:limit]
 
     def batches(
-        self, role: str, shuffle_seed: int | None = None, device: torch.device | str = "cpu"
+        self,
+        role: str,
+        shuffle_seed: int | None = None,
+        device: torch.device | str = "cpu",
+        share: Share = Share(),
     ) -> TensorBatches:
-        """Batches `(images in [0, 1], labels)` of one role."""
+        """Batches `(images in [0, 1], labels)` of one role, or a share of each."""
         return TensorBatches(
-            *self.tensors(role, device), batch_size=self.batch_size, shuffle_seed=shuffle_seed
+            *self.tensors(role, device),
+            batch_size=self.batch_size,
+            shuffle_seed=shuffle_seed,
+            share=share,
         )
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    def _share(self) -> Share:
+        return Share(self.trainer.global_rank, self.trainer.world_size) if self.trainer else Share()
 
     def train_dataloader(self) -> TensorBatches | PoissonBatches:
         """Training batches, shuffled unless asked otherwise; the trainer must reload them every epoch."""
@@ -168,10 +178,18 @@ class ImageDataModule(pl.LightningDataModule):
             seed = derived_seed(self.seed, epoch, 1) if secret is None else secret
             return PoissonBatches(*rows, batch_size=self.batch_size, seed=seed)
         order = None if self.fixed_order else derived_seed(self.seed, epoch)
-        return self.batches("train", order, self._device())
+        return self.batches("train", order, self._device(), self._share())
 
     def val_dataloader(self) -> TensorBatches:
-        return self.batches("validation", device=self._device())
+        """Validation batches; where several processes train one model, each has a part of the images to itself."""
+        share = self._share()
+        pixels, labels = self.tensors("validation", self._device())
+        if len(labels) < share.of:
+            raise UsageError(
+                f"{self.source} has {len(labels)} validation images for {share.of} devices; lower --devices"
+            )
+        own = share.rows(len(labels))
+        return TensorBatches(pixels[own], labels[own], batch_size=self.batch_size // share.of)
 
 
 def contiguous_roles(total: int, **sizes: int) -> dict[str, range]:

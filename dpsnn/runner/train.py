@@ -1,23 +1,29 @@
 """Train one classifier or one attacker, unless it is there already."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
 from dpsnn import building, checkpoints
-from dpsnn.batches import to_unit
+from dpsnn.batches import Share, to_unit
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER, Stored
 from dpsnn.claims import claim
+from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
+from dpsnn.defences import Defence
+from dpsnn.devices import Devices
 from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation.report import reconstruction_figure
 from dpsnn.folders import Folders
 from dpsnn.runner.beforehand import check_surrogate
+from dpsnn.runner.beside import beside, check_there, refuse_unshared
 from dpsnn.runner.progress import note
 from dpsnn.runner.tracking import finish, make_loggers
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace
@@ -38,25 +44,72 @@ def _record(fitted: Fitted, **more: Any) -> dict[str, Any]:
     }
 
 
-def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") -> Path:
-    """Train a classifier, or return the checkpoint that these very arguments gave before.
+class _Lesson:
+    """A classifier that is to be trained, with its data and what changes its training; nothing is read or built yet."""
+
+    def __init__(self, spec: ClassifierSpec, data_dir: str) -> None:
+        self.spec = spec
+        data_type = choose(DATASETS, spec.dataset, "dataset")
+        self.data: ImageDataModule = data_type(data_dir, spec.batch_size, spec.seed)
+        self.changing: list[tuple[Defence, Callback]] = []
+        self.classifier: SplitClassifier
+
+    def build(self) -> None:
+        self.classifier = building.build_classifier(self.spec)
+        self.data.fixed_order = self.spec.fixed_order
+        self.changing = building.callbacks_of(self.spec, resumable=True)
+        for part, callback in self.changing:
+            part.prepare(callback, self.data)
+
+    def learn(
+        self, progress: Path, share: Share, loggers: Sequence[Logger] = (), title: str = ""
+    ) -> Fitted:
+        spec = self.spec
+        return fit(
+            self.classifier,
+            self.data,
+            monitor="val/accuracy",
+            mode="max" if self.data.chooses_epoch else "last",
+            max_epochs=spec.max_epochs,
+            seed=spec.seed,
+            precision=next(filter(None, (p.precision for p in spec.active)), spec.precision),
+            progress_file=progress,
+            loggers=loggers,
+            callbacks=[callback for _, callback in self.changing],
+            first_epoch=max([part.first_epoch(spec) for part in spec.active], default=0),
+            title=title,
+            share=share,
+        )
+
+
+def _learn_beside(spec: ClassifierSpec, data_dir: str, progress: Path, share: Share) -> None:
+    """The share of another device in a training; the first one keeps what comes of it."""
+    lesson = _Lesson(spec, data_dir)
+    lesson.build()
+    lesson.learn(progress, share)
+
+
+def train_classifier(
+    spec: ClassifierSpec, folders: Folders, group: str = "", devices: Devices = Devices()
+) -> Path:
+    """Train a classifier, or return the checkpoint that these very arguments gave before, on however many devices.
 
     Raises:
-        UsageError: If an argument is out of range, data cannot be reached, a folder cannot be written, or the name is
-            taken by a classifier with other arguments.
+        UsageError: If an argument is out of range, data cannot be reached, a folder cannot be written, the name is
+            taken by a classifier with other arguments, or the devices are not there or cannot share this training.
+        WorkFailed: If one of several devices failed; the training goes on after its last epoch when called again.
     """
+    devices.check(spec)
+    check_there(devices.devices)
     name = checkpoints.classifier_name(spec)
-    data_type = choose(DATASETS, spec.dataset, "dataset")
-    data = data_type(folders.data_dir, spec.batch_size, spec.seed)
+    lesson = _Lesson(spec, folders.data_dir)
     wanted = folders.classifiers, name, CLASSIFIER, plain(spec)
-    with claim(*wanted, data.setup, [Path(folders.results_dir)]) as mine:
+    with claim(*wanted, lesson.data.setup, [Path(folders.results_dir)]) as mine:
         if mine.done:
             return mine.done
-        classifier = building.build_classifier(spec)
-        data.fixed_order = spec.fixed_order
-        changing = building.callbacks_of(spec, resumable=True)
-        for part, callback in changing:
-            part.prepare(callback, data)
+        lesson.build()
+        if devices.devices > 1:
+            refuse_unshared(lesson.classifier)
         loggers = make_loggers(
             Path(folders.results_dir),
             name,
@@ -65,24 +118,13 @@ def train_classifier(spec: ClassifierSpec, folders: Folders, group: str = "") ->
             tags=["classifier", spec.dataset, *(part.key for part in spec.active)],
             config=plain(spec),
         )
-        fitted = fit(
-            classifier,
-            data,
-            monitor="val/accuracy",
-            mode="max" if data.chooses_epoch else "last",
-            max_epochs=spec.max_epochs,
-            seed=spec.seed,
-            precision=next(filter(None, (p.precision for p in spec.active)), spec.precision),
-            progress_file=mine.progress,
-            loggers=loggers,
-            callbacks=[callback for _, callback in changing],
-            first_epoch=max([part.first_epoch(spec) for part in spec.active], default=0),
-            title=f"training classifier {name}",
-        )
-        record = _record(fitted, data_source=data.source)
-        for part, callback in changing:
+        others = _learn_beside, spec, folders.data_dir, mine.progress
+        with beside(devices.devices, *others) as share:
+            fitted = lesson.learn(mine.progress, share, loggers, f"training classifier {name}")
+            record = _record(fitted, data_source=lesson.data.source, **devices.record())
+        for part, callback in lesson.changing:
             record |= part.record(callback)
-        path = mine.save(record, classifier.state_dict(), fitted.epoch)
+        path = mine.save(record, lesson.classifier.state_dict(), fitted.epoch)
     finish(loggers, {"checkpoint": path.name, "best_val_accuracy": fitted.value}, {})
     return path
 
