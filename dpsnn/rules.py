@@ -25,7 +25,7 @@ TAKEN = frozenset(
     " max_epochs_given command action resume tidies defences own was changes markdown accept orphans yes"
     " examples epochs delta noise_multiplier target_epsilon classic"
     # Of where it runs.
-    " jobs engine threads gpus_per_job ray_address slurm"
+    " jobs engine threads gpus_per_job ray_address slurm devices strategy"
     # Of audits and of what is made of them.
     " audit audit_model audit_data audit_weights audit_smashed audit_surrogate audit_groups audit_trained_on weights"
     " data groups trained_on smashed size cuts budget out noise noise_kind clip target accuracy finetune_epochs"
@@ -33,7 +33,7 @@ TAKEN = frozenset(
     # Of benchmarks.
     " only folder again quick"
     # Of studies.
-    " secure plain clients rounds local_epochs skew drop timeout iterations published_dir"
+    " protocol secure plain clients rounds local_epochs skew drop timeout iterations published_dir"
     " rank num_requests split images count device client".split()
 )
 """Options that are no part's."""

@@ -287,7 +287,7 @@ def test_images_come_shuffled_anew_unless_their_order_is_fixed(fixed: bool) -> N
     labels = data.tensors("train")[1]
     epochs = []
     for epoch in (0, 1):
-        data.trainer = Mock(current_epoch=epoch)
+        data.trainer = Mock(current_epoch=epoch, global_rank=0, world_size=1)
         data.trainer.strategy.root_device = torch.device("cpu")
         epochs.append(torch.cat([batch[1] for batch in data.train_dataloader()]))
     assert torch.equal(epochs[0], epochs[1]) == fixed

@@ -146,7 +146,7 @@ def test_dp_sgd_is_shown_beside_its_undefended_sibling_only(tmp_path: Path) -> N
     results = Results(folders, "digits")
     figure = figures_omniglot.dp_sgd(results)
     models, attacks = results.private()
-    assert sorted(models.DPNoiseMultiplier) == [0, 0.3, 0.5, 0.7] and len(attacks) == 8
+    assert sorted(models.DPNoiseMultiplier) == [0, 0.3, 0.5, 0.7] and len(attacks) == 12
     for label, column in (("training", "MeanTrainAcc"), ("test", "TestAcc")):
         expected = dict(zip(models.DPNoiseMultiplier, models[column]))
         shown = points(figure.axes[0], f"accuracy on {label} images")
