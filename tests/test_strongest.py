@@ -126,6 +126,31 @@ def test_scores_of_another_attacker_are_not_taken(tmp_path: Path) -> None:
     assert write_strongest(tmp_path) is None
 
 
+def test_a_line_stays_while_scores_lie_elsewhere_and_its_attackers_are_the_same(
+    tmp_path: Path,
+) -> None:
+    """Results are committed without the scores of each victim: another study must not lose what others found."""
+    rows = [_row("weak"), _row("strong"), _row("other", Model="n")]
+    table, target = tables.attackers_table(tmp_path), tables.ATTACKER_KEY
+    for row, error in zip(rows, (2.0, 1.0, 3.0)):
+        errors = torch.rand(100) + error
+        victims.save(tmp_path, str(row["Attacker"]), victims.mark(row), {"mse": errors})
+    tables.upsert(table, rows, target)
+    path = write_strongest(tmp_path)
+    assert path is not None
+    whole = path.read_text()
+    for name in ("weak", "strong"):
+        (tmp_path / "victims" / f"{name}.npz").unlink()
+    assert write_strongest(tmp_path) == path and path.read_text() == whole
+    # One attacker more, or one that was scored again: what the line says is of others.
+    tables.upsert(table, [_row("third")], target)
+    assert [row["Model"] for row in tables.read(write_strongest(tmp_path) or path)] == ["n"]
+    path.write_text(whole)
+    tables.write(table, [*rows[:1], _row("strong", Digest="anew"), rows[2]])
+    victims.save(tmp_path, "strong", "of another", {"mse": torch.rand(100)})
+    assert [row["Model"] for row in tables.read(write_strongest(tmp_path) or path)] == ["n"]
+
+
 def test_who_was_scored_on_fewer_is_compared_on_these_alone(tmp_path: Path) -> None:
     """With what nobody beats on just these beside it, where a row says it of them."""
     many, few = torch.linspace(0.01, 0.03, 100), torch.full((20,), 0.012)

@@ -124,25 +124,47 @@ def strongest_table(results_dir: str | Path) -> Path:
 def write_strongest(results_dir: str | Path) -> Path | None:
     """Write the table of the strongest attacker on each target, by what images it owns, beside that of all attackers.
 
+    Scores of each victim may lie elsewhere, as they are large: a line that was made there stays while its attackers do.
+
     Returns:
         The table; None where there is none to write, as nobody was scored victim by victim.
     """
     rows = tables.read(tables.attackers_table(results_dir))
+    path = strongest_table(results_dir)
+    before = {(*_owner(row), int(number(row, "Images") or 0)): row for row in tables.read(path)}
     targets: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
-        known = (row.get("Surrogate", ""), row.get("DataPct", ""))
-        targets.setdefault((*target_of(row), *known), []).append(row)
-    found = [
-        line
-        for members in targets.values()
-        for count in sorted({int(number(row, "Images") or 0) for row in members}, reverse=True)
-        if (line := _line(members, results_dir, count))
-    ]
+        targets.setdefault(_owner(row), []).append(row)
+    found: list[Mapping[str, object]] = []
+    for owner, members in targets.items():
+        for count in sorted({int(number(row, "Images") or 0) for row in members}, reverse=True):
+            line = _line(members, results_dir, count)
+            if line is None and (known := before.get((*owner, count))):
+                line = dict(known) if _still(known, members, results_dir) else None
+            if line:
+                found.append(line)
     if not found:
         return None
-    path = strongest_table(results_dir)
     tables.write(path, found)
     return path
+
+
+def _owner(row: Mapping[str, str]) -> tuple[str, ...]:
+    """The target, and what images whoever attacks it owns."""
+    return (*target_of(row), row.get("Surrogate", ""), row.get("DataPct", ""))
+
+
+def _still(
+    line: Mapping[str, str], members: Sequence[Mapping[str, str]], results_dir: str | Path
+) -> bool:
+    """Whether those who attacked so many victims are the ones that a line compared, by scores that are not here."""
+    count = number(line, "Images") or 0
+    found = {row.get("Attacker", "") for row in members if (number(row, "Images") or 0) >= count}
+    named = {
+        name for c, cell in line.items() if c.endswith("By") for name in cell.split(" / ") if name
+    }
+    here = any(victims.there(results_dir, name) for name in found)
+    return not here and named <= found and number(line, "Tried") == len(found)
 
 
 def target_of(row: Mapping[str, str]) -> tuple[str, ...]:

@@ -47,6 +47,11 @@ def save(results_dir: str | Path, attacker: str, of: str, scores: Scores) -> Non
         np.savez_compressed(file, allow_pickle=False, **{OF: np.array(of)}, **arrays)
 
 
+def there(results_dir: str | Path, attacker: str) -> bool:
+    """Whether scores of any attacker of that name are in this folder."""
+    return _path(results_dir, attacker).exists()
+
+
 def load(results_dir: str | Path, attacker: str, of: str) -> Scores | None:
     """The scores of an attacker; None where there are none, or those of another attacker of that name."""
     try:
