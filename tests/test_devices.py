@@ -164,22 +164,24 @@ def test_devices_give_the_weights_of_one_also_when_interrupted_and_fewer_before(
 ) -> None:
     # The last batch of 800 images has 32, which three cannot share equally, nor two the 147 by which the epoch is
     # chosen.
-    words = "--max_epochs 3 --batch_size 96 --sgd_momentum 0.9 --learning_rate 0.05"
+    words = "--max_epochs 4 --batch_size 96 --sgd_momentum 0.9 --learning_rate 0.01"
     one, _ = made(capsys, f"{words} --models_dir one --results_dir one")
     words += " --models_dir several --results_dir several"
-    code, err = train_until(place, "epoch 1/3", signal.SIGINT, *words.split(), "--devices", "2")
+    code, err = train_until(place, "epoch 1/4", signal.SIGINT, *words.split(), "--devices", "2")
     assert code == 130, err
     assert err.splitlines()[-1].startswith("dpsnn: interrupted; call again")
     several, err = made(capsys, f"{words} --devices 3")
-    assert err.count("resuming from") == err.count("epoch 3/3") == 1
+    assert err.count("resuming from") == err.count("epoch 4/4") == 1
     assert several.path.name == one.path.name and several.arguments == one.arguments
     assert several.record["devices"] == 3 and "devices" not in one.record
     for name, weight in one.weights.items():
-        torch.testing.assert_close(several.weights[name], weight, atol=1e-5, rtol=0, msg=name)
+        torch.testing.assert_close(several.weights[name], weight, atol=5e-5, rtol=0, msg=name)
     # A log of each run, by the first of its devices, with the means over all.
     logs = [sorted(place.glob(f"{folder}/logs/*/*/metrics.csv")) for folder in ("one", "several")]
     assert [len(found) for found in logs] == [1, 2]
+    # The signal is heard anywhere from amid the first epoch's rows on.
     before, after = map(numbers, logs[1])
     straight = numbers(logs[0][0])
-    assert before[: len(straight) // 3] == pytest.approx(straight[: len(straight) // 3], abs=1e-4)
+    assert before
+    assert before == pytest.approx(straight[: len(before)], abs=1e-4)
     assert after == pytest.approx(straight[-len(after) :], abs=1e-4)
