@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from PIL import Image
 from scipy.stats import t
@@ -319,11 +320,31 @@ def test_the_page_has_the_table_that_was_measured() -> None:
         assert shown.split("<!-- end -->")[0].strip() == path.read_text(encoding="utf-8").strip()
 
 
-def test_the_operations_of_a_training_are_those_of_its_layers() -> None:
-    spec = spec_from_file_location("training_benchmark", ROOT / "benchmarks" / "training.py")
+def benchmark(name: str) -> Any:
+    spec = spec_from_file_location(f"{name}_benchmark", ROOT / "benchmarks" / f"{name}.py")
     assert spec and spec.loader
-    training = module_from_spec(spec)
-    spec.loader.exec_module(training)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_stacked_members_answer_and_learn_as_each_does() -> None:
+    stacking = benchmark("stacking")
+    members = [stacking.flat("lenet5") for _ in range(3)]
+    together, images = stacking.grouped(members), torch.rand(5, 1, 28, 28)
+    scores = together(images)
+    assert scores.shape == (3, 5, 10)
+    for member, found in zip(members, scores):
+        torch.testing.assert_close(found, member(images))
+        member(images).square().sum().backward()
+    scores.square().sum().backward()
+    second = [layer for layer in together if isinstance(layer, torch.nn.Conv2d)][1]
+    own = torch.cat([member[4].weight.grad for member in members])
+    torch.testing.assert_close(second.weight.grad, own)
+
+
+def test_the_operations_of_a_training_are_those_of_its_layers() -> None:
+    training = benchmark("training")
     data = training.DATASETS["digits"]()
     found = training.operations(data, training.ClassifierSpec(dataset="digits", batch_size=4))
     # Multiplications and additions of convolutions of 3 × 3, at 26 × 26 and 24 × 24 places, and of dense layers.
