@@ -1,10 +1,10 @@
 """A small grid on an engine, disturbed at random moments; `python tests/soak.py --engine local --kills 300` runs it.
 
 A life is the grid from empty folders to its end. Each time something strikes: the command is killed, or one of its
-jobs, or a job is told to make room, or no file may grow beyond a few bytes for a while, as on a full disk, or a second
-command begins in the same folders. Then the command is called again, until it ends. What must hold in the end: tables
-equal those of a life in peace, nothing lies about, the lists of digests are right, and no model that was finished was
-made again.
+jobs, or a job is told to make room, or no file may grow beyond a few bytes for a while, as on a full disk, or none may
+be made or replaced, as on a read-only one, or a second command begins in the same folders. Then the command is called
+again, until it ends. What must hold in the end: tables equal those of a life in peace, nothing lies about, the lists of
+digests are right, and no model that was finished was made again.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -32,9 +32,10 @@ GRID = ["plain", "--max_epochs", "2", "--attacker_epochs", "1", "--jobs", "2", "
 MARK = "DPSNN_SOAK_CALL"
 """Variable that tells the processes of one call from all others."""
 
-RUNNER, WORKER, PREEMPT, FULL, TWO = "command killed", "job killed", "pre-empted", "full", "two"
+RUNNER, WORKER, PREEMPT = "command killed", "job killed", "pre-empted"
+FULL, READ_ONLY, TWO = "full", "read-only", "two"
 STRIKES = {
-    "local": (RUNNER, RUNNER, RUNNER, WORKER, WORKER, FULL, TWO),
+    "local": (RUNNER, RUNNER, RUNNER, WORKER, WORKER, FULL, READ_ONLY, TWO),
     "submitit": (RUNNER, WORKER, PREEMPT, PREEMPT, TWO),
     # Ray itself cannot start where files may not grow.
     "ray": (RUNNER, WORKER, WORKER, TWO),
@@ -60,7 +61,7 @@ class Call:
     def __init__(self, run: "Life", limit: int | None = None) -> None:
         run.calls += 1
         self.mark = f"{run.place}#{run.calls}"
-        self.limit = limit
+        self.limit, self.hindered = limit, limit is not None
         self.err = run.place / f"err{run.calls}"
         with open(self.err, "w", encoding="utf-8") as err:
             self.process = subprocess.Popen(
@@ -99,7 +100,7 @@ class Call:
         _, heard = self.process.communicate(timeout=LONGEST)
         code, said = self.process.returncode, (heard or self.err.read_bytes()).decode()
         assert "Traceback" not in said, said
-        allowed = (0, -signal.SIGKILL) if self.limit is None else (0, 1, 2, -signal.SIGKILL)
+        allowed = (0, 1, 2, -signal.SIGKILL) if self.hindered else (0, -signal.SIGKILL)
         assert code in allowed, f"{code}: {said}"
         self.kill()
         return code
@@ -110,6 +111,29 @@ def _limited(limit: int) -> Callable[[], None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     return limited
+
+
+@contextlib.contextmanager
+def read_only(place: Path) -> Iterator[bool]:
+    """Let no file be made, replaced or removed there; whether that can be had (root needs a file system with flags)."""
+    folders = [str(path) for path in (place, *place.rglob("*")) if path.is_dir()]
+
+    def seal(shut: bool) -> None:
+        if os.geteuid():
+            subprocess.run(["chmod", "u-w" if shut else "u+w", *folders], stderr=subprocess.DEVNULL)
+        elif shutil.which("chattr"):
+            subprocess.run(["chattr", "+i" if shut else "-i", *folders], stderr=subprocess.DEVNULL)
+
+    seal(True)
+    try:
+        (place / "sealed").touch()
+    except OSError:
+        yield True
+    else:
+        (place / "sealed").unlink()
+        yield False
+    finally:
+        seal(False)
 
 
 class Life(Run):
@@ -190,6 +214,12 @@ class Life(Run):
             for call in self.running:
                 call.kill()
             self.running = [Call(self, self.draw.randrange(500, 100_000))]
+        elif what == READ_ONLY:
+            with read_only(self.place) as sealed:
+                for call in self.running if sealed else ():
+                    call.hindered = True
+                    call.ended()
+            return sealed
         elif len(self.running) > 1:
             return False
         else:
