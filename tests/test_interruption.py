@@ -102,7 +102,20 @@ ATTACK = "train_attacker --model digits_05noise_00nopeek"
     [
         ("train_model --noise_scale 0.5 --nopeek_weight 0.5", CLASSIFIER, 0),
         ("train_model --validator", CLASSIFIER, 1),
+        pytest.param("train_model", CLASSIFIER, 0, marks=pytest.mark.slow),
         pytest.param("train_model --gaussian_std 0.5", CLASSIFIER, 1, marks=pytest.mark.slow),
+        pytest.param(
+            "train_model --dp_noise_multiplier 1 --repeatable_noise",
+            CLASSIFIER,
+            0,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "train_model --suppress_sparsity 0.9 --suppress_start_epoch 1 --suppress_end_epoch 2",
+            CLASSIFIER,
+            0,
+            marks=pytest.mark.slow,
+        ),
         pytest.param(f"{ATTACK} --learning_rate 0.003", ATTACKER, 0, marks=pytest.mark.slow),
         pytest.param(ATTACK, ATTACKER, 1, marks=pytest.mark.slow),
     ],
