@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.loggers import Logger
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpsnn import ddp, signals
 from dpsnn.batches import Share, derived_seed
@@ -223,14 +223,16 @@ def fit(
             [_Interruptible(), best, _SeedEpochs(seed, share.rank), *callbacks, *resumed, *extra],
             share,
         )
-        if getattr(module, "channels_last", True):
-            module.to(memory_format=torch.channels_last)
-        try:
-            _run(trainer, module, datamodule, resume)
-        except Diverged:
-            if progress_file and share.rank == 0:
-                progress_file.unlink(missing_ok=True)
-            raise
+        with contextlib.ExitStack() as while_training:
+            if getattr(module, "channels_last", True):
+                module.to(memory_format=torch.channels_last)
+                while_training.enter_context(_gradients_laid_out(module))
+            try:
+                _run(trainer, module, datamodule, resume)
+            except Diverged:
+                if progress_file and share.rank == 0:
+                    progress_file.unlink(missing_ok=True)
+                raise
     if best.epoch < 0:
         raise UsageError(
             f"training ended before epoch {first_epoch + 1}, the first that could be kept; let it go on for longer"
@@ -239,6 +241,28 @@ def fit(
     module.to("cpu", memory_format=torch.contiguous_format)
     module.eval()
     return Fitted(best.epoch, best.value, time.monotonic() - start, resolved)
+
+
+@contextlib.contextmanager
+def _gradients_laid_out(module: nn.Module) -> Iterator[None]:
+    """Have gradients of feature maps come out of each flattening in the memory layout in which the maps went in.
+
+    They come in rows, and what is before would mix the two layouts: the ReLU of the paper's network then takes twenty
+    times as long backward. No value changes.
+    """
+
+    def laid_out(layer: nn.Module, given: tuple[Any, ...]) -> None:
+        maps = given[0]
+        if maps.dim() == 4 and maps.requires_grad:
+            maps.register_hook(lambda slope: slope.contiguous(memory_format=torch.channels_last))
+
+    layers = [each for each in module.modules() if isinstance(each, nn.Flatten)]
+    hooks = [layer.register_forward_pre_hook(laid_out) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _trainer(

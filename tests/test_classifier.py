@@ -1,5 +1,6 @@
 """The split classifier: one door out of the client, repeatable training, the best epoch kept."""
 
+import contextlib
 import math
 from pathlib import Path
 from unittest.mock import Mock
@@ -9,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.nn import functional as F
 
-from dpsnn import checkpoints
+from dpsnn import checkpoints, training
 from dpsnn.building import build_classifier, set_afterwards
 from dpsnn.checkpoints import CLASSIFIER, load_classifier
 from dpsnn.classifier import SplitClassifier
@@ -41,7 +42,7 @@ def test_the_server_sees_only_what_was_transmitted(
     batch: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     classifier = make(noise_scale=1.0)
-    seen = []
+    seen: list[torch.Tensor] = []
     classifier.network.server.register_forward_hook(
         lambda module, inputs, output: seen.append(inputs[0])
     )
@@ -308,3 +309,27 @@ def test_the_order_of_a_spec_is_that_of_its_training(tmp_path: Path) -> None:
 def test_private_training_takes_no_fixed_order() -> None:
     with pytest.raises(ValueError, match="leave out --fixed_order"):
         ClassifierSpec(dp_noise_multiplier=1.0, fixed_order=True)
+
+
+def test_gradients_keep_the_layout_of_feature_maps_across_a_flattening() -> None:
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(400, 2)
+    ).to(memory_format=torch.channels_last)
+    images = torch.rand(5, 3, 12, 12).to(memory_format=torch.channels_last)
+    seen: list[torch.Tensor] = []
+
+    def look(layer: torch.nn.Module, given: tuple[torch.Tensor], rows: torch.Tensor) -> None:
+        given[0].register_hook(seen.append)
+
+    layers[2].register_forward_hook(look)
+    slopes = []
+    for within in (contextlib.nullcontext(), training._gradients_laid_out(layers)):
+        layers.zero_grad()
+        with within:
+            layers(images).square().sum().backward()
+        slopes.append([each.grad for each in layers.parameters()])
+    plain, laid_out = (each.is_contiguous(memory_format=torch.channels_last) for each in seen)
+    assert laid_out and not plain
+    assert all(torch.equal(*both) for both in zip(*slopes))
+    assert not layers[2]._forward_pre_hooks
