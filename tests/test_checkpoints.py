@@ -240,6 +240,7 @@ OTHER: dict[str, Any] = {
     "refiner_first": "mixture",
     "refiner_steps": 2,
     "refiner_epochs": 2,
+    "refiner_doublings": 2,
     "map_first": "mixture",
     "map_steps": 9,
     "mixture_temper": 0.5,

@@ -76,6 +76,32 @@ def test_it_comes_closer_than_its_first_guess_to_images_it_does_not_own() -> Non
     assert fitted.value == pytest.approx(refined.item(), rel=0.3)
 
 
+@pytest.mark.parametrize(
+    "errors, kept, gain", [([1.0, 0.8, 0.79], 2, 0.0125), ([1.0, 1.1], 0, -0.1)]
+)
+def test_its_epochs_are_doubled_until_that_pays_no_more(
+    errors: list[float], kept: int, gain: float
+) -> None:
+    made = refiner(Target.of_client(flat, (1, 28, 28)), refiner_doublings=4)
+    epochs: list[int] = []
+    starts: list[Tensor] = []
+
+    def lesson(module: Any, *, max_epochs: int, **options: Any) -> Fitted:
+        assert module.training
+        starts.append(weight.detach().clone())
+        nn.init.constant_(weight, len(epochs))
+        epochs.append(max_epochs)
+        module.eval()
+        return Fitted(0, errors[len(epochs) - 1], 1.0, "32-true")
+
+    weight = next(made.steps.parameters())
+    fitted = made.prepare(lesson)
+    assert epochs == [2, 4, 8][: len(errors)] and fitted.value == errors[kept]
+    assert all(torch.equal(start, starts[0]) for start in starts)  # each learns from the start
+    assert bool((weight == kept).all())
+    assert made.chosen() == {"doubling": pytest.approx(gain), "epochs": epochs[kept]}
+
+
 def test_its_guesses_are_of_images_that_the_first_attack_does_not_own() -> None:
     target = Target.of_client(flat, (1, 28, 28))
     made = refiner(target, 60)

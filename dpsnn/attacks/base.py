@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -331,6 +331,20 @@ class AttackModule(nn.Module):
     def reconstruct(self, smashed: Smashed) -> Inputs:
         """Guess the images from one transmission of each."""
         return self.infer(smashed.unsqueeze(0))
+
+
+NO_MORE = 0.03
+"""Share of the own error by which twice the epochs must lower it, or training pays no more."""
+
+
+def pays(gains: Sequence[float], doublings: int) -> bool:
+    """Whether to train anew for twice the epochs.
+
+    Args:
+        gains: By how much each doubling so far lowered the own error, as a share.
+        doublings: How often at most.
+    """
+    return len(gains) < doublings and (not gains or gains[-1] > NO_MORE)
 
 
 def prepare_within(

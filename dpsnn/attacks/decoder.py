@@ -23,6 +23,7 @@ from dpsnn.attacks.base import (
     average,
     check_finite,
     held_out,
+    pays,
 )
 from dpsnn.batches import TensorBatches, derived_seed, to_unit
 from dpsnn.errors import Diverged, one_of
@@ -33,9 +34,6 @@ from dpsnn.networks.ridge import linear_error
 from dpsnn.parts import option
 from dpsnn.tensors import Activation, Images, Inputs, Number, Smashed
 from dpsnn.training import Fitted
-
-NO_MORE = 0.03
-"""Share of the own error by which twice the epochs must lower it, or training pays no more."""
 
 COPIES = 4
 """Augmented copies of every own image; the client is asked for each once."""
@@ -217,7 +215,7 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         self.learning_rate = self.learning_rate or self._best_rate(learn)
         untrained = copy.deepcopy(self.decoder.state_dict())
         fitted = learn(self, monitor="val/mse", mode="min", max_epochs=self.max_epochs)
-        while len(self.gains) < self.doublings and (not self.gains or self.gains[-1] > NO_MORE):
+        while pays(self.gains, self.doublings):
             fitted = self._doubled(learn, untrained, fitted)
         return fitted
 

@@ -7,6 +7,7 @@ one, each to come as near as it can, so that nothing is differentiated twice. On
 squared error of ridge regression from .0081 to .0028.
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from dpsnn.attacks.base import (
     WhiteBox,
     check_finite,
     held_out,
+    pays,
     prepare_within,
 )
 from dpsnn.batches import TensorBatches, derived_seed, to_unit
@@ -56,6 +58,10 @@ class Refiner(Attack):
     first: str = option("ridge", "attack that gives the first guess, with its usual settings")
     steps: int = option(3, "learned steps", least=1)
     epochs: int = option(10, "passes over the own images", least=1)
+    doublings: int = option(
+        0,
+        "how often at most to train anew for twice the epochs, until that lowers the own error by 3 percent or less",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,6 +95,7 @@ class Refiner(Attack):
             self.epochs,
             queries,
             seed,
+            self.doublings,
         )
 
 
@@ -107,6 +114,7 @@ class LearnedSteps(AttackModule, pl.LightningModule):
         epochs: Passes over the own images.
         queries: Transmissions of each image that will be heard.
         seed: Of the split of the own images, their order, and noise.
+        doublings: How often at most to train anew for twice the epochs.
     """
 
     usual: Tensor
@@ -119,10 +127,12 @@ class LearnedSteps(AttackModule, pl.LightningModule):
         epochs: int = 10,
         queries: int = 1,
         seed: int = 0,
+        doublings: int = 0,
     ) -> None:
         super().__init__()
         self.knowledge, self.make = knowledge, make
         self.epochs, self.queries, self.seed = epochs, queries, seed
+        self.doublings, self.gains = doublings, list[float]()
         self.first = make(knowledge)
         channels = knowledge.image_shape[0]
         self.steps = nn.ModuleList(RefiningStep(channels, 3, 1) for _ in range(steps))
@@ -208,9 +218,34 @@ class LearnedSteps(AttackModule, pl.LightningModule):
             self.usual.copy_(usual)
         self._val = to_unit(own[self._out]), guess, heard.transpose(0, 1)
         self.train()  # the first attack is asked in validation alone
+        untrained = copy.deepcopy(self.steps.state_dict())
         fitted = learn(self, monitor="val/mse", mode="min", max_epochs=self.epochs)
+        while pays(self.gains, self.doublings):
+            fitted = self._doubled(learn, untrained, fitted)
         del self._others
         return fitted._replace(seconds=time.monotonic() - start)
+
+    def _doubled(self, learn: Learn, untrained: dict[str, Tensor], once: Fitted) -> Fitted:
+        """Train anew for twice the epochs, with the schedule stretched, and keep what is better."""
+        found, epochs = copy.deepcopy(self.steps.state_dict()), 2 * self.epochs
+        self.steps.load_state_dict(untrained)
+        self.train().to(self.usual.device)
+        twice = learn(
+            self,
+            monitor="val/mse",
+            mode="min",
+            max_epochs=epochs,
+            trial=f"  trying {epochs} epochs",
+        )
+        self.gains.append(1 - twice.value / once.value)
+        if twice.value >= once.value:
+            self.steps.load_state_dict(found)
+            return once
+        self.epochs = epochs
+        return twice
+
+    def chosen(self) -> dict[str, Any]:
+        return {"doubling": self.gains[-1], "epochs": self.epochs} if self.gains else {}
 
     def _guesser(self, rows: Tensor, learn: Learn) -> AttackModule:
         """A first attack that knows these own images alone."""

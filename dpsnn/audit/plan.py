@@ -299,7 +299,9 @@ BUDGETS = {
             NEAREST,
             _decoder(40, 3),
             Planned("mixture", "likelihood mixture", noise=True),
-            Planned("refiner", "refined linear map", {"first": "ridge", "epochs": 10}),
+            Planned(
+                "refiner", "refined linear map", {"first": "ridge", "epochs": 10, "doublings": 1}
+            ),
             Planned(
                 "map", "most likely picture", {"first": "decoder", "steps": 100}, True, noise=True
             ),
