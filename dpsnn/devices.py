@@ -1,5 +1,6 @@
 """How many devices share one training, and which trainings they cannot share; nothing here imports torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dpsnn.errors import UsageError, one_of
@@ -59,6 +60,14 @@ class Devices:
                 f" equally; take a multiple of {self.devices}"
             )
 
-    def record(self) -> dict[str, int]:
-        """What stands beside a model that several trained; nothing for one, as it always was."""
-        return {"devices": self.devices} if self.devices > 1 else {}
+
+def recorded(counts: Sequence[int]) -> dict[str, int | list[int]]:
+    """What stands beside a model that several trained; nothing for one, as it always was.
+
+    Args:
+        counts: Of devices, one after another where the training went on with others: the noise of its epochs is then
+            what no number of devices would have drawn from the start.
+    """
+    if len(counts) > 1:
+        return {"devices": [*counts]}
+    return {"devices": counts[0]} if counts and counts[0] > 1 else {}

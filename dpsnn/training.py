@@ -151,6 +151,8 @@ class Fitted(NamedTuple):
     """Wall-clock time of this call."""
     precision: str
     """Precision that was used."""
+    devices: tuple[int, ...] = ()
+    """On how many it was, one number after another where it was interrupted and went on with others."""
 
 
 def fit(
@@ -204,9 +206,13 @@ def fit(
     callbacks = list(callbacks)
     resume = progress_file if progress_file and progress_file.exists() else None
     resumed = [Resumed(resume, module, [best, *callbacks])] if resume else []
-    extra: list[Callback] = [_SaveProgress(progress_file)] if progress_file else []
+    counted = ddp.Counted(share.of)
+    extra: list[Callback] = [counted]
     if share.of > 1:
-        extra.append(ddp.FairMean())
+        # Before anything is kept of an epoch that is not to be.
+        extra += [ddp.FairMean(), ddp.OwnSignals(), ddp.Alike()]
+    if progress_file:
+        extra.append(_SaveProgress(progress_file))
     _quieten()
     # Trainers and their modules refer to each other: those of earlier trainings, with their data, would pile up.
     with signals.held():
@@ -240,7 +246,8 @@ def fit(
     module.load_state_dict(best.weights)
     module.to("cpu", memory_format=torch.contiguous_format)
     module.eval()
-    return Fitted(best.epoch, best.value, time.monotonic() - start, resolved)
+    seconds = time.monotonic() - start
+    return Fitted(best.epoch, best.value, seconds, resolved, (*counted.counts,))
 
 
 @contextlib.contextmanager

@@ -3,15 +3,22 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from audit_example import content, example
 
 from dpsnn.audit.agreement import beyond
-from dpsnn.audit.result import SCHEMA, AuditResult, finite
+from dpsnn.audit.result import SCHEMA, AuditResult, Contradictory, finite
+from dpsnn.defences import DefenceList
+from dpsnn.defences.noise import GaussianNoise
 from dpsnn.errors import UsageError
+from dpsnn.evaluation.bounds import Bounds
+from dpsnn.metrics.squared_error import mse
+from dpsnn.target import Target
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -139,10 +146,26 @@ def test_what_is_wrong_is_named_with_its_place(change: Callable[[Any], None], sa
         (_set("cuts", 0, "reidentified", "candidates", value=41), "candidates is 41, and 40 were"),
         (_set("cuts", 0, "guarantees", "naming", value=0.1), "naming is 0.1, and 0.9 of 40 were"),
         (
-            _set("cuts", 1, "bounds", value={"mse": 0.08, "share": 1.2, "named": None, "n": 40}),
-            "bounds.mse is 0.08, and the strongest attack has 0.069, which is below it",
+            _set("cuts", 1, "bounds", value={"mse": 0.2, "share": 1.2, "named": None, "n": 40}),
+            "bounds.mse is 0.2, and the strongest attack has 0.069, which is below it",
         ),
         (_set("cuts", 1, "verdict", "level", value="unknown"), "of which nothing is known"),
+        (_set("recommended", "cut", value="conv1"), "'conv1', and less leaks at 'conv2'"),
+        (_set("cuts", 0, "verdict", "level", value="floor"), "gains.MSE.value is 0.9"),
+        (
+            lambda whole: whole["cuts"][0].update(gains={}, verdict={"level": "floor", "sentence": ""}),
+            "'floor', and gains.MSE.value is 0.9",
+        ),
+        (_change("cuts", 1, "reidentified", value=0.9, low=0.8), "and reidentified.low is 0.8"),
+        (
+            _change("cuts", 0, "strongest", "MSE", value=0.06, low=0.057, high=0.063),
+            r"ridge regression has 0.005, which leaks more",
+        ),
+        (_change("cuts", 0, "strongest", "MSE", best_of_each=0.06), "is 0.06, which leaks less"),
+        (
+            _change("cuts", 0, "strongest", "SSIM", by=["ridge regression"], value=0.89),
+            "SSIM.value is 0.89, and that of ridge regression, who it is by, is 0.9",
+        ),
         (_set("curve_cut", value="conv9"), "curve_cut is 'conv9', which is no cut"),
         (_set("curve", value=2 * [{**POINT, "pictures": None}]), "two rows for the noise 1"),
         (
@@ -163,10 +186,72 @@ def test_numbers_that_contradict_each_other_are_refused(
 def test_what_chance_explains_is_no_contradiction() -> None:
     """A bound of the very victims a little above what was measured, and some named more than are promised."""
     whole = content()
-    whole["cuts"][1]["bounds"] = {"mse": 0.071, "share": 1.03, "named": 0.4, "n": 40}
+    whole["cuts"][1]["bounds"] = {"mse": 0.08, "share": 1.16, "named": 0.4, "n": 40}
     whole["cuts"][1]["guarantees"]["naming"] = 0.05
     assert beyond(0.9, 0.1, 40) and not beyond(0.1, 0.05, 40) and not beyond(0.1, 0.1, 0)
     AuditResult.of(whole)
+
+
+@pytest.mark.parametrize("count", [2, 4, 40])
+def test_the_best_there_is_may_be_taken_in_by_the_noise(count: int) -> None:
+    """Victims as far from their mean as one another: every error of who guesses it is the same, and the interval has no
+    width, while who knows the victims is right about some, and about some as wrong as can be."""
+    images = torch.eye(count).view(count, 1, 1, count)
+    target = replace(
+        Target.of_client(lambda given: given.flatten(1), (1, 1, count)),
+        mechanism=DefenceList([GaussianNoise(1.0)]),
+    )
+    guess = images.mean(0).expand_as(images)
+    error = float(mse(guess, images).mean())
+    whole, above = content(), 0
+    cut = whole["cuts"][1]
+    cut["gains"], cut["attacks"] = {}, cut["attacks"][:1]
+    whole["measures"][0]["floor"] = error
+    cut["verdict"]["level"], whole["recommended"] = "partly", None
+    best = {"value": error, "low": error, "high": error, "best_of_each": error, "tried": 1}
+    cut["strongest"] = {"MSE": {**cut["strongest"]["MSE"], **best, "victims": count}}
+    cut["attacks"][0]["measures"] = {}
+    for seed in range(20):
+        torch.manual_seed(seed)
+        found = Bounds(target, target.encode(images), images, 1)
+        found.hear(target.transmit(target.encode(images)), guess)
+        cells = found.cells()
+        cut["bounds"] = {"mse": cells["MSEBound"], "share": 1, "named": 0.5, "n": count}
+        above += cut["bounds"]["mse"] > error + 1e-6
+        AuditResult.of(whole)
+    assert above, "it happens"
+
+
+def test_where_there_is_little_to_find_rounding_is_much_of_it() -> None:
+    whole = content()
+    whole["cuts"][0]["gains"]["SSIM"] = {
+        **{"value": 1.002, "low": None, "high": None},
+        **{"victims": 40, "floor": 1 - 1e-4},
+    }
+    AuditResult.of(whole)
+    whole["cuts"][0]["gains"]["SSIM"]["floor"] = 0.5
+    with pytest.raises(UsageError, match="gains.SSIM.value is 1.002; nobody gets more than all"):
+        AuditResult.of(whole)
+
+
+def test_what_contradicts_itself_is_kept_under_a_name_that_says_so(tmp_path: Path) -> None:
+    """Hours are not lost at the end, an audit of before stays, and nothing takes the file for one."""
+    path, odd = tmp_path / "audit.json", tmp_path / "audit.contradictory.json"
+    before = example().save(path).read_text()
+    wrong = replace(example(), recommended={"cut": "nowhere", "reason": ""})
+    with pytest.raises(
+        Contradictory, match="no cut; no audit finds that.*contradictory.json"
+    ) as at:
+        wrong.save(path)
+    assert at.value.result == wrong and path.read_text() == before
+    assert json.loads(odd.read_text()) == wrong.plain()
+    with pytest.raises(UsageError, match="'nowhere', which is no cut"):
+        AuditResult.load(odd)
+    with pytest.raises(Contradictory) as without:
+        wrong.checked()
+    assert without.value.result == wrong
+    example().save(path)
+    assert not odd.exists()
 
 
 def test_files_of_before_are_read() -> None:
@@ -182,7 +267,7 @@ def test_files_of_before_are_read() -> None:
 def test_an_end_of_an_interval_may_be_unknown_and_rounding_is_no_fall() -> None:
     whole = content()
     whole["cuts"][0]["strongest"]["MSE"] |= {"value": None, "high": None}
-    whole["cuts"][0]["strongest"]["SSIM"] |= {"value": 0.1 + 0.2, "low": 0.3, "high": 0.3}
+    whole["cuts"][0]["strongest"]["SSIM"] |= {"value": 3 * 0.3, "low": 0.9, "high": 0.9}
     AuditResult.of(whole)
 
 

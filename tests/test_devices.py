@@ -1,8 +1,11 @@
 """One training on several devices: the batches of one, the weights of one, and what cannot be shared."""
 
+import multiprocessing
 import os
 import signal
+import threading
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -13,10 +16,15 @@ from torch import nn
 
 from dpsnn import checkpoints, cli
 from dpsnn.batches import Share, TensorBatches, derived_seed
+from dpsnn.building import build_classifier
 from dpsnn.checkpoints import CLASSIFIER
-from dpsnn.ddp import FairMean
+from dpsnn.classifier import SplitClassifier
+from dpsnn.ddp import Alike, Counted, FairMean, OwnSignals, joined
+from dpsnn.defences import DefenceModule
+from dpsnn.devices import recorded
 from dpsnn.errors import UsageError, WorkFailed
-from dpsnn.runner.beside import beside, check_there, refuse_unshared
+from dpsnn.runner.beside import beside, check_there, refuse_coupled, refuse_unshared
+from dpsnn.specs import ClassifierSpec
 from dpsnn.training import _SeedEpochs
 
 CORES = os.cpu_count()
@@ -116,8 +124,6 @@ def test_no_more_devices_than_there_are_gpus(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_defence_that_learns_by_itself_is_refused() -> None:
-    from dpsnn.defences import DefenceModule
-
     class Adversary(DefenceModule):
         def optimiser(self) -> torch.optim.Optimizer | None:
             return None
@@ -126,21 +132,156 @@ def test_a_defence_that_learns_by_itself_is_refused() -> None:
         refuse_unshared(nn.Sequential(Adversary()))
 
 
+class Together(nn.Module):
+    """Takes the mean of the batch away."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images - images.mean(0)
+
+
+class Apart(DefenceModule):
+    """Wants activations of a batch to differ, and does not say so."""
+
+    def penalty(self, images: Any, smashed: torch.Tensor, labels: Any = None) -> torch.Tensor:
+        return -1e-3 * smashed.flatten(1).std(0).mean()
+
+
+def classifier(**settings: Any) -> SplitClassifier:
+    return build_classifier(ClassifierSpec(dataset="digits", **settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"noise_scale": 0.5, "wire_precision": "bfloat16"},
+        {"clip_std": 0.3, "clip_radius": 2.0},
+        {"clamp_scale": 0.3, "clamp_radius": 0.5, "quantise_bits": 4},
+        {"network": "lenet5", "suppress_sparsity": 0.5},
+    ],
+)
+def test_what_adds_up_over_images_is_shared(settings: dict[str, Any]) -> None:
+    whole = classifier(**settings)
+    before = {name: value.clone() for name, value in whole.state_dict().items()}
+    refuse_coupled(whole)
+    assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
+
+
+def test_what_takes_images_of_a_batch_together_without_saying_so_is_refused() -> None:
+    whole = classifier(noise_scale=0.5)
+    whole.defences.append(Apart())
+    with pytest.raises(UsageError, match="depends on the images beside it .* leave out --devices"):
+        refuse_coupled(whole)
+    whole = classifier()
+    whole.network.server = nn.Sequential(Together(), whole.network.server)
+    with pytest.raises(UsageError, match="depends on the images beside it"):
+        refuse_coupled(whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64])
+def test_devices_that_no_longer_agree_are_found_by_any_bit(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """Another device drew noise on a weight of its own, or has seen other images."""
+    modules = [pl.LightningModule() for _ in range(3)]
+    for rank, module in enumerate(modules):
+        module.register_buffer("same", torch.arange(3))
+        module.register_buffer("seen", torch.tensor(rank // 2).to(dtype))
+    every: list[torch.Tensor] = []
+
+    def gather(found: list[torch.Tensor], own: torch.Tensor) -> None:
+        every.append(own.clone())
+        found[:] = [*every, *found[len(every) :]]
+
+    def end_of_epoch(of: list[pl.LightningModule]) -> None:
+        every.clear()
+        for module in of:
+            trainer = Mock(spec=pl.Trainer, world_size=len(every) + 1, current_epoch=4)
+            Alike().on_train_epoch_end(trainer, module)
+
+    monkeypatch.setattr(torch.distributed, "all_gather", gather)
+    end_of_epoch(modules[:2])
+    with pytest.raises(UsageError, match="after epoch 5 device 2 has another seen than device 0"):
+        end_of_epoch(modules)
+
+
+def test_sigterm_stays_with_whom_it_was() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    own, theirs = Mock(), Mock()
+    try:
+        signal.signal(signal.SIGTERM, own)
+        left = OwnSignals()
+        signal.signal(signal.SIGTERM, theirs)
+        left.on_train_start(Mock(spec=pl.Trainer), pl.LightningModule())
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    own.assert_called_once()
+    theirs.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    "calls, said",
+    [([1, 1], {}), ([2, 2], {"devices": 2}), ([3, 3, 1], {"devices": [3, 1]}), ([], {})],
+)
+def test_every_number_of_devices_is_recorded(calls: list[int], said: dict[str, Any]) -> None:
+    kept: dict[str, Any] = {"counts": []}
+    for devices in calls:  # one that is interrupted after each epoch
+        counted = Counted(devices)
+        counted.load_state_dict(kept)
+        counted.on_train_epoch_start(Mock(spec=pl.Trainer), pl.LightningModule())
+        kept = counted.state_dict()
+    assert recorded(kept["counts"]) == said
+
+
 # ---------------------------------------------------------------- processes
 
 
 def end(share: Share) -> None:
-    """What another device does here."""
-    os._exit(3)
+    """What other devices do here."""
+    if share.rank == 2:
+        os._exit(3)
+    torch.distributed.barrier()
 
 
 @pytest.mark.slow
-def test_a_device_that_is_gone_is_named() -> None:
+def test_a_device_that_is_gone_is_named_and_not_one_that_missed_it() -> None:
     threads = torch.get_num_threads()
-    with pytest.raises(WorkFailed, match="^device 1 failed: its process ended with exit code 3$"):
-        with beside(2, end):
+    with pytest.raises(WorkFailed, match="^device 2 failed: its process ended with exit code 3$"):
+        with beside(3, end):
             torch.distributed.barrier()
     assert torch.get_num_threads() == threads
+    assert not torch.distributed.is_initialized()
+
+
+def stop(share: Share) -> None:
+    """What another device does here."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_heard_while_a_device_does_not_answer() -> None:
+    """Gloo waits for half an hour, and Python hears no signal meanwhile."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    press = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with beside(2, stop):
+                press.start()
+                torch.distributed.barrier()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert multiprocessing.active_children() == []
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_who_waits_for_one_that_does_not_come_can_be_called_away(tmp_path: Path) -> None:
+    def called() -> None:
+        raise WorkFailed("enough")
+
+    with pytest.raises(WorkFailed, match="enough"):
+        with joined(Share(0, 2), tmp_path / "meeting", called):
+            pass
     assert not torch.distributed.is_initialized()
 
 
@@ -173,7 +314,7 @@ def test_devices_give_the_weights_of_one_also_when_interrupted_and_fewer_before(
     several, err = made(capsys, f"{words} --devices 3")
     assert err.count("resuming from") == err.count("epoch 4/4") == 1
     assert several.path.name == one.path.name and several.arguments == one.arguments
-    assert several.record["devices"] == 3 and "devices" not in one.record
+    assert several.record["devices"] in (3, [2, 3]) and "devices" not in one.record
     for name, weight in one.weights.items():
         torch.testing.assert_close(several.weights[name], weight, atol=5e-5, rtol=0, msg=name)
     # A log of each run, by the first of its devices, with the means over all.

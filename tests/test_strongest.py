@@ -151,6 +151,42 @@ def test_a_line_stays_while_scores_lie_elsewhere_and_its_attackers_are_the_same(
     assert [row["Model"] for row in tables.read(write_strongest(tmp_path) or path)] == ["n"]
 
 
+@pytest.mark.parametrize("told", [{"Digest": "anew"}, {"TargetDigest": "another"}, {"MSE": 0.9}])
+def test_a_line_goes_when_its_attackers_were_trained_anew_under_their_names(
+    tmp_path: Path, told: dict[str, object]
+) -> None:
+    """Of a line of before, which does not say whose it is, only other numbers tell."""
+    rows = [_row("a"), _row("b", Model="n")]
+    for row in rows:
+        errors = torch.rand(100)
+        victims.save(tmp_path, str(row["Attacker"]), victims.mark(row), {"mse": errors})
+        row["MSE"] = errors.double().mean().item()
+    tables.upsert(tables.attackers_table(tmp_path), rows, tables.ATTACKER_KEY)
+    path = write_strongest(tmp_path)
+    assert path is not None
+    (tmp_path / "victims" / "a.npz").unlink()
+    if "MSE" in told:
+        lines = [{**line, "ComparedDigest": ""} for line in tables.read(path)]
+        tables.write(path, lines)
+    assert write_strongest(tmp_path) == path and len(tables.read(path)) == 2
+    tables.upsert(tables.attackers_table(tmp_path), [rows[0] | told], tables.ATTACKER_KEY)
+    assert write_strongest(tmp_path) == path
+    assert [row["Model"] for row in tables.read(path)] == ["n"]
+
+
+def test_nobody_is_the_strongest_beside_a_better_one_whose_scores_lie_elsewhere(
+    tmp_path: Path,
+) -> None:
+    rows = [_row("better", MSE=0.2), _row("weak", MSE=0.5)]
+    victims.save(tmp_path, "weak", victims.mark(rows[1]), {"mse": torch.full((100,), 0.5)})
+    table = tables.attackers_table(tmp_path)
+    tables.upsert(table, rows, tables.ATTACKER_KEY)
+    assert write_strongest(tmp_path) is None
+    tables.upsert(table, [rows[0] | {"MSE": 0.6}], tables.ATTACKER_KEY)
+    (line,) = tables.read(write_strongest(tmp_path) or tmp_path)
+    assert (line["MSEBy"], line["Tried"]) == ("weak", "1")
+
+
 def test_who_was_scored_on_fewer_is_compared_on_these_alone(tmp_path: Path) -> None:
     """With what nobody beats on just these beside it, where a row says it of them."""
     many, few = torch.linspace(0.01, 0.03, 100), torch.full((20,), 0.012)

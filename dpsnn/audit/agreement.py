@@ -22,6 +22,12 @@ ALIKE = 0.01
 RANGES = {"MSE": (0.0, math.inf), "SSIM": (-1.0, 1.0)}
 """In which the measures lie that a verdict goes by."""
 
+FEW = 30
+"""Victims below which chance explains much: of two, one interval in two has no width."""
+
+RANKS = {"floor": 0, "partly": 1, "leaks": 2}
+"""Of levels: how much leaks."""
+
 MUCH = 0.5
 """Share of the way to the truth with which nobody can say that nothing was found."""
 
@@ -75,9 +81,10 @@ def _contradictions(content: Json) -> Iterator[str]:
         yield "two cuts have the same name"
     yield from _of_inputs(content)
     yield from _of_choice(content, names)
+    scales = dict(zip(columns, content["measures"]))
     for at, cut in enumerate(content["cuts"]):
         where, scored = f"cuts[{at}]", content["settings"]["victims_scored"]
-        yield from (f"{where}{said}" for said in _of_cut(cut, {*columns}, scored))
+        yield from (f"{where}{said}" for said in _of_cut(cut, scales, scored))
         shown = (cut["pictures"] or {}).get("victims", {}).values()
         rows = [*shown, *([cut["distribution"]["worst_victim"]] if cut["distribution"] else ())]
         yield from _at_most(max(rows, default=0), "the row of a victim", content, where, 1)
@@ -111,8 +118,14 @@ def _of_choice(content: Json, names: Sequence[str]) -> Iterator[str]:
     if chosen := content["recommended"]:
         if chosen["cut"] not in names:
             yield f"recommended.cut is {chosen['cut']!r}, which is no cut"
-        elif content["cuts"][names.index(chosen["cut"])]["verdict"]["level"] == "unknown":
-            yield f"recommended.cut is {chosen['cut']!r}, of which nothing is known"
+        else:
+            levels = [each["verdict"]["level"] for each in content["cuts"]]
+            own = levels[names.index(chosen["cut"])]
+            if own == "unknown":
+                yield f"recommended.cut is {chosen['cut']!r}, of which nothing is known"
+            elif RANKS[own] > (least := min(RANKS[each] for each in levels if each in RANKS)):
+                less = names[[RANKS.get(each) for each in levels].index(least)]
+                yield f"recommended.cut is {chosen['cut']!r}, and less leaks at {less!r}"
     curve, of = content["curve"] or (), content.get("curve_cut")
     if of is not None and of not in names:
         yield f"curve_cut is {of!r}, which is no cut"
@@ -130,7 +143,8 @@ def _of_choice(content: Json, names: Sequence[str]) -> Iterator[str]:
 # ---------------------------------------------------------------- of one cut
 
 
-def _of_cut(cut: Json, columns: set[str], scored: int) -> Iterator[str]:
+def _of_cut(cut: Json, scales: Mapping[str, Json], scored: int) -> Iterator[str]:
+    columns = {*scales}
     if math.prod(cut["shape"]) != cut["values"] or cut["bytes"] != 4 * cut["values"]:
         yield f" has the shape {cut['shape']}, {cut['values']} values and {cut['bytes']} bytes"
     measured = {*cut["strongest"], *(c for each in cut["attacks"] for c in each["measures"])}
@@ -152,14 +166,58 @@ def _of_cut(cut: Json, columns: set[str], scored: int) -> Iterator[str]:
                 f"{where} is of {found['tried']} attacks and {found['victims']} victims; there are {len(labels)}, and"
                 f" {scored} victims were attacked"
             )
+        if column in scales:
+            yield from (f"{where}{said}" for said in _of_strongest(cut, column, scales[column]))
     for column, gain in cut.get("gains", {}).items():
-        if gain["value"] is not None and gain["value"] > 1 + ROUNDING:
+        if gain["value"] is not None and gain["value"] > 1 + _rounding(gain, scales.get(column)):
             yield f".gains.{column}.value is {gain['value']:g}; nobody gets more than all, which is 1"
     yield from _of_people(cut, columns, scored)
-    yield from _of_promises(cut)
-    share = cut.get("gains", {}).get("MSE", {}).get("value")
-    if cut["verdict"]["level"] == "floor" and share is not None and share >= MUCH:
-        yield f".verdict.level is 'floor', and gains.MSE.value is {share:g}: that is not nothing"
+    yield from _of_promises(cut, scales)
+    if cut["verdict"]["level"] == "floor":
+        for name, share in _found(cut, scales).items():
+            if share is not None and share > MUCH:
+                yield f".verdict.level is 'floor', and {name} is {share:g}: that is not nothing"
+
+
+def _found(cut: Json, scales: Mapping[str, Json]) -> dict[str, float | None]:
+    """Shares of what there was to find, by where they stand."""
+    found = {
+        f"gains.{column}.value": gain["value"]
+        for column, gain in cut.get("gains", {}).items()
+        if column in RANGES
+    }
+    best, nothing = cut["strongest"].get("MSE"), scales.get("MSE", {}).get("floor")
+    if best and best["value"] is not None and nothing:
+        found.setdefault("gains.MSE.value", 1 - best["value"] / nothing)
+    named = cut["reidentified"]
+    return found | {"reidentified.low": named["low"] if named else None}
+
+
+def _rounding(gain: Json, scale: Json | None) -> float:
+    """Of a share: where pictures are nearly alike there is little to find, and rounding is much of it."""
+    perfect = scale["perfect"] if scale else None
+    whole = 1.0 if perfect is None else abs(perfect - gain["floor"])
+    return ROUNDING / whole if whole else math.inf
+
+
+def _of_strongest(cut: Json, column: str, scale: Json) -> Iterator[str]:
+    """Beside the rows of the attacks on the same victims."""
+    found, sign = cut["strongest"][column], 1 if scale["lower_leaks"] else -1
+    value, best, low, high = (found[name] for name in ("value", "best_of_each", "low", "high"))
+    if value is None:
+        return
+    slack = ROUNDING * max(1.0, abs(value))
+    if best is not None and sign * (best - value) > slack:
+        yield f".best_of_each is {best:g}, which leaks less than the value, {value:g}"
+    for row in cut["attacks"]:
+        own = row["measures"].get(column, {}).get("value")
+        if row["status"] != "ok" or own is None or row["victims"] != found["victims"]:
+            continue
+        if found["by"] == [row["label"]] and abs(own - value) > slack:
+            yield f".value is {value:g}, and that of {row['label']}, who it is by, is {own:g}"
+        if None not in (low, high) and found["victims"] >= FEW:
+            if sign * (value - own) > DOUBTLESS * (high - low) / 4 + slack:
+                yield f".value is {value:g}, and {row['label']} has {own:g}, which leaks more"
 
 
 def _of_attack(attack: Json, scored: int) -> Iterator[str]:
@@ -195,7 +253,7 @@ def _of_people(cut: Json, columns: set[str], scored: int) -> Iterator[str]:
         yield f".reidentified.candidates is {found['candidates']}, and {scored} were attacked"
 
 
-def _of_promises(cut: Json) -> Iterator[str]:
+def _of_promises(cut: Json, scales: Mapping[str, Json]) -> Iterator[str]:
     """Of what is promised beside what was found."""
     promised, found = cut["guarantees"], cut["reidentified"]
     # Among more it is no easier.
@@ -206,9 +264,15 @@ def _of_promises(cut: Json) -> Iterator[str]:
                 " named"
             )
     limits, best = cut["bounds"], cut["strongest"].get("MSE")
-    if limits and best and limits["mse"] is not None and limits["n"] == best["victims"]:
-        low, value, high = (best[end] for end in ("low", "value", "high"))
-        if None not in (low, value, high):
-            # An interval is four standard deviations wide.
-            if limits["mse"] > value + DOUBTLESS * (high - low) / 4 + ROUNDING:
-                yield f".bounds.mse is {limits['mse']:g}, and the strongest attack has {value:g}, which is below it"
+    count = best["victims"] if best else 0
+    if not limits or not best or limits["mse"] is None or not limits["n"] == count >= FEW:
+        return
+    low, value, high = (best[end] for end in ("low", "value", "high"))
+    if None in (low, value, high):
+        return
+    # An interval is four standard deviations wide. That of the bound stands nowhere: who knows the victims and is taken
+    # in by the noise may be off by twice what the mean image is, or not at all.
+    scatter = (scales.get("MSE", {}).get("floor") or value) / math.sqrt(count)
+    chance = math.hypot((high - low) / 4, scatter)
+    if limits["mse"] > value + DOUBTLESS * chance + ROUNDING:
+        yield f".bounds.mse is {limits['mse']:g}, and the strongest attack has {value:g}, which is below it"

@@ -26,7 +26,7 @@ from dpsnn.audit.calibrate_curve import (
     rising,
     shown,
 )
-from dpsnn.audit.calibrate_first import look
+from dpsnn.audit.calibrate_first import ANSWERS, look
 from dpsnn.audit.calibrate_kept import FEW, checked
 from dpsnn.audit.calibrate_noise import (
     BEST,
@@ -47,7 +47,7 @@ from dpsnn.metrics.ceiling import candidates_for, largest_share
 from dpsnn.metrics.floors import mean_image
 from dpsnn.metrics.structural import ssim
 from dpsnn.target import Target
-from dpsnn.training import Fitted, fit
+from dpsnn.training import Fitted, fit, seeded
 
 SHOWN = ("mse", "ssim")
 """Measures of the curve."""
@@ -117,7 +117,14 @@ class _Search:
         self.server = server or target.server
         self.pictures = pictures
         self.codes = self.target.encode(pictures.victims)
-        self.given = within(target, self.codes)
+        self.judged, self.notes, restless = look(
+            target, self.codes, pictures, goal, settings, self.server
+        )
+        # What a client answers next time may be nearer to the picture, or outside the set.
+        with seeded(settings.seed, 47):
+            more = [target.encode(pictures.victims) for _ in range((ANSWERS - 1) * restless)]
+        self.answers = [self.codes, *more]
+        self.given = within(target, torch.cat(self.answers))
         self.target = replace(self.target, values=self.given.values)
         order = torch.randperm(
             len(self.codes),
@@ -126,7 +133,6 @@ class _Search:
         self.finding, self.fresh = order[: len(order) // 2], order[len(order) // 2 :]
         labels = [each for each in (pictures.own_labels, pictures.labels) if each is not None]
         self.largest = largest_share(torch.cat(labels)) if labels else None
-        self.judged, self.notes = look(target, self.codes, pictures, goal, settings, self.server)
         if self.given is not target:
             self.notes.append(
                 "what the client sends lies outside the set in which its last layer should put it: nothing rests on it"
@@ -146,7 +152,9 @@ class _Search:
             noise = self._noise_for_ssim(curve)
             self._refuse(wire, noise)
         place = curve.noises.index(noise)
-        seen, beaten = checked(curve, place, self.goal, self.fresh, self.given.client, SHOWN)
+        seen, beaten = checked(
+            curve, place, self.goal, self.fresh, self.given.client, SHOWN, self.answers
+        )
         self.notes += beaten
         return Calibration(
             goal={**self.goal._asdict(), "words": self.goal.words},
@@ -197,7 +205,10 @@ class _Search:
         if self.goal.measure == "naming":
             return noise_for_naming(wire, self.goal, codes)
         if self.goal.measure == "mse":
-            return noise_for_error(wire, self.goal, codes, images, self.settings.seed)
+            return max(
+                noise_for_error(wire, self.goal, each[self.finding], images, self.settings.seed)
+                for each in self.answers
+            )
         guess = mean_image(self.pictures.own, len(images))
         least = mean(ssim(guess, images))
         if not least < self.goal.value:

@@ -17,6 +17,16 @@ from dpsnn.tensors import Activation
 LOOKED = 100
 """Own pictures at which the client is asked twice."""
 
+ANSWERS = 5
+"""Answers to each victim that a promise is looked at with, where they differ: the worst of them says what it takes."""
+
+STANDS = {
+    "naming": "the promise is for whatever it answers within the set",
+    "mse": f"the promise is for the worst of {ANSWERS} answers",
+    "ssim": "the promise is for the first answer alone",
+}
+"""What becomes of the promise then, by its measure."""
+
 
 class Looked(NamedTuple):
     """What was seen."""
@@ -25,6 +35,8 @@ class Looked(NamedTuple):
     """Whether there is an accuracy to speak of."""
     notes: list[str]
     """What makes the answer uncertain, or leaves part of it out."""
+    restless: bool = False
+    """Whether the client answers otherwise when it is asked once more."""
 
 
 def look(
@@ -67,14 +79,16 @@ def look(
     with torch.no_grad():
         flag = restless(target, to_unit(pictures.own[:LOOKED]))
     if flag:
-        if settings.queries > 1 and goal.measure == "ssim":
+        if settings.queries > 1 and goal.measure != "naming":
+            # Two answers may say of a picture what neither says by itself.
             raise UsageError(
                 f"{flag.raised}: who hears {settings.queries} of them hears more than is measured here; {flag.do}"
             )
         notes.append(
-            f"{flag.raised}: {flag.why}; here its first answer to each picture stands for all others; {flag.do}"
+            f"{flag.raised}: {flag.why}; here attackers hear its first answer to each picture, and"
+            f" {STANDS[goal.measure]}; {flag.do}"
         )
-    return Looked(not why, notes)
+    return Looked(not why, notes, flag is not None)
 
 
 def _measurable(pictures: Roles, goal: Goal) -> None:

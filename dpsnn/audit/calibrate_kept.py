@@ -1,6 +1,7 @@
 """Whether a promise is kept on victims that had no part in finding the noise."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from dpsnn.batches import derived_seed
 from dpsnn.evaluation.bounds import Beaten, Bounds
 from dpsnn.metrics.base import mean
 from dpsnn.target import Client
+from dpsnn.tensors import Activation
 
 FEW = 30
 """Victims below which a promise is not judged by them."""
@@ -26,6 +28,7 @@ def checked(
     fresh: Int[Tensor, " fresh"],
     client: Client,
     measures: tuple[str, ...],
+    answers: Sequence[Activation] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """Every attacker, and the exact optimum, on the fresh victims, under the noise that was found.
 
@@ -36,21 +39,25 @@ def checked(
         fresh: Rows of the victims.
         client: As it is, which gradients may be taken of.
         measures: Of the attackers.
+        answers: Of the client to every victim, where it answers otherwise each time; the worst of them counts.
 
     Returns:
         What stands in `Calibration.checked`; and what speaks against the account of what is sent.
     """
     wire, noise = curve.wire, curve.noises[place]
-    codes, images = curve.codes[fresh], curve.pictures.victims[fresh]
+    images = curve.pictures.victims[fresh]
     beaten = _beaten(curve, place, fresh, client)
-    errors, right = optimum_errors(wire, noise, codes, images, derived_seed(curve.seed, 46))
+    seen = [
+        optimum_errors(wire, noise, codes[fresh], images, derived_seed(curve.seed, 46))
+        for codes in (answers or [curve.codes])
+    ]
     best = {
         metric.column: estimated(curve.strongest(place, metric, fresh))
         for metric in map(measure_named, measures)
     }
-    among = len(right)
+    among = len(seen[0][1])
     promised = curve.targets[place].naming(among, wire.queries)
-    named, least = mean(right), mean(errors)
+    named, least = max(mean(right) for _, right in seen), min(mean(errors) for errors, _ in seen)
     # Draws of the noise scatter around what is promised of their mean.
     slack = 2 * math.sqrt(promised * (1 - promised) / among)
     worst = best["SSIM"]

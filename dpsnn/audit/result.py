@@ -9,10 +9,13 @@ from typing import Any
 
 from dpsnn.atomic import staged
 from dpsnn.audit.schema import LEVELS, QUANTILES, SCHEMA, SHOWN, STATUSES, Json, validate
-from dpsnn.errors import UsageError, reading
+from dpsnn.errors import UsageError, WorkFailed, reading
 
 NAME = "audit.json"
 """Of the file in the folder of an audit."""
+
+ODD = "audit.contradictory.json"
+"""Of the file in its place where what was found contradicts itself."""
 
 PAIRS = "not given"
 """Name of the model where there are only pairs of pictures and what was sent of them."""
@@ -26,10 +29,27 @@ __all__ = [
     "SHOWN",
     "STATUSES",
     "AuditResult",
+    "Contradictory",
     "Json",
     "finite",
     "validate",
 ]
+
+
+TOLD = "no audit finds that, so do not use these numbers, and tell those who make dpsnn"
+
+
+class Contradictory(WorkFailed):
+    """An audit that was made, and whose numbers are not what any audit finds.
+
+    Args:
+        text: The line.
+        result: What was found, for who wants to see it.
+    """
+
+    def __init__(self, text: str, result: "AuditResult") -> None:
+        super().__init__(text)
+        self.result = result
 
 
 @dataclass(frozen=True)
@@ -83,19 +103,41 @@ class AuditResult:
         content: Json = finite(asdict(self))
         return {"schema": content.pop("schema"), **content}
 
+    def checked(self) -> "AuditResult":
+        """As it is read again.
+
+        Raises:
+            Contradictory: If it is what no audit finds; it has this result.
+        """
+        try:
+            return self.of(self.plain())
+        except UsageError as error:
+            raise Contradictory(f"{error}; {TOLD}", self) from error
+
     def save(self, path: str | Path) -> Path:
         """Write the file, whole or not at all, after a check of it.
 
         Raises:
-            UsageError: If something is missing.
+            Contradictory: If it is what no audit finds. Nothing is lost: it is written under a name that says so, which
+                nothing takes for an audit, and what lies at `path` of an earlier one stays.
         """
-        path, content = Path(path), self.plain()
-        validate(content, str(path))
+        path = Path(path)
+        odd = path.with_name(ODD)
+        try:
+            self.checked()
+        except Contradictory as error:
+            self._write(odd)
+            kept = "and what each attack found is kept for another call"
+            raise Contradictory(f"{error}; what was found is in {odd}, {kept}", self) from error
+        self._write(path)
+        odd.unlink(missing_ok=True)
+        return path
+
+    def _write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with staged(path) as temporary:
-            text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+            text = json.dumps(self.plain(), indent=1, ensure_ascii=False, allow_nan=False)
             temporary.write_text(f"{text}\n", encoding="utf-8")
-        return path
 
     def cut(self, name: str) -> Json:
         """What was found at a cut.

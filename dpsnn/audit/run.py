@@ -82,6 +82,7 @@ def audit(
 
     Raises:
         UsageError: If something is not there, does not fit, or makes no sense; in one line.
+        Contradictory: If what was found is what no audit finds; it has the result, and `out` a file of it.
     """
     start = time.monotonic()
     keep_memory()
@@ -126,7 +127,7 @@ def audit(
             result = replace(result, curve=found_beside[0], curve_cut=found_beside[1])
         result.save(Path(out) / NAME)
     # As it is read again.
-    return AuditResult.of(result.plain())
+    return result.checked()
 
 
 class Opened(NamedTuple):

@@ -5,9 +5,11 @@ of them is. So the attacker is chosen on one half of the victims and scored on t
 places. What comes out is a lower bound on leakage: of the attackers that were tried, no more.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,12 @@ RESAMPLES = 2000
 """Bootstrap samples of the victims, each with a choice of its own."""
 
 LEVEL = 0.95
+
+COMPARED = "ComparedDigest"
+"""Column that tells who was compared, trained and scored as they were, from others of their names."""
+
+DIGITS = 1e-4
+"""Of a number in a table, about: what was written twice may differ by so much."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +166,32 @@ def _still(
     line: Mapping[str, str], members: Sequence[Mapping[str, str]], results_dir: str | Path
 ) -> bool:
     """Whether those who attacked so many victims are the ones that a line compared, by scores that are not here."""
-    count = number(line, "Images") or 0
-    found = {row.get("Attacker", "") for row in members if (number(row, "Images") or 0) >= count}
-    named = {
-        name for c, cell in line.items() if c.endswith("By") for name in cell.split(" / ") if name
-    }
-    here = any(victims.there(results_dir, name) for name in found)
-    return not here and named <= found and number(line, "Tried") == len(found)
+    count = int(number(line, "Images") or 0)
+    rows = [row for row in members if (number(row, "Images") or 0) >= count]
+    found = {row.get("Attacker", ""): row for row in rows}
+    named = {c: cell.split(" / ") for c, cell in line.items() if c.endswith("By") and cell}
+    if any(victims.there(results_dir, name) for name in found):
+        return False
+    everybody = {name for names in named.values() for name in names}
+    if not everybody <= found.keys() or number(line, "Tried") != len(found):
+        return False
+    if known := line.get(COMPARED):
+        return known == _compared(rows)
+    # An earlier version did not say it: of one attacker alone the mean is that of its row, if it is still the same.
+    for by, names in named.items():
+        row, column = found[names[0]], by.removesuffix("By")
+        value, own = number(line, column), number(row, column)
+        if len(names) > 1 or number(row, "Images") != count or value is None or own is None:
+            continue
+        if not math.isclose(value, own, rel_tol=DIGITS):
+            return False
+    return True
+
+
+def _compared(rows: Sequence[Mapping[str, str]]) -> str:
+    """What tells the attackers of these rows, as they were, from others of their names."""
+    told = sorted(f"{row.get('Attacker', '')} {victims.mark(row)}" for row in rows)
+    return sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def target_of(row: Mapping[str, str]) -> tuple[str, ...]:
@@ -182,6 +209,9 @@ def _line(
         members: Rows of its attackers.
         results_dir: Where the scores of each victim are.
         count: Of the victims: attackers scored on more are compared on the first of these, others left out.
+
+    Returns:
+        None where nobody's scores are here, or somebody does better whose scores are not.
     """
     rows = [row for row in members if (number(row, "Images") or 0) >= count]
     scored = {
@@ -203,9 +233,21 @@ def _line(
         values = {name: each for name, each in values.items() if bool(each.isfinite().all())}
         if measure.shown and len(values) > 0 and len(next(iter(values.values()))) > 1:
             line |= _cells(measure, strongest(values, measure.sign < 0), rows)
-    if "Tried" not in line:
+    if "Tried" not in line or any(
+        _leaks_more(row, line, measure)
+        for row in rows
+        for measure in known
+        if row.get("Attacker") not in scored
+    ):
         return None
+    line[COMPARED] = _compared(rows)
     return line | _bound(line, [row for row in rows if int(number(row, "Images") or 0) == count])
+
+
+def _leaks_more(row: Mapping[str, str], line: Mapping[str, object], measure: Measure) -> bool:
+    """Whether an attacker whose scores lie elsewhere does better than the strongest of those whose are here."""
+    value, own = line.get(measure.column), number(row, measure.column)
+    return isinstance(value, float) and own is not None and measure.sign * (own - value) > 0
 
 
 def _bound(line: Mapping[str, object], rows: Sequence[Mapping[str, str]]) -> dict[str, object]:

@@ -1,31 +1,40 @@
 """Processes beside this one, one for each further device, that train the same model on their share of every batch."""
 
 import contextlib
+import copy
 import multiprocessing
 import os
 import pickle
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dpsnn import registry, signals
 from dpsnn.batches import Share
+from dpsnn.classifier import SplitClassifier
 from dpsnn.ddp import joined
 from dpsnn.defences import DefenceModule
 from dpsnn.errors import UsageError, WorkFailed
 from dpsnn.memory import keep_memory
 from dpsnn.orphans import end_with
+from dpsnn.training import seeded
 
 READY = "ready"
 """What a process says once it is ready to meet the others; anything else is what it failed by."""
 PATIENCE = 2.0
-"""Seconds within which a process that is gone is known to be, or one that has nothing left to do ends."""
+"""Seconds within which a process that is gone is known to be, or one that has nothing left to do ends, or a signal is
+heard by who does not wait for others."""
+ADDS_UP = 1e-5
+"""Of a loss: by how much those of images in other company may differ, as sums in float32 are rounded."""
 
 
 def check_there(devices: int) -> None:
@@ -52,6 +61,40 @@ def refuse_unshared(module: nn.Module) -> None:
             )
         if isinstance(layer, DefenceModule) and layer.couples:
             raise UsageError(f"{layer.couples}, which one device alone does; leave out --devices")
+
+
+def refuse_coupled(classifier: SplitClassifier) -> None:
+    """Refuse a network or defences whose loss is no mean over images, whatever they say of themselves.
+
+    Four pairs of images are put together in two ways, each image in the same place under the same random numbers: what
+    each adds to the loss by itself adds up to the same.
+
+    Raises:
+        UsageError: If it does not.
+    """
+    # Trying it may change what it keeps.
+    tried = copy.deepcopy(classifier).cpu().train()
+    network = tried.network
+    with seeded(0), torch.no_grad():
+        # From dark to light: images that differ as little as two draws of noise say little.
+        light = torch.linspace(0.1, 1, 4).view(4, 1, *[1] * len(network.image_shape))
+        images = light * torch.rand(4, 2, *network.image_shape)
+        labels = torch.randint(network.num_classes, (4, 2))
+
+        def losses(first: int, second: int) -> Tensor:
+            given, classes = (each[[first, second]].flatten(0, 1) for each in (images, labels))
+            with seeded(0):
+                smashed, penalty = tried.defences.train_on(given, tried.encode(given), classes)
+                logits = network.server(smashed).float()
+            return torch.stack([F.cross_entropy(logits, classes), penalty.float()])
+
+        made = [losses(0, 1), losses(2, 3), losses(0, 3), losses(2, 1)]
+    apart = (made[0] + made[1] - made[2] - made[3]).abs()
+    if bool((apart > ADDS_UP * torch.stack(made).abs().amax(0)).any()):
+        raise UsageError(
+            "what an image adds to the loss depends on the images beside it in a batch, of which each device sees its"
+            " share alone; leave out --devices"
+        )
 
 
 @contextlib.contextmanager
@@ -86,8 +129,9 @@ def beside(devices: int, work: Callable[..., object], *arguments: Any) -> Iterat
             for other in others:
                 other.until_ready()
             torch.set_num_threads(own)
-            with joined(Share(0, devices), meeting), _explained(others):
-                yield Share(0, devices)
+            with _heard(others), _explained(others):
+                with joined(Share(0, devices), meeting, lambda: _at_work(others)):
+                    yield Share(0, devices)
             for other in others:
                 other.process.join(PATIENCE)
         finally:
@@ -101,11 +145,73 @@ def _explained(others: list["_Other"]) -> Iterator[None]:
     """What breaks here because another process is gone does not say why that one went."""
     try:
         yield
-    except RuntimeError as error:
-        for other in others:
-            if said := other.failure():
-                raise WorkFailed(said) from error
+    except WorkFailed:
         raise
+    except RuntimeError as error:
+        # Who broke off because yet another is gone is not to blame: whoever is gone without a word comes first.
+        failed = sorted(filter(None, [other.failure() for other in others]))
+        if failed:
+            raise WorkFailed(failed[0].told) from error
+        raise
+
+
+def _at_work(others: list["_Other"]) -> None:
+    """Whether it makes sense to wait on.
+
+    Raises:
+        KeyboardInterrupt: If a signal came.
+        WorkFailed: If another is gone.
+    """
+    signals.check()
+    for other in others:
+        if not other.process.is_alive():
+            if failed := other.failure():
+                raise WorkFailed(failed.told)
+
+
+@contextlib.contextmanager
+def _heard(others: list["_Other"]) -> Iterator[None]:
+    """A signal is heard also while this process waits for one that gives no answer, stopped or stuck as it may be.
+
+    Python acts on signals between steps of its own, and within a library's there is none: the others are ended, which
+    ends the wait.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    left = threading.Event()
+    ear, mouth = os.pipe()
+    os.set_blocking(mouth, False)
+
+    def listen() -> None:
+        while (number := os.read(ear, 1)) and not left.is_set():
+            # Others are nobody's wish to end: a window that was resized, a child that is gone.
+            if number[0] in signals.SIGNALS and not left.wait(PATIENCE):
+                for other in others:
+                    other.process.kill()
+
+    listening = threading.Thread(target=listen, daemon=True)
+    listening.start()
+    before = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        left.set()
+        with contextlib.suppress(BlockingIOError):
+            os.write(mouth, bytes(1))
+        listening.join()
+        os.close(ear)
+        os.close(mouth)
+
+
+class _Failed(NamedTuple):
+    """What another failed by; the first of several is to blame."""
+
+    follows: bool
+    """Whether it may be for another that is gone."""
+    rank: int
+    told: str
 
 
 class _Other:
@@ -127,24 +233,26 @@ class _Other:
         while not wait([self.heard, self.process.sentinel], timeout=0.2):
             signals.check()
         if (said := self._next()) != READY:
-            raise WorkFailed(self._told(said))
+            raise WorkFailed(self._failed(said).told)
 
-    def failure(self) -> str:
-        """By what it failed; empty while it is at work."""
+    def failure(self) -> _Failed | None:
+        """What it failed by; None while it is at work."""
         gone = wait([self.heard, self.process.sentinel], timeout=PATIENCE)
-        return self._told(self._next()) if gone else ""
+        return self._failed(self._next()) if gone else None
 
-    def _next(self) -> str:
+    def _next(self) -> str | tuple[bool, str]:
         with contextlib.suppress(EOFError):
             if self.heard.poll():
-                return str(self.heard.recv())
+                said: str | tuple[bool, str] = self.heard.recv()
+                return said
         return ""
 
-    def _told(self, said: str) -> str:
-        if not said:
+    def _failed(self, said: str | tuple[bool, str]) -> _Failed:
+        follows, text = said if isinstance(said, tuple) else (False, said)
+        if not text:
             self.process.join(PATIENCE)
-            said = f"its process ended with exit code {self.process.exitcode}"
-        return f"device {self.share.rank} failed: {said}"
+            text = f"its process ended with exit code {self.process.exitcode}"
+        return _Failed(follows, self.share.rank, f"device {self.share.rank} failed: {text}")
 
     def end(self) -> None:
         self.process.kill()
@@ -156,7 +264,7 @@ def _run(
     share: Share, meeting: Path, threads: int, packed: bytes, said: Connection, parent: int
 ) -> None:
     """What one of the others does."""
-    end_with(parent)
+    end_with(parent, meeting.parent)
     with (
         open(os.devnull, "w") as nowhere,
         contextlib.redirect_stdout(nowhere),
@@ -171,4 +279,5 @@ def _run(
             with joined(share, meeting):
                 work(*arguments, share)
         except Exception as error:  # whatever it is, it is told where it can be read
-            said.send(" ".join(str(error).split()) or type(error).__name__)
+            text = " ".join(str(error).split()) or type(error).__name__
+            said.send((isinstance(error, distributed.DistError) or "gloo" in text, text))

@@ -18,12 +18,12 @@ from dpsnn.claims import claim
 from dpsnn.classifier import SplitClassifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.defences import Defence
-from dpsnn.devices import Devices
+from dpsnn.devices import Devices, recorded
 from dpsnn.errors import UsageError, choose
 from dpsnn.evaluation.report import reconstruction_figure
 from dpsnn.folders import Folders
 from dpsnn.runner.beforehand import check_surrogate
-from dpsnn.runner.beside import beside, check_there, refuse_unshared
+from dpsnn.runner.beside import beside, check_there, refuse_coupled, refuse_unshared
 from dpsnn.runner.progress import note
 from dpsnn.runner.tracking import finish, make_loggers
 from dpsnn.specs import AttackerSpec, ClassifierSpec, plain, replace
@@ -110,6 +110,7 @@ def train_classifier(
         lesson.build()
         if devices.devices > 1:
             refuse_unshared(lesson.classifier)
+            refuse_coupled(lesson.classifier)
         loggers = make_loggers(
             Path(folders.results_dir),
             name,
@@ -121,7 +122,7 @@ def train_classifier(
         others = _learn_beside, spec, folders.data_dir, mine.progress
         with beside(devices.devices, *others) as share:
             fitted = lesson.learn(mine.progress, share, loggers, f"training classifier {name}")
-            record = _record(fitted, data_source=lesson.data.source, **devices.record())
+            record = _record(fitted, data_source=lesson.data.source, **recorded(fitted.devices))
         for part, callback in lesson.changing:
             record |= part.record(callback)
         path = mine.save(record, lesson.classifier.state_dict(), fitted.epoch)
