@@ -111,6 +111,11 @@ def regular(path: str | Path) -> None:
         raise UsageError(f"{path} is a pipe, a socket or a device; name a regular file")
 
 
+def absent(path: str | Path) -> str:
+    """What is said of a path where nothing is: of a relative one also from where it starts, as main.sh changes that."""
+    return f"there is no {path}" + ("" if Path(path).is_absolute() else f" in {Path.cwd()}")
+
+
 @contextlib.contextmanager
 def passed_on(field: str, option: str) -> Iterator[None]:
     """What is wrong with a field is said of the option that its value came from."""
@@ -142,7 +147,7 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
     except UsageError:
         raise
     except FileNotFoundError as error:
-        raise UsageError(f"there is no {path}; {remedy}") from error
+        raise UsageError(f"{absent(path)}; {remedy}") from error
     except PermissionError as error:
         raise UsageError(f"{path} may not be read; change its permissions") from error
     except IsADirectoryError as error:

@@ -149,6 +149,15 @@ def constant() -> nn.Module:
     return Constant()
 
 
+def needy(width: int, depth: int, *more: int, wide: bool = False) -> nn.Module:
+    return nn.Linear(width, depth)
+
+
+class Needy(nn.Linear):
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 2)
+
+
 def broken() -> nn.Module:
     raise RuntimeError("no such layer")
 

@@ -71,7 +71,7 @@ def test_attacks_made_elsewhere_are_taken_and_what_was_lost_is_made(
         (["--jobs", "0"], "jobs is 0; it must be a whole number, 1 or greater"),
         (["--engine", "rays"], "unknown engine 'rays'"),
         (["--gpus_per_job", "0.5"], "gpus_per_job says nothing about the engine local"),
-        (["--jobs", "2", "--data", "nowhere"], "there is no data 'nowhere'"),
+        (["--jobs", "2", "--data", "nowhere"], "there is no data nowhere in "),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_starts(

@@ -72,7 +72,8 @@ def test_cuts_of_what_can_be_traced(
 
 def test_a_branch_is_no_cut_and_it_is_said_why() -> None:
     cuts = found(models.residual())
-    assert "skip connection" in cuts.refused["stage.0.conv"]
+    assert cuts.refused["stage.0.conv"].endswith("skip connection crosses beside it (stem)")
+    assert cuts.refused["stage.1.conv"].endswith("skip connection crosses beside it (stage.0)")
     assert "called 2 times" in cuts.refused["stage.0.act"]
     assert "whole model" in cuts.refused["head"]
     with pytest.raises(UsageError, match="stage.1.conv is no cut: a branch or skip connection"):

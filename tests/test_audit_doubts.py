@@ -58,6 +58,19 @@ class Endless(nn.Module):
         return x / 0.0 - x / 0.0
 
 
+@pytest.mark.parametrize(
+    ("value", "floor", "is_flagged"),
+    [(9.0, 10.0, True), (10.0, 10.0, True), (10.1, 10.0, False), (100.0, 100.0, False)],
+)
+def test_a_model_that_does_no_task_is_flagged(value: float, floor: float, is_flagged: bool) -> None:
+    """It lacks its weights, or is given other pixels or classes than it learnt; of one class all are right."""
+    accuracy = {"value": value, "low": 0.0, "high": 100.0, "floor": floor}
+    found = doubts(heard(models.layers(), "7"), [], "cut", "", [], accuracy)
+    said = [each["raised"] for each in found if "most frequent class" in each["raised"]]
+    told = f"the task: accuracy is {value:.1f} %, no more than always naming the most frequent"
+    assert [each.startswith(told) for each in said] == [True] * is_flagged
+
+
 class Logarithm(nn.Module):
     """-inf for black pixels, and of those a difference, which is no number."""
 

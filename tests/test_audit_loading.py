@@ -1,6 +1,8 @@
 """The model under audit: what people bring is loaded, and what cannot be is refused in one line."""
 
+import os
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,9 +100,11 @@ class Code:
         ),
         (lambda: {**models.layers().state_dict(), "more": torch.ones(1)}, "it has besides more"),
         (lambda: {"0.weight": torch.full((4, 1, 3, 3), torch.nan)}, "not finite: 0.weight"),
-        (lambda: {"epoch": 3}, "holds no tensors"),
+        (lambda: {"epoch": 3}, "holds no tensors at its top, only epoch; save"),
+        (lambda: {"net": models.layers().state_dict()}, "no tensors at its top, only net; save"),
         (lambda: [1, 2], "holds list, no state dict"),
         (lambda: {"code": Code()}, "is damaged or not a file of weights"),
+        (models.layers, "holds more than tensors, such as a whole model"),
     ],
 )
 def test_wrong_weights_are_one_line(
@@ -110,6 +114,7 @@ def test_wrong_weights_are_one_line(
     with pytest.raises(UsageError, match=said) as caught:
         load_model(models.layers, path)
     assert "\n" not in str(caught.value) and path in str(caught.value)
+    assert "weights_only" not in str(caught.value), "nobody is told to run what is in it"
     assert "ran" not in capsys.readouterr().out
 
 
@@ -119,7 +124,10 @@ def test_wrong_weights_are_one_line(
         (f"{FILE}:layer", "has no 'layer'.*did you mean layers"),
         (f"{FILE}:broken", "raised RuntimeError line [0-9]+: no such layer; mend it"),
         (f"{FILE}:no_model", "gave int, no torch.nn.Module"),
-        ("nowhere.py:make", "there is no nowhere.py"),
+        (f"{FILE}:needy", r"needs width, depth, and is called without .* returns needy\("),
+        (f"{FILE}:Needy", r"needs width, and is called without .* returns Needy\("),
+        (FILE, "is a Python file; name the function in it, .*audit_models.py:FUNCTION$"),
+        ("nowhere.py:make", f"there is no nowhere.py in {re.escape(os.getcwd())}; name a model"),
         ("resnet180", r"no model 'resnet180'.*such as resnet18"),
         ("nowhere.ckpt", "there is no checkpoint nowhere.ckpt"),
         (lambda: 3, "gave int, no torch.nn.Module"),
@@ -128,6 +136,12 @@ def test_wrong_weights_are_one_line(
 def test_what_is_no_model_is_one_line(model: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         load_model(model)
+
+
+def test_nobody_is_told_to_delete_a_file_of_their_own(tmp_path: Path) -> None:
+    path = weights(tmp_path / "net.pt", models.layers().state_dict())
+    with pytest.raises(UsageError, match="net.pt is no checkpoint of ours; give .*--weights$"):
+        load_model(path)
 
 
 def test_a_name_of_torchvisions(tmp_path: Path) -> None:

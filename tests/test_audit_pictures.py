@@ -2,6 +2,8 @@
 same."""
 
 import io
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +123,15 @@ def test_pairs_arrays_and_functions(tmp_path: Path) -> None:
     assert load_pictures(f"{file}:make").images.shape == (5, 1, 8, 8)
     with pytest.raises(UsageError, match="gives int, no images and labels"):
         load_pictures(3)
-    with pytest.raises(UsageError, match="there is no data 'nowhere'"):
-        load_pictures("nowhere")
+    for wrong, said in (
+        ("nowhere", f"there is no data nowhere in {re.escape(os.getcwd())}; give a folder"),
+        (str(tmp_path / "nowhere"), f"there is no data {tmp_path}/nowhere; give a folder"),
+        (str(file), "mine.py is a Python file; name the function in it, .*mine.py:FUNCTION$"),
+        (str(tmp_path / "photos.zip"), "photos.zip is none of the kinds of data; give a folder"),
+    ):
+        (tmp_path / "photos.zip").touch()
+        with pytest.raises(UsageError, match=said):
+            load_pictures(wrong)
 
 
 @pytest.mark.parametrize("count", [6, 10, 57, 400])

@@ -72,6 +72,16 @@ def test_a_verdict_goes_by_all_that_is_known(mse: Json, more: Json, expected: st
     assert level(mse, **more) == expected
 
 
+def test_who_names_victims_is_not_taken_for_who_rebuilds_them_best() -> None:
+    named = {"value": 0.2, "low": 0.1, "high": 0.3, "candidates": 1000}
+    for by, said in (
+        (["ridge"], ", and picks the right"),
+        (["decoder"], ", and decoder picks the"),
+    ):
+        told = verdict("conv", {"MSE": CLOSE}, FLOORS, {**named, "by": by}, [row("ridge")], 1000)
+        assert "attack (ridge) leaves" in told["sentence"] and said in told["sentence"]
+
+
 @pytest.mark.parametrize("cause", CAUSES)
 def test_what_did_not_run_is_not_nothing(cause: str) -> None:
     status = "failed" if cause == "failed" else "skipped"

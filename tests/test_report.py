@@ -160,6 +160,35 @@ def test_words(made: str, expected: str) -> None:
 # ---------------------------------------------------------------- the digest
 
 
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("conv1 leaks: much", "Leaks: much."),
+        ("conv1 leaks in part: some", "Leaks in part: some."),
+        ("conv1: unknown, as it is", "Unknown, as it is."),
+        ("conv12 leaks: much", "Conv12 leaks: much."),
+    ],
+)
+def test_a_verdict_does_not_begin_with_the_name_that_stands_beside_it(
+    told: str, shown: str
+) -> None:
+    made = content()
+    made["cuts"][0]["verdict"]["sentence"] = told
+    assert digest(AuditResult.of(made)).cuts[0].sentence == shown
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(1.0, "100.0"), (0.9998, "over 99.9"), (0.9994, "99.9"), (0.0, "0.0")]
+)
+def test_not_quite_all_is_not_all(share: float, shown: str) -> None:
+    """Of a cut that leaves the server a little, nobody shall read that nothing is left."""
+    made = content()
+    made["cuts"][0]["weights_share"] = share
+    table = digest(AuditResult.of(made)).table
+    column = [each.text for each in table.headings].index("Weights")
+    assert table.rows[0].cells[column].text == f"{shown}\N{NO-BREAK SPACE}%"
+
+
 def test_the_headline_counts_verdicts() -> None:
     made = content()
     found = digest(AuditResult.of(made))

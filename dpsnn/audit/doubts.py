@@ -25,7 +25,12 @@ other shapes of the same sums."""
 
 
 def doubts(
-    wire: Wire, rows: Sequence[Json], name: str, beaten: str, notes: Sequence[str]
+    wire: Wire,
+    rows: Sequence[Json],
+    name: str,
+    beaten: str,
+    notes: Sequence[str],
+    accuracy: Json | None = None,
 ) -> list[Json]:
     """All flags of one cut.
 
@@ -35,12 +40,14 @@ def doubts(
         name: Of the cut.
         beaten: What speaks against the bound; empty where nothing does.
         notes: Reasons to doubt that the data give.
+        accuracy: Of the task, in percent, with its floor; None where there is none.
     """
     found: list[Flag] = []
     if wire.whole is not None:
         target = dataclasses.replace(wire.whole, name=name)
         found += _of_client(target, wire.client_images[:LOOKED])
     found += _of_wire(wire, name)
+    found += _of_task(accuracy)
     found += of_rows([_row(each, name) for each in rows if each["status"] == "ok"])
     found += [_failed(each) for each in rows if each["status"] == "failed"]
     if beaten:
@@ -119,6 +126,23 @@ def _of_wire(wire: Wire, name: str) -> list[Flag]:
             )
         )
     return found
+
+
+def _of_task(accuracy: Json | None) -> list[Flag]:
+    """Whether the model does its task: one that does not is hardly the one that is deployed."""
+    if accuracy is None or not accuracy["value"] <= accuracy["floor"] < 100:
+        return []
+    value, floor = accuracy["value"], accuracy["floor"]
+    return [
+        Flag(
+            "the task",
+            f"accuracy is {value:.1f} %, no more than always naming the most frequent class gets ({floor:.1f} %)",
+            "where no noise on the wire explains it, this is not the model as it is used, and what it sends is not what"
+            " users would send",
+            "see that --weights is given, that the model takes pixels in [0, 1] and normalises them itself, and that it"
+            " numbers the classes as the data do, folders by their names' order",
+        )
+    ]
 
 
 def _no_gradient(name: str, error: Exception) -> Flag:

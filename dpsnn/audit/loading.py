@@ -2,6 +2,7 @@
 
 import copy
 import operator
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from dpsnn.audit.cuts import Cut, Cuts, of_classifier
 from dpsnn.audit.places import Whole
-from dpsnn.audit.sources import called, is_function, repeatable
+from dpsnn.audit.sources import called, is_function, repeatable, unnamed
 from dpsnn.errors import UsageError, meant, reading
 from dpsnn.folders import Folders
 from dpsnn.networks.split import Standardise
@@ -150,6 +151,8 @@ def _found(model: Any, weights: str, classes: int | None) -> Model:
         if not isinstance(made, nn.Module):
             raise UsageError(f"{model} gave {type(made).__name__}, no torch.nn.Module")
         return Model(_own(made), Path(model).name, model)
+    if said := unnamed(model):
+        raise UsageError(said)
     if Path(model).is_file():
         return _checkpoint(Path(model))
     if path := _kept(model.removesuffix(".ckpt")):
@@ -180,6 +183,10 @@ def _kept(name: str) -> Path | None:
 def _checkpoint(path: Path) -> Model:
     from dpsnn.checkpoints import load_classifier
 
+    if path.suffix != ".ckpt":  # of the user's own, who must not be told to delete it
+        raise UsageError(
+            f"{path} is no checkpoint of ours; give the network as FILE.py:FUNCTION, and a state dict with --weights"
+        )
     classifier, spec, stored = load_classifier(path)
     if spec.validator:
         raise UsageError(
@@ -237,7 +244,11 @@ def _state(path: str) -> dict[str, Tensor]:
     """
     remedy = "save model.state_dict() with torch.save"
     with reading(path, "a file of weights", remedy):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # PyTorch's own advice is to run what is in it
+            why = "it is no file of torch.save, or holds more than tensors, such as a whole model"
+            raise ValueError(why) from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -245,7 +256,8 @@ def _state(path: str) -> dict[str, Tensor]:
         raise UsageError(f"{path} holds {type(content).__name__}, no state dict; {remedy}")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise UsageError(f"{path} holds no tensors; {remedy}")
+        there = ", ".join(list(map(str, content))[:SHOWN]) or "nothing"
+        raise UsageError(f"{path} holds no tensors at its top, only {there}; {remedy}")
     return tensors
 
 

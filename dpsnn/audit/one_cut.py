@@ -82,6 +82,7 @@ def audit_cut(
     said = _of_strongest(attempts, strongest, measures, wire, task)
     promised, beaten = promises.kept(promises.guarantees(wire), identified, said.pop("beaten"))
     plain = {scale.column: scale.plain() for scale in measures}
+    accuracy = _accuracy(wire, bool(task.classes))
     return {
         "name": name,
         "order": cut.order if cut else 0,
@@ -92,7 +93,7 @@ def audit_cut(
         "weights_share": cut.weights_share if cut else None,
         "flops_share": cut.flops_share if cut else None,
         "notes": [*(cut.notes if cut else ()), *_notes(wire, rows, total), *short],
-        "accuracy": _accuracy(wire, bool(task.classes)),
+        "accuracy": accuracy,
         "dcorr": _dcorr(wire),
         "attacks": rows,
         "strongest": strongest,
@@ -100,7 +101,7 @@ def audit_cut(
         "reidentified": identified,
         **said,
         "guarantees": promised,
-        "flags": doubts(wire, rows, name, beaten, task.doubts),
+        "flags": doubts(wire, rows, name, beaten, task.doubts, accuracy),
         "verdict": shown.verdict(name, strongest, plain, identified, rows, total, gains),
     }
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpsnn.audit.sources import called, is_function
+from dpsnn.audit.sources import called, is_function, unnamed
 from dpsnn.data.pictures import read_picture
-from dpsnn.errors import UsageError, meant, reading
+from dpsnn.errors import UsageError, absent, meant, reading
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm")
@@ -94,9 +94,10 @@ def load_pictures(
         return _checked(_arrays(path, prefix), text, groups, size)
     if Path(text).is_dir():
         return _folder(Path(text), channels, size, groups)
-    raise UsageError(
-        f"there is no data {text!r}; give a folder of pictures, FILE.npz, FILE.py:FUNCTION or a data set of ours"
-    )
+    kinds = "give a folder of pictures, FILE.npz, FILE.py:FUNCTION or a data set of ours"
+    if Path(text).exists():
+        raise UsageError(unnamed(text) or f"{text} is none of the kinds of data; {kinds}")
+    raise UsageError(f"{absent(text).replace('no ', 'no data ', 1)}; {kinds}")
 
 
 # ---------------------------------------------------------------- folders

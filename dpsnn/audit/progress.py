@@ -8,34 +8,39 @@ from dpsnn.signals import check
 
 
 class Progress:
-    """One line on standard error before each attack, with the time that is left."""
+    """One line on standard error before each attack, with the time that is left.
 
-    def __init__(self, total: int) -> None:
-        self.total, self.done_ = total, 0
-        self.where, self.label = "", ""
-        self.start = self.begun = time.monotonic()
-        self.spent: dict[str, list[float]] = {}
+    Attacks take from none to nearly all of the time of a cut, the cheap ones first: only what whole cuts took says
+    what others will, so that nothing is said of it at the first.
+
+    Args:
+        cuts: How many there are.
+    """
+
+    def __init__(self, cuts: int) -> None:
+        self.cuts, self.begun = cuts, 0
+        self.where = ""
+        self.start = self.since = time.monotonic()
 
     def at(self, where: str) -> None:
-        self._finish()
-        self.where = where
+        """The next cut begins."""
+        self.where, self.begun, self.since = where, self.begun + 1, time.monotonic()
 
     def __call__(self, planned: Planned, seed: int) -> None:
         check()
-        self._finish()
-        self.label, self.begun = planned.label, time.monotonic()
-        left = ""
-        if self.done_:
-            each = (self.begun - self.start) / self.done_
-            left = f", about {_spelled(each * (self.total - self.done_))} left"
         print(
-            f"audit: {self.where}: {planned.label}, seed {seed}{left}", file=sys.stderr, flush=True
+            f"audit: {self.where}: {planned.label}, seed {seed}{self._left()}",
+            file=sys.stderr,
+            flush=True,
         )
 
-    def _finish(self) -> None:
-        if self.label:
-            self.done_ = min(self.done_ + 1, self.total)
-            self.label = ""
+    def _left(self) -> str:
+        done = self.begun - 1
+        if done < 1:
+            return ""
+        each = (self.since - self.start) / done
+        left = each * (self.cuts - done) - (time.monotonic() - self.since)
+        return f", about {_spelled(left)} left" if left > 0 else ""
 
     def done(self) -> None:
         took = _spelled(time.monotonic() - self.start)

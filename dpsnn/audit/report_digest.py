@@ -258,7 +258,11 @@ def _cut(cut: Json, number: int, result: AuditResult) -> CutDigest:
 
 def _verdict(cut: Json) -> str:
     """The sentence, less the name of the cut, which stands beside it."""
-    return sentence(clean(cut["verdict"]["sentence"]).removeprefix(f"{clean(cut['name'])}: "))
+    told, name = clean(cut["verdict"]["sentence"]), clean(cut["name"])
+    for start in (f"{name}: ", f"{name} leaks"):
+        if told.startswith(start):
+            return sentence(told.removeprefix(name).lstrip(": "))
+    return sentence(told)
 
 
 def _facts(cut: Json) -> list[Fact]:

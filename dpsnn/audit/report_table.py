@@ -110,9 +110,18 @@ def _measure(measure: Json, cuts: Sequence[Json]) -> _Column:
 def _share(name: str, below: str, key: str) -> _Column:
     def cell(cut: Json) -> Cell:
         value = None if cut[key] is None else 100 * cut[key]
-        return Cell(PERCENT.text(value), "", value)
+        return Cell(_part(value), "", value)
 
     return _Column(Heading(name, below), cell)
+
+
+def _part(value: Number | None) -> str:
+    """A percentage; what is not quite all is not rounded to all, as if nothing were left to the server."""
+    return (
+        f"over {PERCENT.text(99.9)}"
+        if value is not None and 99.95 <= value < 100
+        else PERCENT.text(value)
+    )
 
 
 def _accuracy(cut: Json) -> Cell:

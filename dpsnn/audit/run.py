@@ -213,6 +213,8 @@ def _alone(**others: object) -> None:
 def _folder(out: Path) -> Path:
     """Where what each attack finds is kept."""
     place = out / PARTS
+    if file := next((each for each in (place, *place.parents) if each.is_file()), None):
+        raise UsageError(f"{file} is a file; name a folder with --out")
     place.mkdir(parents=True, exist_ok=True)
     if not os.access(place, os.W_OK):
         raise UsageError(f"{place} may not be written to; name another folder with --out")
@@ -241,7 +243,7 @@ class Audit:
         task = Task(
             budget, seeds, sides.victims.classes, sides.victims.places, folder, _data_doubts(sides)
         )
-        progress = Progress(len(cuts) * len(budget.attacks) * len(seeds))
+        progress = Progress(len(cuts))
         classes = None
         for number, cut in enumerate(cuts, 1):
             if cut is None:

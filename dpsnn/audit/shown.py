@@ -176,10 +176,9 @@ def _facts(mse: Json, share: Json | None, found: Json | None) -> str:
     if share is not None:
         told += f", where their mean image leaves {share['floor']:.2g}"
     if found:
-        told += (
-            f", and picks the right one of {found['candidates']} pictures for"
-            f" {100 * found['value']:.0f} of 100 victims"
-        )
+        other = found.get("by", mse["by"])
+        who = "" if other == mse["by"] else f"{' and '.join(other)} "
+        told += f", and {who}picks the right one of {found['candidates']} pictures for {100 * found['value']:.0f} of 100 victims"
     return told
 
 

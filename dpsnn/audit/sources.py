@@ -1,6 +1,7 @@
 """Things that users keep in Python files of their own: FILE.py:FUNCTION names a model or a data set."""
 
 import importlib.util
+import inspect
 import random
 import sys
 import traceback
@@ -9,13 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dpsnn.errors import UsageError, meant, regular
+from dpsnn.errors import UsageError, absent, meant, regular
 
 
 def is_function(source: str) -> bool:
     """Whether a source names something in a Python file."""
     path, _, name = source.rpartition(":")
     return path.endswith(".py") and bool(name)
+
+
+def unnamed(source: str) -> str:
+    """Which function of a Python file is meant is not said: what to say to that; empty where it is no such file."""
+    return f"{source} is a Python file; name the function in it, {source}:FUNCTION" * (
+        source.endswith(".py") and Path(source).is_file()
+    )
 
 
 @contextmanager
@@ -53,7 +61,7 @@ def called(source: str, what: str) -> Any:
     regular(path)
     file = Path(path)
     if not file.is_file():
-        raise UsageError(f"there is no {path}; name {what} as FILE.py:FUNCTION")
+        raise UsageError(f"{absent(path)}; name {what} as FILE.py:FUNCTION")
     spec = importlib.util.spec_from_file_location(f"dpsnn_given_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -68,8 +76,14 @@ def called(source: str, what: str) -> Any:
             public = [each for each in vars(module) if not each.startswith("_")]
             raise UsageError(f"{path} has no {name!r}{meant(name, public)}; name {what} in it")
         given = getattr(module, name)
+        is_called = callable(given) and not _is_made(given)
+        if is_called and (needed := _needed(given)):
+            raise UsageError(
+                f"{source} needs {', '.join(needed)}, and is called without arguments; give a function beside it that"
+                f" returns {name}(...) with your values"
+            )
         with repeatable():
-            made = given() if callable(given) and not _is_made(given) else given
+            made = given() if is_called else given
     except UsageError:
         raise
     except (Exception, SystemExit) as error:  # whatever a file of others may raise
@@ -82,6 +96,20 @@ def called(source: str, what: str) -> Any:
     finally:
         sys.path.remove(folder)
     return made
+
+
+def _needed(given: Any) -> list[str]:
+    """Arguments without which it cannot be called."""
+    try:
+        declared = inspect.signature(given).parameters.values()
+    except (TypeError, ValueError):  # such as of what is written in C
+        return []
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        each.name
+        for each in declared
+        if each.default is inspect.Parameter.empty and each.kind not in optional
+    ]
 
 
 def _is_made(given: Any) -> bool:

@@ -106,14 +106,14 @@ class _Reading:
         self.at = {node: number for number, node in enumerate(self.nodes)}
         self.layers = dict(module.named_modules())
         self.gave = gave
+        self.names = self._names()
 
     def found(self) -> Found:
         found, taken = Found(), set()
-        names = self._names()
         last = self._answer()
         before = ""
         for node in self.nodes:
-            own = names.get(node, [])
+            own = self.names.get(node, [])
             crossing = self._crossing(node)
             if node is last or crossing:
                 why = crossing or "it is the whole model, and nothing is left to the server"
@@ -161,12 +161,18 @@ class _Reading:
             for other in self.nodes[:at]
             if other.op != "get_attr" and any(self.at[user] > at for user in other.users)
         ]
-        beside = [o.name for o in others if not self._is_known(o)]
+        beside = [self._called(each) for each in others if not self._is_known(each)]
         if not node.users or not any(self.at[user] > at for user in node.users):
             return "nothing behind it uses its output"
         if beside:
             return f"a branch or skip connection crosses beside it ({', '.join(beside[:3])})"
         return ""
+
+    def _called(self, node: fx.Node) -> str:
+        """As whoever wrote the model knows it: by the outermost module that gives it."""
+        if node.op == "placeholder":
+            return "the picture"
+        return shown(self.names[node][0]) if node in self.names else self._function(node)
 
     def _is_known(self, node: fx.Node) -> bool:
         """Whether the server knows it without being told: numbers that depend on the count of images alone."""
