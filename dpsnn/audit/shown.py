@@ -176,9 +176,10 @@ def _facts(mse: Json, share: Json | None, found: Json | None) -> str:
     if share is not None:
         told += f", where their mean image leaves {share['floor']:.2g}"
     if found:
-        other = found.get("by", mse["by"])
-        who = "" if other == mse["by"] else f"{' and '.join(other)} "
-        told += f", and {who}picks the right one of {found['candidates']} pictures for {100 * found['value']:.0f} of 100 victims"
+        by: list[str] = found.get("by") or mse["by"]
+        who = "" if by == mse["by"] else f"{' and '.join(by)} "
+        told += f", and {who}picks the right one of {found['candidates']} pictures"
+        told += f" for {100 * found['value']:.0f} of 100 victims"
     return told
 
 
