@@ -57,7 +57,7 @@ def floor() -> float:
 # ---------------------------------------------------------------- what every attack owes
 
 QUICK: dict[str, dict[str, Any]] = {
-    "decoder": {"max_epochs": 3, "learning_rate": 3e-3},
+    "decoder": {"max_epochs": 4, "learning_rate": 3e-3, "augment": "none"},
     "refiner": {"refiner_first": "nearest", "refiner_epochs": 2},
     "map": {"map_first": "nearest"},
     "ensemble": {"ensemble_members": "nearest+mixture"},

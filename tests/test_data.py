@@ -263,7 +263,14 @@ def test_omniglot_keeps_alphabets_apart(kind: type[Omniglot], tmp_path: Path) ->
         assert set(strokes[labels == label].tolist()) == {1 + every.index(name)}
 
 
-@pytest.mark.parametrize("name", ["mnist", "emnist", "omniglot", "omniglot28"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mnist",
+        "emnist",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("omniglot", "omniglot28")),
+    ],
+)
 def test_real_files_from_the_mirror(name: str, mirror: Path, tmp_path: Path) -> None:
     data = DATASETS[name](tmp_path)
     images, labels = data.tensors("train")

@@ -271,7 +271,7 @@ def bounds(values: Tensor) -> tuple[float, float]:
     [
         [LaplaceNoise(0.5)],
         [ClipGaussian(0.1, radius=2.0)],
-        [LaplaceNoise(0.5), Quantise(2, 0.0, 1.0)],
+        pytest.param([LaplaceNoise(0.5), Quantise(2, 0.0, 1.0)], marks=pytest.mark.slow),
         [Quantise(2, 0.2, 0.8)],
     ],
     ids=str,

@@ -204,6 +204,7 @@ def test_a_study_is_a_command_with_a_figure_and_a_part_of_the_ledger(
     assert "invalid choice: 'sweep'" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # that of a defence goes the same way
 def test_an_attack_goes_from_the_command_line_to_the_table(
     plugged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
