@@ -12,6 +12,7 @@ from dpsnn.audit import plan
 from dpsnn.audit.cuts import Cuts
 from dpsnn.audit.gate import gate
 from dpsnn.audit.plan import NEAREST, RIDGE, Budget, Planned
+from dpsnn.audit.progress import Progress
 from dpsnn.audit.result import AuditResult
 from dpsnn.audit.run import audit
 
@@ -176,3 +177,30 @@ def test_a_short_descent_is_made_on_credit_rather_than_missing(
         short = "inversion took 20 of 60 steps, tuned on 1 of 4 own pictures, as many as are paid"
         assert any(short in note for note in cut["notes"]) is (rows[-1][0] == "ok")
     assert rows == [("ok", 42), ("ok", 30), ("skipped", 0)]
+
+
+def test_the_time_that_is_left_follows_from_shares_and_then_from_whole_cuts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    ridge, decoder, inversion = (
+        Planned(key, key, share=share)
+        for key, share in (("ridge", 0.1), ("decoder", 0.5), ("inversion", 0.4))
+    )
+    progress = Progress(2)
+    said = []
+    for cut in "ab":
+        progress.at(cut, [ridge, decoder, inversion], 1)
+        for planned, seconds in ((ridge, 4), (decoder, 20), (inversion, 16)):
+            progress(planned, 0)
+            said.append(capsys.readouterr().err.strip())
+            now += seconds
+    assert said == [
+        "audit: a: ridge, seed 0",  # nothing is known
+        "audit: a: decoder, seed 0",  # nor by a tenth
+        "audit: a: inversion, seed 0, about 56 s left",  # 24 s were 0.6 of a cut
+        "audit: b: ridge, seed 0, about 40 s left",  # as the first
+        "audit: b: decoder, seed 0, about 36 s left",
+        "audit: b: inversion, seed 0, about 16 s left",
+    ]

@@ -71,6 +71,8 @@ class Planned:
     """Own pictures that it is given, if not all."""
     learns: bool = True
     """Whether its error on own validation pictures says how well it learnt."""
+    share: float = 0.05
+    """Of the time of a cut, about, where the client costs little: for who asks how long it will take."""
 
     @property
     def maps(self) -> bool:
@@ -256,12 +258,19 @@ NEAREST = Planned("nearest", "nearest own picture", asks=False, learns=False)
 
 def _decoder(epochs: int, doublings: int = 0) -> Planned:
     more = {"max_epochs": epochs, "doublings": doublings}
-    return Planned("decoder", "learned decoder", more, asks=False)
+    return Planned("decoder", "learned decoder", more, asks=False, share=0.5)
+
+
+def _refiner(epochs: int, doublings: int = 0) -> Planned:
+    more = {"first": "ridge", "epochs": epochs, "doublings": doublings}
+    return Planned("refiner", "refined linear map", more, share=0.2)
 
 
 def _inversion(steps: int, restarts: int, own: int | None = None) -> Planned:
     more = {"steps": steps, "restarts": restarts}
-    return Planned("inversion", "inversion by gradients", more, True, asks=False, own=own)
+    return Planned(
+        "inversion", "inversion by gradients", more, True, asks=False, own=own, share=0.3
+    )
 
 
 BUDGETS = {
@@ -286,7 +295,7 @@ BUDGETS = {
             NEAREST,
             _decoder(20, 1),
             Planned("mixture", "likelihood mixture", noise=True),
-            Planned("refiner", "refined linear map", {"first": "ridge", "epochs": 5}),
+            _refiner(5),
             _inversion(300, 2, 18),
         ),
     ),
@@ -299,13 +308,22 @@ BUDGETS = {
             NEAREST,
             _decoder(40, 3),
             Planned("mixture", "likelihood mixture", noise=True),
+            _refiner(10, 1),
             Planned(
-                "refiner", "refined linear map", {"first": "ridge", "epochs": 10, "doublings": 1}
+                "map",
+                "most likely picture",
+                {"first": "decoder", "steps": 100},
+                True,
+                noise=True,
+                share=0.3,
             ),
             Planned(
-                "map", "most likely picture", {"first": "decoder", "steps": 100}, True, noise=True
+                "ensemble",
+                "decoder and mixture",
+                {"members": "decoder+mixture"},
+                noise=True,
+                share=0.2,
             ),
-            Planned("ensemble", "decoder and mixture", {"members": "decoder+mixture"}, noise=True),
             _inversion(500, 2),
         ),
     ),

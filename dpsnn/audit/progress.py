@@ -2,16 +2,20 @@
 
 import sys
 import time
+from collections.abc import Sequence
 
 from dpsnn.audit.plan import Planned
 from dpsnn.signals import check
+
+FIRM = 0.2
+"""Part of a cut's attacks from which on what they took says what the others will."""
 
 
 class Progress:
     """One line on standard error before each attack, with the time that is left.
 
-    Attacks take from none to nearly all of the time of a cut, the cheap ones first: only what whole cuts took says
-    what others will, so that nothing is said of it at the first.
+    Attacks take from none to nearly all of the time of a cut, the cheap ones first: nothing is said of the time until
+    a fair part of the first cut is done, by the attacks' nominal shares; after that whole cuts say what others will.
 
     Args:
         cuts: How many there are.
@@ -21,10 +25,12 @@ class Progress:
         self.cuts, self.begun = cuts, 0
         self.where = ""
         self.start = self.since = time.monotonic()
+        self.total = self.behind = 0.0
 
-    def at(self, where: str) -> None:
-        """The next cut begins."""
+    def at(self, where: str, attacks: Sequence[Planned], seeds: int) -> None:
+        """The next cut begins, with these attacks, each so often."""
         self.where, self.begun, self.since = where, self.begun + 1, time.monotonic()
+        self.total, self.behind = seeds * sum(each.share for each in attacks), 0.0
 
     def __call__(self, planned: Planned, seed: int) -> None:
         check()
@@ -33,14 +39,18 @@ class Progress:
             file=sys.stderr,
             flush=True,
         )
+        self.behind += planned.share
 
     def _left(self) -> str:
-        done = self.begun - 1
-        if done < 1:
+        spent, whole = time.monotonic() - self.since, self.begun - 1
+        if self.behind >= FIRM * self.total:
+            each = spent * self.total / self.behind
+        elif whole:
+            each = (self.since - self.start) / whole
+        else:
             return ""
-        each = (self.since - self.start) / done
-        left = each * (self.cuts - done) - (time.monotonic() - self.since)
-        return f", about {_spelled(left)} left" if left > 0 else ""
+        left = max(0.0, each - spent) + each * (self.cuts - self.begun)
+        return f", about {_spelled(left)} left"
 
     def done(self) -> None:
         took = _spelled(time.monotonic() - self.start)

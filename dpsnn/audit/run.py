@@ -253,7 +253,8 @@ class Audit:
                 mechanism = self._mechanism(cut)
                 wire = wire_of(cut.target, mechanism, sides, queries, seeds[0], cut.work)
                 classes = cut.target.num_classes
-            progress.at(f"cut {number}/{len(cuts)} {cut.name if cut else SMASHED}")
+            where = f"cut {number}/{len(cuts)} {cut.name if cut else SMASHED}"
+            progress.at(where, budget.at(wire), len(seeds))
             self._one(cut, wire, sides, task, progress)
         progress.done()
         shape = attacked_shape(sides.image_shape)
