@@ -232,7 +232,7 @@ def test_the_table_has_every_number_with_its_interval_and_a_key_to_sort_by() -> 
         "Mean picture of the class": ["0.200", "0.0500"],
         "Perfect": ["1.000", "0.0000"],
     }
-    assert [row.marked for row in table.rows] == [False, True]
+    assert [row.marked for row in table.rows] == ["", "recommended"]
 
 
 def test_flags_that_cuts_share_are_said_once() -> None:
@@ -456,6 +456,15 @@ def test_the_page_says_each_verdict_on_top(root: Element) -> None:
         "2 conv2 At the floor A sentence that says floor.",
     ]
     assert "Recommended cut: conv2 — the first cut at which nothing is seen" in verdict.text
+
+
+def test_a_cut_at_which_pictures_leak_is_not_recommended() -> None:
+    made = content()
+    made["cuts"][1]["verdict"]["level"] = "leaks"
+    page = tree(made)
+    assert "Least leaks at conv2 —" in by_id(page, "verdict").text
+    assert "conv2 least leaks" in by_id(page, "all").text
+    assert "recommended" not in page.text.lower()
 
 
 def test_the_page_says_what_it_rests_on(root: Element) -> None:

@@ -15,6 +15,7 @@ from dpsnn.audit.report_table import (
     attack_table,
     class_table,
     cuts_table,
+    pick,
     scale_of,
     spread_table,
 )
@@ -103,6 +104,8 @@ class Digest:
     about: str
     headline: str
     recommended: str
+    pick: str
+    """What the recommended cut is called."""
     reason: str
     doubt: str
     notes: tuple[str, ...]
@@ -133,6 +136,7 @@ def digest(result: AuditResult) -> Digest:
         about=_about(result),
         headline=_headline(cuts),
         recommended=clean(best["cut"]) if best else "",
+        pick=_pick(best, cuts),
         reason=f"{clean(best['reason']).rstrip('.')}." if best else "",
         doubt=_doubt(cuts, flags),
         notes=tuple(map(sentence, result.model.get("notes", []))),
@@ -169,6 +173,12 @@ def favourites(result: AuditResult) -> Sequence[Json]:
 
 
 # ---------------------------------------------------------------- at the top
+
+
+def _pick(best: Json | None, cuts: Sequence[Json]) -> str:
+    levels = {cut["name"]: cut["verdict"]["level"] for cut in cuts}
+    word = pick(levels[best["cut"]]) if best else ""
+    return {"recommended": "Recommended cut:", "least leaks": "Least leaks at"}.get(word, "")
 
 
 def _about(result: AuditResult) -> str:

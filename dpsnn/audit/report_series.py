@@ -123,7 +123,7 @@ class Tradeoff:
             of = f"the cut {self.cut}" if self.cut else "one cut"
             told.append(f"the line is {of} under growing noise, how much stands below it")
         if any(point.recommended for point in self.points):
-            told.append("the ring is the recommended cut")
+            told.append("the ring is the cut at which least leaks")
         if self.floor is not None:
             told.append(
                 f"the most frequent class alone has an accuracy of {PERCENT.text(self.floor)}"

@@ -49,8 +49,8 @@ class Row:
     """A line of a table."""
 
     cells: tuple[Cell, ...]
-    marked: bool = False
-    """Whether it is recommended."""
+    marked: str = ""
+    """What distinguishes it: of cuts the word for the best one."""
     note: str = ""
     """Across the whole table, in the place of numbers."""
 
@@ -168,6 +168,11 @@ def _columns(cuts: Sequence[Json], result: AuditResult, first: Sequence[str]) ->
     return found + [_measure(each, cuts) for name, each in measures.items() if name not in first]
 
 
+def pick(level: str) -> str:
+    """What the best cut is called: nobody recommends one at which pictures leak, where they leak at every one."""
+    return "least leaks" if level == "leaks" else "recommended"
+
+
 def cuts_table(
     cuts: Sequence[Json], result: AuditResult, first: Sequence[str], levels: Mapping[str, str]
 ) -> Table:
@@ -189,7 +194,7 @@ def cuts_table(
                 Cell(levels[level], "", severity.index(level), level),
                 *(column.cell(cut) for column in columns),
             ),
-            marked=cut["name"] == best,
+            marked=pick(level) if cut["name"] == best else "",
         )
         for at, cut in enumerate(cuts)
         for level in [cut["verdict"]["level"]]
