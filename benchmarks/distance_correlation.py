@@ -6,8 +6,6 @@ Prints ratios of medians from one run.
 """
 
 import argparse
-import resource
-import sys
 import time
 from collections.abc import Callable
 from statistics import median
@@ -19,6 +17,7 @@ from torch.nn import functional as F
 from dpsnn.bench.records import begin
 from dpsnn.building import build_classifier
 from dpsnn.classifier import SplitClassifier
+from dpsnn.memory import peak_bytes
 from dpsnn.metrics import distance_correlation
 from dpsnn.specs import ClassifierSpec
 from dpsnn.training import resolve_precision
@@ -32,12 +31,6 @@ def seconds(action: Callable[[], object], repeats: int) -> float:
         action()
         times.append(time.perf_counter() - start)
     return median(times[1:])
-
-
-def peak_mebibytes() -> float:
-    """Largest memory that this process has held."""
-    unit = 1024**2 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def step(
@@ -69,7 +62,7 @@ def main() -> None:
     large = torch.rand(options.large, 784), torch.randn(options.large, 500, requires_grad=True)
     start = time.perf_counter()
     distance_correlation(*large).backward()
-    taken, held = time.perf_counter() - start, peak_mebibytes()
+    taken, held = time.perf_counter() - start, peak_bytes() / 2**20
     told = f"distance correlation of {options.large:,} images, forward and backward"
     print(
         f"N = {options.large:,}, forward and backward: {taken:.1f} s, the whole process at most {held:.0f} MiB",

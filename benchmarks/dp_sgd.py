@@ -6,8 +6,6 @@ Prints ratios of medians from one run, in float32.
 """
 
 import argparse
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -23,8 +21,8 @@ from torch.nn import functional as F
 
 from dpsnn.bench.records import Results, begin
 from dpsnn.defences.per_example import PerExampleGradients
+from dpsnn.memory import keep_memory, peak_bytes
 from dpsnn.networks import mobile, titcombe
-from dpsnn.training import keep_memory
 
 NOISE, CLIP = 1.0, 1.0
 
@@ -150,12 +148,6 @@ def throughput(
     return batch / median(times[1:])
 
 
-def peak_mebibytes() -> float:
-    """Largest memory that this process has held."""
-    unit = 1024**2 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--studies", nargs="+", default=[*STUDIES], choices=[*STUDIES])
@@ -174,11 +166,11 @@ def main() -> None:
     lot = titcombe((1, 28, 28), 10).train()
     throughput(ours(lot), (1, 28, 28), 10, options.lot)
     print(
-        f"lot of {options.lot:,} MNIST images: the whole process at most {peak_mebibytes():.0f} MiB"
+        f"lot of {options.lot:,} MNIST images: the whole process at most {peak_bytes() / 2**20:.0f} MiB"
     )
     results.add(
         f"private step of {options.lot:,} MNIST images: the whole process at most",
-        peak_mebibytes(),
+        peak_bytes() / 2**20,
         "MiB",
     )
     for study in options.studies:

@@ -1,6 +1,8 @@
-"""How this process treats the memory of freed tensors."""
+"""How this process treats the memory of freed tensors, and how much it has held."""
 
 import ctypes
+import resource
+import sys
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of glibc's mallopt(3), from malloc.h."""
@@ -21,3 +23,17 @@ def keep_memory() -> bool:
         return False
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
     return all(mallopt(name, value) == 1 for name, value in settings.items())
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held.
+
+    Linux counts to `ru_maxrss` what the process held from which this one was started, hence its own account, where
+    there is one.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii") as lines:
+            return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -5,7 +5,6 @@ or the set is known to the last pixel, what it gives must be what was written.
 """
 
 import json
-import resource
 import signal
 import sys
 import time
@@ -413,7 +412,9 @@ def faults(name: str, folder: Path) -> Iterator[str]:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    from dpsnn.memory import peak_bytes
+
     name, folder = sys.argv[1:]
     found = list(faults(name, Path(folder)))
-    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"mutations": LOADERS[name].count, "faults": found, "GiB": gib}))
+    told = {"mutations": LOADERS[name].count, "faults": found, "GiB": peak_bytes() / 2**30}
+    print(json.dumps(told))

@@ -1,10 +1,13 @@
 """The view of a group: honest counts, an estimate, and failures that stop nothing else."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from dpsnn.errors import UsageError
+from dpsnn.memory import peak_bytes
 from dpsnn.runner import progress
 from dpsnn.runner.progress import GroupFailed, Progress, duration
 
@@ -15,6 +18,13 @@ from dpsnn.runner.progress import GroupFailed, Progress, duration
 )
 def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_memory_is_that_of_the_process_itself_whoever_started_it() -> None:
+    held = bytearray(b"x") * 2**29
+    words = [sys.executable, "-c", "from dpsnn.memory import peak_bytes; print(peak_bytes())"]
+    told = int(subprocess.run(words, capture_output=True, check=True, text=True).stdout)
+    assert 2**22 < told < len(held) < peak_bytes()
 
 
 def test_the_estimate_is_the_median_of_each_kind(

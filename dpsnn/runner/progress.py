@@ -1,6 +1,5 @@
 """The view of a running group: what is done, what runs, what is left and for how long; a failure stops nothing else."""
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +8,7 @@ from statistics import median
 
 from dpsnn import signals
 from dpsnn.errors import WorkFailed
+from dpsnn.memory import peak_bytes
 from dpsnn.numbers import Number
 
 
@@ -30,8 +30,7 @@ def duration(seconds: Number) -> str:
 
 def peak_memory() -> float:
     """The most memory that this process has held, in GiB."""
-    unit = 1024**3 if sys.platform == "darwin" else 1024**2
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return peak_bytes() / 1024**3
 
 
 class Progress:

@@ -8,14 +8,13 @@ shares are gone with it. Then every request is answered by one error, and all wo
 
 import os
 import queue
-import resource
-import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dpsnn.memory import peak_bytes
 from dpsnn.secure import graph, shares
 from dpsnn.secure.config import PARTIES, START_SECONDS, Cluster
 from dpsnn.secure.dial import dial
@@ -170,13 +169,12 @@ class Worker:
         self._submit(channel, Job(header["id"], model, 0, body))
 
     def _status(self, channel: Channel) -> None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         channel.send(
             "state",
             served=self.served,
             engine_bytes=self.engine.sent_bytes,
             engine_seconds=self.engine.seconds,
-            peak_bytes=peak * (1 if sys.platform == "darwin" else 1024),
+            peak_bytes=peak_bytes(),
             graphs=self.engine.graphs,
         )
 
