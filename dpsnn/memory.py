@@ -32,7 +32,7 @@ def peak_bytes() -> int:
     there is one.
     """
     try:
-        with open("/proc/self/status", encoding="ascii") as lines:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as lines:
             return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         unit = 1 if sys.platform == "darwin" else 1024
