@@ -1,6 +1,5 @@
 """What the tests of encrypted inference share: free ports, a small trained network, a running cluster."""
 
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,20 +8,16 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from dpsnn import ports
 from dpsnn.batches import to_unit
 from dpsnn.data import Digits
 from dpsnn.networks import NETWORKS, SplitNetwork
-from dpsnn.secure.config import Address, Cluster
+from dpsnn.secure.config import Cluster, local_cluster
 
 
 def free_cluster(**settings: Any) -> Cluster:
     """Three workers on ports that nobody uses just now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    addresses = tuple(Address("127.0.0.1", ports[n], ports[n + 3]) for n in range(3))
-    return Cluster(addresses, **{"timeout": 120.0, **settings})
+    return local_cluster(ports.free(13), **{"timeout": 120.0, **settings})
 
 
 def trained(name: str = "keydana", steps: int = 60) -> SplitNetwork:

@@ -161,7 +161,7 @@ class Tap:
         self.seen: list[bytearray] = []
         addresses = []
         for address in cluster.workers:
-            listening = socket.create_server(("127.0.0.1", 0))
+            listening = socket.create_server(("127.0.0.1", 0))  # held from now on
             addresses.append(Address("127.0.0.1", listening.getsockname()[1], address.engine_port))
             self.seen.append(bytearray())
             threading.Thread(
@@ -651,13 +651,19 @@ def test_a_cluster_in_a_folder_with_an_awkward_name(tmp_path: Path) -> None:
         made.works()
 
 
-def test_a_taken_port_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kind", ["port", "engine_port"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_taken_port_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, rank: int
+) -> None:
     cluster = free_cluster()
-    with socket.create_server(("127.0.0.1", cluster.workers[0].port)):
+    taken = getattr(cluster.workers[rank], kind)
+    with socket.create_server(("127.0.0.1", taken)):
         with pytest.raises(ClusterFailed, match="a worker did not start"):
             LocalCluster(cluster, tmp_path)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("dpsnn:")]
     assert len(lines) == 1 and "dpsnn secure stop" in lines[0]
+    assert f"worker {rank} cannot listen on 127.0.0.1:{taken} (Address already in use)" in lines[0]
 
 
 # ---------------------------------------------------------------- the command line
@@ -708,9 +714,8 @@ def test_the_commands_from_end_to_end(place: Path, classifier_file: Any, split: 
 def test_the_group_on_digits(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dpsnn.studies.secure import study as group
 
-    port = free_cluster().workers[0].port
     monkeypatch.setattr(group, "IMAGES", 40)
-    monkeypatch.setattr(group, "PORT", port)
+    monkeypatch.setattr(group, "PORT", free_cluster().workers[0].port)
     earlier = {
         "Model": "digits_00noise_00nopeek_keydana_2epochs_0003rate_32batch_epoch=77",
         "Mode": "whole",

@@ -6,7 +6,6 @@ They talk over loopback TCP.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dpsnn import signals
+from dpsnn import ports, signals
 from dpsnn.errors import UsageError
 from dpsnn.federated.spec import Settings
+from dpsnn.ports import HOST
 
-HOST = "127.0.0.1"
 START = 180.0
 """Seconds that a process may take to start: importing takes some on a busy machine."""
 POLL = 0.2
@@ -55,13 +54,6 @@ insecure = true
 
 class Failed(UsageError):
     """A process of the run ended that should not have, or could not do its part."""
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody uses now."""
-    with socket.socket() as made:
-        made.bind((HOST, 0))
-        return int(made.getsockname()[1])
 
 
 def process_commands(
@@ -138,7 +130,7 @@ class Processes:
         self.stop()
 
     def _start_all(self) -> None:
-        port = free_port()
+        port = ports.free()
         settings = str(self.settings.write())
         home = self.folder / "flwr"
         app = self.folder / "app"

@@ -44,6 +44,23 @@ class Service(Protocol):
         """A connection has ended, however it did."""
 
 
+def listen(rank: int, host: str, port: int) -> socket.socket:
+    """Listen on a port of a worker.
+
+    Raises:
+        UsageError: If the port is taken, or the host is not this machine.
+    """
+    try:
+        return socket.create_server((host, port), backlog=QUEUE)
+    except OSError as error:
+        # Python's words say the address once more.
+        why, *_ = str(error.strerror).split(" (while")
+        raise UsageError(
+            f"worker {rank} cannot listen on {host}:{port} ({why}); is a cluster running already?"
+            " `dpsnn secure stop` ends it"
+        ) from error
+
+
 class Listener:
     """Listens from the start, so that a taken port shows at once; answers when it is started.
 
@@ -53,7 +70,7 @@ class Listener:
         log: Called with one line for each thing worth knowing.
 
     Raises:
-        UsageError: If the port is taken, or a certificate is missing.
+        UsageError: If a port of the worker's, its engine's too, is taken, or a certificate is missing.
     """
 
     def __init__(self, cluster: Cluster, rank: int, log: Callable[[str], None]) -> None:
@@ -62,13 +79,9 @@ class Listener:
         name = keys.worker_name(rank)
         self._context = keys.context(cluster, name, server=True) if cluster.tls else None
         address = cluster.workers[rank]
-        try:
-            self._socket = socket.create_server((address.host, address.port), backlog=QUEUE)
-        except OSError as error:
-            raise UsageError(
-                f"worker {rank} cannot listen on {address.host}:{address.port} ({error.strerror}); is a cluster"
-                " running already? `dpsnn secure stop` ends it"
-            ) from error
+        # The engine's port is opened by its library, which does not say why it could not.
+        listen(rank, address.host, address.engine_port).close()
+        self._socket = listen(rank, address.host, address.port)
         # So that strangers are shown out in time although nobody else comes.
         self._socket.settimeout(STRANGER_SECONDS / 10)
         self._door, self._places = Door(), Places()

@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import sys
+import time
 
 from dpsnn.errors import UsageError, one_line
 from dpsnn.orphans import end_with
@@ -20,8 +21,8 @@ def run(cluster: Cluster, rank: int, num_requests: int = 0) -> None:
     """Be worker `rank` until the cluster stops; writes `ready` to standard output when all three are connected.
 
     Raises:
-        UsageError: If its port is taken or its certificate missing.
-        ClusterFailed: If the other two do not come.
+        UsageError: If a port of its own is taken or its certificate missing.
+        ClusterFailed: If the other two do not come, or its engine does not start.
     """
 
     def log(text: str) -> None:
@@ -36,9 +37,12 @@ def run(cluster: Cluster, rank: int, num_requests: int = 0) -> None:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     listener = Listener(cluster, rank, log)
+    start = time.monotonic()
     try:
         link = connect(cluster, rank)
     except RuntimeError as error:
+        if time.monotonic() - start < START_SECONDS / 2:
+            raise ClusterFailed(f"the engine of worker {rank} does not start: {error}") from error
         raise ClusterFailed(
             f"worker {rank} finds no other workers within {START_SECONDS:g} s"
         ) from error
