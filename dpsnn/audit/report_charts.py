@@ -115,7 +115,6 @@ def tradeoff_chart(chart: Tradeoff) -> str:
                     textcoords="offset points",
                     va="top",
                     color=INKS["accent"],
-                    fontsize=9,
                 )
         for point in chart.points:
             _place(axis, point)
