@@ -113,6 +113,8 @@ def test_what_is_not_known_is_not_recommended() -> None:
     assert recommended(cuts + [cut("d", "partly", 0.1)])["cut"] == "d"  # type: ignore[index]
     assert recommended(cuts + [cut("d", "floor", 0.0)])["cut"] == "d"  # type: ignore[index]
     assert recommended(cuts[1:2]) is None
+    assert "every one" in recommended(cuts[:2])["reason"]  # type: ignore[index]
+    assert "all cuts" not in recommended(cuts[:1])["reason"]  # type: ignore[index]
 
 
 # ---------------------------------------------------------------- in numbers

@@ -465,6 +465,9 @@ def test_a_cut_at_which_pictures_leak_is_not_recommended() -> None:
     assert "Least leaks at conv2 —" in by_id(page, "verdict").text
     assert "conv2 least leaks" in by_id(page, "all").text
     assert "recommended" not in page.text.lower()
+    # Of a single one it does not say that it is the least.
+    made["cuts"] = made["cuts"][1:]
+    assert "At conv2 —" in by_id(tree(made), "verdict").text
 
 
 def test_the_page_says_what_it_rests_on(root: Element) -> None:

@@ -178,7 +178,8 @@ def favourites(result: AuditResult) -> Sequence[Json]:
 def _pick(best: Json | None, cuts: Sequence[Json]) -> str:
     levels = {cut["name"]: cut["verdict"]["level"] for cut in cuts}
     word = pick(levels[best["cut"]]) if best else ""
-    return {"recommended": "Recommended cut:", "least leaks": "Least leaks at"}.get(word, "")
+    least = "At" if len(cuts) == 1 else "Least leaks at"
+    return {"recommended": "Recommended cut:", "least leaks": least}.get(word, "")
 
 
 def _about(result: AuditResult) -> str:

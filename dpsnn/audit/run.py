@@ -320,15 +320,19 @@ def _bound(target: Target) -> float | None:
     return largest if largest < float("inf") else None
 
 
+def _victims(number: int) -> str:
+    return "1 victim" if number == 1 else f"{number} victims"
+
+
 def _data_doubts(sides: Sides) -> list[str]:
     """What of the data should make a reader doubt."""
     found = []
     if sides.near_duplicates:
         found.append(
-            f"of {sides.near_duplicates} victims the attacker owns nearly the same picture already"
+            f"of {_victims(sides.near_duplicates)} the attacker owns nearly the same picture already"
         )
     if sides.overlap:
-        found.append(f"the model was trained on pictures of {sides.overlap} victims")
+        found.append(f"the model was trained on pictures of {_victims(sides.overlap)}")
     return found
 
 

@@ -209,9 +209,12 @@ def recommended(cuts: Sequence[Json]) -> Json | None:
 
     best = min(known, key=order)
     level = best["verdict"]["level"]
+    alone = len(cuts) == 1
+    least = "" if alone else "of all cuts it leaks least, yet "
+    where = "" if alone else " at every one"
     reason = {
         "floor": "it is the first cut at which nothing is found",
-        "partly": "of all cuts it leaks least, yet it leaks in part: noise is needed as well",
-        "leaks": "of all cuts it leaks least, yet pictures leak at every one: noise is needed",
+        "partly": f"{least}it leaks in part: noise, or more of it, is needed as well",
+        "leaks": f"{least}pictures leak{where}: noise, or more of it, is needed",
     }[level]
     return {"cut": best["name"], "reason": reason}
