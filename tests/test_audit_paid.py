@@ -204,3 +204,39 @@ def test_the_time_that_is_left_follows_from_shares_and_then_from_whole_cuts(
         "audit: b: decoder, seed 0, about 36 s left",
         "audit: b: inversion, seed 0, about 16 s left",
     ]
+
+
+def test_no_time_is_left_for_what_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(Progress, "at", lambda self, where, attacks, seeds: told.append(attacks))
+    descent = Planned("inversion", "inversion", {"steps": 60, "restarts": 1}, True, own=5)
+    monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 1e-9, (RIDGE, descent)))
+    cut = only(audit(models.layers, digits(), cuts=["7"]))
+    assert cut["attacks"][1]["status"] == "skipped" and told == [[RIDGE]]
+
+
+def test_what_was_kept_of_an_earlier_call_does_not_say_how_long_the_rest_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    ridge, decoder, inversion = (
+        Planned(key, key, share=share)
+        for key, share in (("ridge", 0.1), ("decoder", 0.5), ("inversion", 0.4))
+    )
+    progress = Progress(4)
+    kept = {"a": [ridge, decoder, inversion], "b": [ridge, decoder]}
+    said = []
+    for cut in "abcd":
+        progress.at(cut, [ridge, decoder, inversion], 1)
+        for planned, seconds in ((ridge, 4), (decoder, 20), (inversion, 16)):
+            progress(planned, 0)
+            said.append(capsys.readouterr().err.strip().partition("seed 0")[2])
+            if planned in kept.get(cut, []):
+                progress.found(planned)
+            else:
+                now += seconds
+    assert said[:6] == [""] * 6, "all of it was there"
+    # 16 s were 0.4 of a cut.
+    assert said[6:9] == [", about 80 s left", ", about 76 s left", ", about 56 s left"]
+    assert said[9:] == [", about 40 s left", ", about 36 s left", ", about 16 s left"]

@@ -18,11 +18,13 @@ from dpsnn.audit import plan, promises
 from dpsnn.audit.gate import gate
 from dpsnn.audit.plan import NEAREST, RIDGE, Budget, Planned
 from dpsnn.audit.result import AuditResult
-from dpsnn.audit.run import audit
+from dpsnn.audit.run import audit, cut_names
 from dpsnn.audit.wire import Wire
 from dpsnn.cli import main
+from dpsnn.defences.noise import LaplaceNoise
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import bounds
+from dpsnn.target import Target
 
 FILE = str(Path(models.__file__))
 
@@ -171,6 +173,13 @@ def test_an_audit_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     assert other["verdict"]["level"] == "unknown" and other["pictures"] is None
 
 
+@pytest.mark.parametrize("cuts", ["stem,pool", "stem, pool", ["stem,", "pool"], ["stem", "pool"]])
+def test_cuts_may_have_commas_between(cuts: Any) -> None:
+    assert cut_names(cuts) == ["stem", "pool"]
+    with pytest.raises(UsageError, match="--cuts names no cut"):
+        cut_names([","])
+
+
 def test_noise_is_bounded_and_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     attacks = (RIDGE, NEAREST, MIXTURE)
     monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 0.0, attacks))
@@ -216,6 +225,32 @@ def test_a_promise_that_is_not_kept_is_none(monkeypatch: pytest.MonkeyPatch) -> 
     cut = only(audit(models.layers, digits(), cuts=["7"], gaussian_std=3.0))
     assert cut["guarantees"] == broken
     assert any("somebody knows" in flag["raised"] for flag in cut["flags"])
+
+
+class Blind(torch.autograd.Function):
+    """Lets no gradient back, and says so when it is asked for one."""
+
+    @staticmethod
+    def forward(context: Any, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+
+def blind(images: Tensor) -> Tensor:
+    sent: Tensor = Blind.apply(images)  # type: ignore[no-untyped-call]
+    return sent
+
+
+def test_who_beats_the_bound_is_told_where_a_client_has_no_gradient() -> None:
+    images = digits(60)[0]
+    target = Target.of_client(blind, (1, 8, 8), LaplaceNoise(5.0))
+    codes = target.encode(images)
+    heard = target.transmit(codes)
+    sides = images, codes, images, heard
+    wire = Wire(*sides, images, torch.zeros(60).long(), heard, 1, target, clear=codes)
+    usual = images.mean(0, keepdim=True).expand(60, -1, -1, -1)
+    found, said = promises.bounds(wire, {"told": images, "mean": usual})
+    assert found is None and said.startswith("told: an attacker with")
+    assert promises.bounds(wire, {"mean": usual}) == (None, "")
 
 
 def test_where_nothing_limits_the_values_only_a_clip_helps(monkeypatch: pytest.MonkeyPatch) -> None:

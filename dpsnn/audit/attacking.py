@@ -44,6 +44,8 @@ class Attempt:
     own_floor: float | None = None
     doubling: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    kept: bool = False
+    """Whether an earlier call made it."""
 
     @property
     def victims(self) -> int:
@@ -196,4 +198,5 @@ def _read(path: Path, planned: Planned, seed: int, wire: Wire) -> Attempt | None
         own_floor=own_floor,
         doubling=doubling,
         settings=settings,
+        kept=True,
     )

@@ -102,14 +102,13 @@ class Cuts:
         """The model cut at each place asked for, in its order.
 
         `all` leaves out places between which and the next one only something is computed value by value: to cut there
-        costs as much, and gives more away. Names may also stand in one word, with commas between: no module's has one.
+        costs as much, and gives more away.
 
         Raises:
             UsageError: If one is not there, or is no cut.
         """
         aliases = {a: place.name for place in self.places for a in place.aliases}
-        asked = [name for word in names for name in word.split(",")]
-        wanted = {aliases.get(name, name) for name in asked}
+        wanted = {aliases.get(name, name) for name in names}
         for name in wanted - {"all", *self.names}:
             if name in self.refused:
                 raise UsageError(

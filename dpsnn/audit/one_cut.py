@@ -1,6 +1,6 @@
 """All that is found at one cut, in plain values."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from dpsnn.audit.cuts import Cut
 from dpsnn.audit.doubts import doubts
 from dpsnn.audit.lacking import FAILED
 from dpsnn.audit.plan import Budget, Planned
+from dpsnn.audit.progress import Progress
 from dpsnn.audit.result import Json
 from dpsnn.audit.scoring import Scale
 from dpsnn.audit.wire import Wire
@@ -47,7 +48,7 @@ def audit_cut(
     wire: Wire,
     measures: Sequence[Scale],
     task: Task,
-    told: Callable[[Planned, int], None],
+    told: Progress,
 ) -> Json:
     """Attack one cut, and say what came of it.
 
@@ -56,7 +57,7 @@ def audit_cut(
         wire: What is heard there.
         measures: Those that are defined.
         task: How.
-        told: Is called before each attack, with its seed.
+        told: Is told of each attack, with its seed, before it is made.
     """
     attempts, causes, short = attacked(wire, task, told)
     name = cut.name if cut else "smashed"
@@ -120,7 +121,7 @@ def _short(planned: Planned, settled: Planned, wire: Wire) -> list[str]:
 
 
 def attacked(
-    wire: Wire, task: Task, told: Callable[[Planned, int], None]
+    wire: Wire, task: Task, told: Progress
 ) -> tuple[dict[str, list[Attempt]], dict[str, str], list[str]]:
     """Every attack with every seed, as far as it was not made before; why some are not made; which fell short."""
     attempts: dict[str, list[Attempt]] = {}
@@ -136,6 +137,8 @@ def attacked(
         for seed in task.seeds:
             told(planned, seed)
             done = attempt(given, settled, seed, task.folder)
+            if done.kept:
+                told.found(planned)
             attempts.setdefault(planned.label, []).append(_whole(done, wire))
     return attempts, causes, short
 

@@ -61,7 +61,8 @@ def add_audit_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["all"],
         metavar="NAME",
-        help="modules behind which the model is cut [all, but where the next layer computes value by value]",
+        help="modules behind which the model is cut, also with commas between [all, but where the next layer computes"
+        " value by value]",
     )
     parser.add_argument(
         "--noise", type=float, default=0.0, metavar="S", help="scale of noise on the wire [0]"

@@ -15,7 +15,8 @@ class Progress:
     """One line on standard error before each attack, with the time that is left.
 
     Attacks take from none to nearly all of the time of a cut, the cheap ones first: nothing is said of the time until
-    a fair part of the first cut is done, by the attacks' nominal shares; after that whole cuts say what others will.
+    a fair part of a cut is done, by the attacks' nominal shares; after that earlier cuts say what others will. What was
+    kept of an earlier call took no time, and does not say what the rest takes.
 
     Args:
         cuts: How many there are.
@@ -25,12 +26,16 @@ class Progress:
         self.cuts, self.begun = cuts, 0
         self.where = ""
         self.start = self.since = time.monotonic()
-        self.total = self.behind = 0.0
+        self.total = self.made = self.kept = 0.0
+        self.took: list[float] = []
+        """By each cut of which a fair part was made, as if all of it had been."""
 
     def at(self, where: str, attacks: Sequence[Planned], seeds: int) -> None:
         """The next cut begins, with these attacks, each so often."""
+        if (each := self._whole()) is not None:
+            self.took.append(each)
         self.where, self.begun, self.since = where, self.begun + 1, time.monotonic()
-        self.total, self.behind = seeds * sum(each.share for each in attacks), 0.0
+        self.total, self.made, self.kept = seeds * sum(each.share for each in attacks), 0.0, 0.0
 
     def __call__(self, planned: Planned, seed: int) -> None:
         check()
@@ -39,18 +44,27 @@ class Progress:
             file=sys.stderr,
             flush=True,
         )
-        self.behind += planned.share
+        self.made += planned.share
+
+    def found(self, planned: Planned) -> None:
+        """The attack that was told last was there already."""
+        self.made -= planned.share
+        self.kept += planned.share
+
+    def _whole(self) -> float | None:
+        """Seconds of this cut with all its attacks; None where too few of them were made to say."""
+        if not self.made > 0 or self.made < FIRM * self.total:
+            return None
+        return (time.monotonic() - self.since) * self.total / self.made
 
     def _left(self) -> str:
-        spent, whole = time.monotonic() - self.since, self.begun - 1
-        if self.behind >= FIRM * self.total:
-            each = spent * self.total / self.behind
-        elif whole:
-            each = (self.since - self.start) / whole
-        else:
+        each = self._whole()
+        if each is None and self.took:
+            each = sum(self.took) / len(self.took)
+        if each is None:
             return ""
-        left = max(0.0, each - spent) + each * (self.cuts - self.begun)
-        return f", about {_spelled(left)} left"
+        here = each * (1 - self.kept / self.total) - (time.monotonic() - self.since)
+        return f", about {_spelled(max(0.0, here) + each * (self.cuts - self.begun))} left"
 
     def done(self) -> None:
         took = _spelled(time.monotonic() - self.start)

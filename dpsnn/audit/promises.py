@@ -164,11 +164,10 @@ def bounds(wire: Wire, guesses: Mapping[str, torch.Tensor]) -> tuple[Json | None
             beaten.append(f"{name}: {error}")
             continue
         except RuntimeError:  # no gradient of the client, which dFIL needs
-            return None, ""
-        if cells is None:
-            return None, ""
-        found.append(cells)
-    if beaten:
+            continue
+        if cells is not None:
+            found.append(cells)
+    if beaten or not found:
         return None, "; ".join(beaten)
     closest = max(found, key=_share)
     right = closest["NamedBound"]

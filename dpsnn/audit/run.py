@@ -71,7 +71,7 @@ def audit(
         groups: Whose pictures stay together: `subfolder`, or the name of an array beside the images.
         trained_on: The data that the model was trained on, as `data`.
         size: Pixels on a side of pictures of a folder.
-        cuts: Names of modules behind which the model is cut, or `all`.
+        cuts: Names of modules behind which the model is cut, or `all`; also in one word, with commas between.
         queries: How often each picture is sent.
         budget: `quick`, `standard` or `thorough`.
         seeds: Of the split of the data, the first; and of the attacks, each.
@@ -163,7 +163,7 @@ def opened(
 ) -> Opened:
     """What an audit is of, found and read; arguments and errors are those of `audit`."""
     paid, seeds = budget_of(budget), _checked(queries, seeds)
-    names = [cuts] if isinstance(cuts, str) else list(cuts)
+    names = cut_names(cuts)
     _known(defences)
     source = (model, data, weights, surrogate)
     if smashed:
@@ -175,6 +175,19 @@ def opened(
     else:
         found = of_model(*source, groups, trained_on, size, seeds[0], paid, data_dir)
     return Opened(found, paid, seeds, queries, defences, folder, names)
+
+
+def cut_names(cuts: Sequence[str] | str) -> list[str]:
+    """Each by itself, where several stand in one word with commas between: no module's name has one.
+
+    Raises:
+        UsageError: If none is left.
+    """
+    words = [cuts] if isinstance(cuts, str) else cuts
+    names = [name for word in words for each in word.split(",") if (name := each.strip())]
+    if not names:
+        raise UsageError("--cuts names no cut; name some, or leave it out for all")
+    return names
 
 
 def _checked(queries: int, seeds: Sequence[int]) -> list[int]:
@@ -254,7 +267,8 @@ class Audit:
                 wire = wire_of(cut.target, mechanism, sides, queries, seeds[0], cut.work)
                 classes = cut.target.num_classes
             where = f"cut {number}/{len(cuts)} {cut.name if cut else SMASHED}"
-            progress.at(where, budget.at(wire), len(seeds))
+            made = [each for each in budget.at(wire) if not budget.hindrance(each, wire)]
+            progress.at(where, made, len(seeds))
             self._one(cut, wire, sides, task, progress)
         progress.done()
         shape = attacked_shape(sides.image_shape)
