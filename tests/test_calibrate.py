@@ -463,7 +463,7 @@ def test_a_similarity_is_kept_on_fresh_victims() -> None:
 
 def test_what_no_server_can_do_is_said_before_anything_is_trained() -> None:
     with pytest.raises(
-        UsageError, match=r"at most 6\d\.\d % .* 90 % .* ask for at most 6\d"
+        UsageError, match=r"at most 7\d\.\d % .* 90 % .* ask for at most 7\d"
     ) as line:
         calibrated("naming=0.05@1000", refusing, kind="gaussian", clip=2.0, accuracy=90)
     assert "\n" not in str(line.value)

@@ -16,6 +16,7 @@ from dpsnn.audit import calibrate_server
 from dpsnn.audit.calibrate import calibrate, training
 from dpsnn.audit.calibrate_curve import Curve, Roles, falling, grid, rising
 from dpsnn.audit.calibrate_first import look
+from dpsnn.audit.calibrate_kept import _beaten
 from dpsnn.audit.calibrate_noise import (
     Goal,
     NoisyWire,
@@ -188,6 +189,19 @@ def test_the_worst_of_several_answers_says_how_much_noise_an_error_takes() -> No
     assert found == aloud > 0.1
 
 
+def test_what_any_server_can_do_follows_from_the_classes_that_users_send() -> None:
+    """Of whom nine of ten have one class, always naming that is right nine times of ten, whatever a surrogate has."""
+    labels = torch.tensor([0] * 9 + [1]).repeat(6)
+    pictures = Roles(PIXELS[:300], PICTURES.victims[:60], torch.arange(300) % 2, labels)
+    clipped = Settings(kind="gaussian", clip=2.0)
+    goal = Goal("naming", 0.05, 1000)
+    search = searching._Search(target(), pictures, goal, clipped, None, refusing)
+    assert search.largest == pytest.approx(0.9)
+    wire = NoisyWire(search.target, "gaussian", 2.0)
+    ceiling = search._ceiling(wire, search._noise(wire))
+    assert ceiling is not None and ceiling > 90
+
+
 def test_what_is_outside_the_set_in_a_later_answer_is_outside() -> None:
     calls = itertools.count()
 
@@ -202,6 +216,26 @@ def test_what_is_outside_the_set_in_a_later_answer_is_outside() -> None:
     assert "lies outside the set in which its last layer should put it" in " ".join(search.notes)
     with pytest.raises(UsageError, match="nothing bounds what crosses the wire"):
         search._noise(NoisyWire(search.target, "gaussian"))
+
+
+def test_a_client_without_gradients_does_not_end_a_calibration_that_is_all_but_done() -> None:
+    class Blind(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, images: Tensor) -> Tensor:
+            return images.flatten(1)
+
+    def client(images: Tensor) -> Tensor:
+        sent: Tensor = Blind.apply(images)  # type: ignore[no-untyped-call]
+        return sent
+
+    blind = Target.of_client(client, (1, 8, 8))
+    curve = Curve(NoisyWire(blind, "gaussian"), [5.0], FEWER, refusing)
+    victims = FEWER.victims
+    curve.guesses[0]["mean"] = victims.mean(0, keepdim=True).expand(len(victims), -1, -1, -1)
+    assert _beaten(curve, 0, torch.arange(64), blind.client) == []
+    curve.guesses[0]["told"] = victims
+    (said,) = _beaten(curve, 0, torch.arange(64), blind.client)
+    assert "knows what nobody can" in said
 
 
 def test_values_that_are_no_numbers_are_refused() -> None:

@@ -131,8 +131,9 @@ class _Search:
             generator=torch.Generator().manual_seed(derived_seed(settings.seed, 45)),
         )
         self.finding, self.fresh = order[: len(order) // 2], order[len(order) // 2 :]
-        labels = [each for each in (pictures.own_labels, pictures.labels) if each is not None]
-        self.largest = largest_share(torch.cat(labels)) if labels else None
+        # Of what users send: a surrogate may have its classes in other shares.
+        labels = pictures.own_labels if pictures.labels is None else pictures.labels
+        self.largest = None if labels is None else largest_share(labels)
         if self.given is not target:
             self.notes.append(
                 "what the client sends lies outside the set in which its last layer should put it: nothing rests on it"
