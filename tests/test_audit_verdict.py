@@ -113,8 +113,23 @@ def test_what_is_not_known_is_not_recommended() -> None:
     assert recommended(cuts + [cut("d", "partly", 0.1)])["cut"] == "d"  # type: ignore[index]
     assert recommended(cuts + [cut("d", "floor", 0.0)])["cut"] == "d"  # type: ignore[index]
     assert recommended(cuts[1:2]) is None
-    assert "every one" in recommended(cuts[:2])["reason"]  # type: ignore[index]
     assert "all cuts" not in recommended(cuts[:1])["reason"]  # type: ignore[index]
+
+
+def test_nothing_is_said_of_a_cut_of_which_nothing_is_known() -> None:
+    def reason(*levels: str) -> str:
+        cuts = [{"name": each, "verdict": {"level": each}, "gains": {}} for each in levels]
+        chosen = recommended(cuts)
+        assert chosen
+        return str(chosen["reason"]).partition(": noise")[0]
+
+    assert reason("leaks", "leaks") == "of all cuts it leaks least, yet pictures leak at every one"
+    assert reason("leaks") == "pictures leak"
+    only = "it is the only cut of which enough is known, and pictures leak"
+    assert reason("leaks", "unknown") == only
+    said = "of the cuts of which enough is known it leaks least, yet "
+    assert reason("leaks", "unknown", "leaks") == f"{said}pictures leak at every one of them"
+    assert reason("unknown", "leaks", "partly") == f"{said}it leaks in part"
 
 
 # ---------------------------------------------------------------- in numbers

@@ -467,7 +467,9 @@ def test_a_cut_at_which_pictures_leak_is_not_recommended() -> None:
     assert "recommended" not in page.text.lower()
     # Of a single one it does not say that it is the least.
     made["cuts"] = made["cuts"][1:]
-    assert "At conv2 —" in by_id(tree(made), "verdict").text
+    page = tree(made)
+    assert "At conv2 —" in by_id(page, "verdict").text
+    assert "least leaks" not in page.text.lower()
 
 
 def test_the_page_says_what_it_rests_on(root: Element) -> None:

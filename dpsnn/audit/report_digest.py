@@ -176,10 +176,11 @@ def favourites(result: AuditResult) -> Sequence[Json]:
 
 
 def _pick(best: Json | None, cuts: Sequence[Json]) -> str:
+    if not best:
+        return ""
     levels = {cut["name"]: cut["verdict"]["level"] for cut in cuts}
-    word = pick(levels[best["cut"]]) if best else ""
-    least = "At" if len(cuts) == 1 else "Least leaks at"
-    return {"recommended": "Recommended cut:", "least leaks": least}.get(word, "")
+    word = pick(levels[best["cut"]], cuts)
+    return {"recommended": "Recommended cut:", "least leaks": "Least leaks at"}.get(word, "At")
 
 
 def _about(result: AuditResult) -> str:

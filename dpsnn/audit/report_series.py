@@ -123,7 +123,9 @@ class Tradeoff:
             of = f"the cut {self.cut}" if self.cut else "one cut"
             told.append(f"the line is {of} under growing noise, how much stands below it")
         if any(point.recommended for point in self.points):
-            told.append("the ring is the cut at which least leaks")
+            lost = any(point.level == "unknown" for point in self.points)
+            far = ", as far as that is known" if lost else ""
+            told.append(f"the ring is the cut at which least leaks{far}")
         if self.floor is not None:
             told.append(
                 f"the most frequent class alone has an accuracy of {PERCENT.text(self.floor)}"
@@ -218,7 +220,8 @@ def series(
 
 
 def _points(cuts: Sequence[Json], result: AuditResult, column: str) -> tuple[Point, ...]:
-    best = result.recommended["cut"] if result.recommended else None
+    # Around a single cut a ring would say nothing.
+    best = result.recommended["cut"] if result.recommended and len(cuts) > 1 else None
     found = []
     for number, cut in enumerate(cuts, 1):
         leakage = Estimate.of(cut["strongest"].get(column))

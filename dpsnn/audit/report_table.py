@@ -168,9 +168,15 @@ def _columns(cuts: Sequence[Json], result: AuditResult, first: Sequence[str]) ->
     return found + [_measure(each, cuts) for name, each in measures.items() if name not in first]
 
 
-def pick(level: str) -> str:
-    """What the best cut is called: nobody recommends one at which pictures leak, where they leak at every one."""
-    return "least leaks" if level == "leaks" else "recommended"
+def pick(level: str, cuts: Sequence[Json]) -> str:
+    """What the best cut is called: nobody recommends one at which pictures leak, where they leak at every one.
+
+    Args:
+        level: Of its verdict.
+        cuts: All; a single one with a verdict is not the least of anything.
+    """
+    several = sum(cut["verdict"]["level"] != "unknown" for cut in cuts) > 1
+    return "recommended" if level != "leaks" else "least leaks" if several else ""
 
 
 def cuts_table(
@@ -194,7 +200,7 @@ def cuts_table(
                 Cell(levels[level], "", severity.index(level), level),
                 *(column.cell(cut) for column in columns),
             ),
-            marked=pick(level) if cut["name"] == best else "",
+            marked=pick(level, cuts) if cut["name"] == best else "",
         )
         for at, cut in enumerate(cuts)
         for level in [cut["verdict"]["level"]]

@@ -209,9 +209,16 @@ def recommended(cuts: Sequence[Json]) -> Json | None:
 
     best = min(known, key=order)
     level = best["verdict"]["level"]
-    alone = len(cuts) == 1
-    least = "" if alone else "of all cuts it leaks least, yet "
-    where = "" if alone else " at every one"
+    where = ""
+    if len(cuts) == 1:
+        least = ""
+    elif len(known) == 1:
+        least = "it is the only cut of which enough is known, and "
+    elif len(known) < len(cuts):
+        least = "of the cuts of which enough is known it leaks least, yet "
+        where = " at every one of them"
+    else:
+        least, where = "of all cuts it leaks least, yet ", " at every one"
     reason = {
         "floor": "it is the first cut at which nothing is found",
         "partly": f"{least}it leaks in part: noise, or more of it, is needed as well",
