@@ -72,6 +72,21 @@ def test_a_rule_that_looks_the_wrong_way_is_refused(rule: Rule, said: str) -> No
         gate(AuditResult.of(whole()), [rule])
 
 
+@pytest.mark.parametrize(
+    "rule, said",
+    [
+        # The page shows both in per cent.
+        (Rule("reidentified", ABOVE, 5), "reidentified is a share of the victims; .* from 0 to 1,"),
+        (Rule("accuracy", BELOW, 0.9), "accuracy is in per cent; name a limit from 1 to 100,"),
+        (Rule("ssim", ABOVE, 50), "SSIM is a number; name a limit from -1 to 1,"),
+        (Rule("mse", BELOW, -0.1), "MSE is a number; name a limit of 0 or more,"),
+    ],
+)
+def test_a_limit_that_nothing_passes_or_all_is_refused(rule: Rule, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        gate(AuditResult.of(whole()), [rule])
+
+
 @pytest.mark.parametrize("text", ["ssim", "=0.5", "ssim=", "ssim=much", "ssim=nan", "ssim=inf", ""])
 def test_what_is_no_rule_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="it must be a column and a number, such as ssim=0.5"):

@@ -72,7 +72,8 @@ def checks(
         may_lack_cuts: Whether cuts of that may be missing.
 
     Raises:
-        UsageError: If a rule is about no column, or looks the wrong way, or the earlier audit has none of the cuts.
+        UsageError: If a rule is about no column, looks the wrong way, or has a limit that says nothing; or the earlier
+            audit has none of the cuts.
     """
     known = columns(result.measures)
     asked = [(rule, _column(rule, known)) for rule in rules]
@@ -117,6 +118,13 @@ def _column(rule: Rule, known: Mapping[str, Column]) -> Column:
         raise UsageError(
             f"{rule.option}: {known[name].name} {told} where it is"
             f" {'lower' if known[name].worse == BELOW else 'higher'}; use --fail_{known[name].worse}"
+        )
+    low, high = known[name].limits
+    if not low <= rule.limit <= high:
+        between = f"from {low:g} to {high:g}" if high < float("inf") else f"of {low:g} or more"
+        raise UsageError(
+            f"{rule.option}: {known[name].name} is {known[name].unit}; name a limit {between}, as no cut is beyond this"
+            " one, or all are"
         )
     return known[name]
 

@@ -1,9 +1,11 @@
 """What can be asked of every cut of an audit: its measures, who is re-identified, and the accuracy."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dpsnn.audit.agreement import RANGES
 from dpsnn.numbers import Number
 
 ABOVE, BELOW = "above", "below"
@@ -20,6 +22,9 @@ class Column:
     """On which side more leaks (or less is recognised)."""
     of: Callable[[Cut], Mapping[str, Any] | None]
     """Of a cut: the value with its interval; None where it has none."""
+    limits: tuple[Number, Number] = (-math.inf, math.inf)
+    """Between which a limit says anything: beyond them every cut would pass, or none."""
+    unit: str = "a number"
 
 
 def columns(measures: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
@@ -33,11 +38,18 @@ def columns(measures: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
         return lambda cut: cut["strongest"].get(column)
 
     found = [
-        Column(each["column"], BELOW if each["lower_leaks"] else ABOVE, strongest(each["column"]))
+        Column(
+            each["column"],
+            BELOW if each["lower_leaks"] else ABOVE,
+            strongest(each["column"]),
+            RANGES.get(each["column"], (-math.inf, math.inf)),
+        )
         for each in measures
     ]
-    found.append(Column("reidentified", ABOVE, lambda cut: cut["reidentified"]))
-    found.append(Column("accuracy", BELOW, lambda cut: cut["accuracy"]))
+    share, percent = "a share of the victims", "in per cent"
+    found.append(Column("reidentified", ABOVE, lambda cut: cut["reidentified"], (0, 1), share))
+    # A limit of 0.9 is a share that was meant, and no model is so bad.
+    found.append(Column("accuracy", BELOW, lambda cut: cut["accuracy"], (1, 100), percent))
     return {column.name.lower(): column for column in found}
 
 
