@@ -250,7 +250,8 @@ def test_who_beats_the_bound_is_told_where_a_client_has_no_gradient() -> None:
     usual = images.mean(0, keepdim=True).expand(60, -1, -1, -1)
     found, said = promises.bounds(wire, {"told": images, "mean": usual})
     assert found is None and said.startswith("told: an attacker with")
-    assert promises.bounds(wire, {"mean": usual}) == (None, "")
+    found, said = promises.bounds(wire, {"mean": usual})
+    assert found is not None and found["mse"] > 0 and not said
 
 
 def test_where_nothing_limits_the_values_only_a_clip_helps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,8 +163,6 @@ def bounds(wire: Wire, guesses: Mapping[str, torch.Tensor]) -> tuple[Json | None
         except Beaten as error:
             beaten.append(f"{name}: {error}")
             continue
-        except RuntimeError:  # no gradient of the client, which dFIL needs
-            continue
         if cells is not None:
             found.append(cells)
     if beaten or not found:

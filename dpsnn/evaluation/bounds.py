@@ -143,7 +143,7 @@ class Bounds:
             here = self.target.naming(count, self.queries, self.activations)
             try:
                 dfil = mean(self.target.unbiased_bound(self.images[:PICTURES], self.queries))
-            except NoLikelihood:
+            except (NoLikelihood, RuntimeError):  # or a client that lets no gradient back
                 dfil = None
             _GUARANTEED.clear()
             _GUARANTEED[self.client] = {
