@@ -33,7 +33,7 @@ def test_memory_is_that_of_the_process_itself_whoever_started_it() -> None:
 def test_a_name_that_looks_like_an_account_of_memory_is_none() -> None:
     code = """
 from dpsnn.memory import peak_bytes
-open("/proc/self/comm", "w", newline="").write("a\rVmHWM: 7 kB")
+open("/proc/self/comm", "w", newline="").write("a\\rVmHWM: 7 kB")
 print(peak_bytes())
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
