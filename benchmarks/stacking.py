@@ -5,10 +5,12 @@
 Members of a grid share the architecture and the images, so their steps could be one: a convolution of as many groups as
 there are members, a batch of matrix products. Two ways to do that: `torch.func.stack_module_state` with `vmap`, and
 layers written for it, which keep channels last. Each step goes forward, backward, and through fused Adam; all have the
-same batch and precision as training has. Ratios say how many times as fast the stacked step is as the members' steps.
+same batch and precision as training has, and keep memory and the layout of gradients as it does. Ratios say how many
+times as fast the stacked step is as the members' steps.
 """
 
 import argparse
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,8 +22,9 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from dpsnn.bench.records import begin
+from dpsnn.memory import keep_memory
 from dpsnn.networks import NETWORKS
-from dpsnn.training import HALF, device, resolve_precision
+from dpsnn.training import HALF, device, gradients_laid_out, resolve_precision
 
 CLASSES = 10
 
@@ -40,15 +43,15 @@ class Together(nn.Module):
         return torch.baddbmm(self.bias, rows, self.weight)
 
 
-class Apart(nn.Module):
+class Apart(nn.Flatten):
     """Feature maps with the channels of all members, `(N, M C, H, W)`, to the rows of each, `(M, N, C H W)`."""
 
     def __init__(self, members: int) -> None:
         super().__init__()
         self.members = members
 
-    def forward(self, maps: Tensor) -> Tensor:
-        return maps.reshape(len(maps), self.members, -1).transpose(0, 1)
+    def forward(self, input: Tensor) -> Tensor:  # named as torch names it
+        return input.reshape(len(input), self.members, -1).transpose(0, 1)
 
 
 def grouped(members: list[nn.Sequential]) -> nn.Sequential:
@@ -84,8 +87,10 @@ def flat(name: str) -> nn.Sequential:
     return nn.Sequential(*made.client.children(), *made.server.children())
 
 
-def steps(name: str, count: int, batch: int, half: bool) -> dict[str, Step]:
-    """One step of all members, in each of three ways that learn the same."""
+def steps(
+    name: str, count: int, batch: int, half: bool, laid_out: contextlib.ExitStack
+) -> dict[str, Step]:
+    """One step of all members, in each of three ways that learn the same; `laid_out` is to last while they are made."""
     where = device()
     images = torch.rand(batch, 1, 28, 28, device=where)
     labels = torch.randint(CLASSES, (batch,), device=where)
@@ -94,6 +99,8 @@ def steps(name: str, count: int, batch: int, half: bool) -> dict[str, Step]:
     stacked, _ = stack_module_state(members)
     together = grouped(members).to(memory_format=torch.channels_last)
     singles = [member.to(memory_format=torch.channels_last) for member in members]
+    for each in (together, *singles):
+        laid_out.enter_context(gradients_laid_out(each))
 
     def trained(weights: list[Tensor], answers: Callable[[], Tensor], truth: Tensor) -> Step:
         optimiser = torch.optim.Adam(weights, 1e-3, fused=True)
@@ -146,16 +153,18 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     quick = {"members": [2], "networks": ["lenet5"], "times": 1, "rounds": 1, "batch_size": 8}
     options, results = begin(parser, quick=quick)
+    keep_memory()  # as every command does
     half = resolve_precision(options.precision) == HALF
     for name in options.networks:
         for count in options.members:
-            ways = steps(name, count, options.batch_size, half)
-            spent: dict[str, list[float]] = {way: [] for way in ways}
-            for step in ways.values():
-                step()  # warm
-            for _ in range(options.rounds):
-                for way, step in ways.items():
-                    spent[way].append(seconds(step, options.times))
+            with contextlib.ExitStack() as laid_out:
+                ways = steps(name, count, options.batch_size, half, laid_out)
+                spent: dict[str, list[float]] = {way: [] for way in ways}
+                for step in ways.values():
+                    step()  # warm
+                for _ in range(options.rounds):
+                    for way, step in ways.items():
+                        spent[way].append(seconds(step, options.times))
             alone = spent.pop("one after another")
             for way, found in spent.items():
                 ratios = [before / after for before, after in zip(alone, found)]

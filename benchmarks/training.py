@@ -5,9 +5,10 @@
 The plain script is what a tutorial would write: float32, torchvision's data set with ToTensor and Normalize, a
 DataLoader with two workers, Adam. Both train the undefended network on the same images with the same batch size and
 step size; accuracy is measured on the test images. The bare loop is what remains without dpsnn and without Lightning:
-the same network, precision, memory layout, resident bytes, fused Adam and validation after every epoch, written by
-hand. Operations are those of the network, forward and backward, as torch counts them; what the machine can do is told
-by a large matrix product in the same precision. All of it in turn, so many times; times of one run alone mean little.
+the same layers in the same order, precision, memory layout, resident bytes, fused Adam and validation after every
+epoch, written by hand. Operations are those of the network, forward and backward, as torch counts them; what the
+machine can do is told by a large matrix product in the same precision. All of it in turn, so many times; times of one
+run alone mean little.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from dpsnn.bench.records import begin
 from dpsnn.building import build_classifier
 from dpsnn.data import DATASETS, ImageDataModule
 from dpsnn.specs import ClassifierSpec
-from dpsnn.training import HALF, device, fit, resolve_precision
+from dpsnn.training import HALF, device, fit, gradients_laid_out, resolve_precision
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -123,7 +124,8 @@ def bare(data: ImageDataModule, spec: ClassifierSpec) -> tuple[float, float]:
     torch.manual_seed(spec.seed)
     where = device()
     half = resolve_precision(spec.precision) == HALF
-    layers = Tutorial(spec.learning_rate).layers.to(where)
+    network = build_classifier(spec).network
+    layers = nn.Sequential(network.client, network.server).to(where)
     layers.to(memory_format=torch.channels_last)
     (pixels, labels), (held, truth) = (data.tensors(r, where) for r in ("train", "validation"))
     steps = spec.max_epochs * -(-len(labels) // spec.batch_size)
@@ -132,24 +134,24 @@ def bare(data: ImageDataModule, spec: ClassifierSpec) -> tuple[float, float]:
 
     def answers(images: Tensor) -> Tensor:
         with torch.autocast(where.type, torch.bfloat16, enabled=half):
-            scores: Tensor = layers((images.float().div_(255) - data.mean) / data.std)
+            scores: Tensor = layers(to_unit(images))
         return scores.float()
 
     start = time.perf_counter()
     for _ in range(spec.max_epochs):
-        for rows in torch.randperm(len(labels)).to(where).split(spec.batch_size):
-            optimiser.zero_grad()
-            F.cross_entropy(answers(pixels[rows]), labels[rows]).backward()
-            optimiser.step()
-            schedule.step()
+        with gradients_laid_out(layers):
+            for rows in torch.randperm(len(labels)).to(where).split(spec.batch_size):
+                optimiser.zero_grad()
+                F.cross_entropy(answers(pixels[rows]), labels[rows]).backward()
+                optimiser.step()
+                schedule.step()
         with torch.no_grad():
             blocks = zip(held.split(spec.batch_size), truth.split(spec.batch_size))
             right = sum((answers(block).argmax(1) == own).sum() for block, own in blocks)
         float(right)  # waits for a GPU
     seconds = time.perf_counter() - start
     images, own = data.tensors("test")
-    images = (images / 255 - data.mean) / data.std
-    return spec.max_epochs * len(labels) / seconds, accuracy(layers.cpu(), images, own)
+    return spec.max_epochs * len(labels) / seconds, accuracy(layers.cpu(), to_unit(images), own)
 
 
 def operations(data: ImageDataModule, spec: ClassifierSpec) -> float:

@@ -32,8 +32,9 @@ def peak_bytes() -> int:
     there is one.
     """
     try:
-        with open("/proc/self/status", encoding="utf-8", errors="replace") as lines:
-            return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+        # As bytes: the name of a process may hold any, also a carriage return, which ends a line of text.
+        with open("/proc/self/status", "rb") as lines:
+            return next(1024 * int(line.split()[1]) for line in lines if line.startswith(b"VmHWM:"))
     except (OSError, StopIteration):
         unit = 1 if sys.platform == "darwin" else 1024
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -232,7 +232,7 @@ def fit(
         with contextlib.ExitStack() as while_training:
             if getattr(module, "channels_last", True):
                 module.to(memory_format=torch.channels_last)
-                while_training.enter_context(_gradients_laid_out(module))
+                while_training.enter_context(gradients_laid_out(module))
             try:
                 _run(trainer, module, datamodule, resume)
             except Diverged:
@@ -251,20 +251,20 @@ def fit(
 
 
 @contextlib.contextmanager
-def _gradients_laid_out(module: nn.Module) -> Iterator[None]:
+def gradients_laid_out(module: nn.Module) -> Iterator[None]:
     """Have gradients of feature maps come out of each flattening in the memory layout in which the maps went in.
 
     They come in rows, and what is before would mix the two layouts: the ReLU of the paper's network then takes twenty
     times as long backward. No value changes.
     """
 
-    def laid_out(layer: nn.Module, given: tuple[Any, ...]) -> None:
-        maps = given[0]
+    def laid_out(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        (maps,) = (*given, *named.values())
         if maps.dim() == 4 and maps.requires_grad:
             maps.register_hook(lambda slope: slope.contiguous(memory_format=torch.channels_last))
 
     layers = [each for each in module.modules() if isinstance(each, nn.Flatten)]
-    hooks = [layer.register_forward_pre_hook(laid_out) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(laid_out, with_kwargs=True) for layer in layers]
     try:
         yield
     finally:

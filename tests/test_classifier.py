@@ -324,7 +324,7 @@ def test_gradients_keep_the_layout_of_feature_maps_across_a_flattening() -> None
 
     layers[2].register_forward_hook(look)
     slopes = []
-    for within in (contextlib.nullcontext(), training._gradients_laid_out(layers)):
+    for within in (contextlib.nullcontext(), training.gradients_laid_out(layers)):
         layers.zero_grad()
         with within:
             layers(images).square().sum().backward()
@@ -333,3 +333,6 @@ def test_gradients_keep_the_layout_of_feature_maps_across_a_flattening() -> None
     assert laid_out and not plain
     assert all(torch.equal(*both) for both in zip(*slopes))
     assert not layers[2]._forward_pre_hooks
+    flatten = torch.nn.Flatten()
+    with training.gradients_laid_out(flatten):  # whoever names what a layer is given
+        assert flatten(input=images.requires_grad_()).shape == (5, 432)

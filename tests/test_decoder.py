@@ -14,7 +14,7 @@ from dpsnn.attacks.base import held_out
 from dpsnn.attacks.decoder import COPIES
 from dpsnn.building import build_attack
 from dpsnn.data import Digits
-from dpsnn.errors import UsageError
+from dpsnn.errors import Diverged, UsageError
 from dpsnn.networks.augment import AUGMENTATIONS, chosen, mirrored, pictures, warped
 from dpsnn.networks.decoder import DECODERS, Decoder
 from dpsnn.specs import AttackerSpec
@@ -73,6 +73,26 @@ def test_epochs_are_doubled_until_that_pays_no_more(
     layer = made.decoder.layers[1]
     assert isinstance(layer, torch.nn.Linear) and layer.bias[0] == kept
     assert fitted.value == errors[kept - 1] and made.max_epochs == epochs[kept - 1]
+    assert made.chosen().get("doubling") == (None if gain is None else pytest.approx(gain))
+
+
+@pytest.mark.parametrize("errors, gain", [([1.0], None), ([1.0, 0.8], 0.2), ([0.0, 0.0], 0.0)])
+def test_a_doubling_that_diverges_or_has_nothing_to_lower_leaves_what_was_found(
+    errors: list[float], gain: float | None
+) -> None:
+    class Breaks(Lessons):
+        def __call__(self, module: Any, **options: Any) -> Fitted:
+            if len(self.epochs) == len(errors):
+                torch.nn.init.constant_(module.decoder.layers[1].bias, torch.nan)
+                raise Diverged("training diverged")
+            return super().__call__(module, **options)
+
+    made = module(doublings=4)
+    fitted = made.prepare(Breaks(*errors))
+    kept = len(errors) if errors[-1] else 1
+    layer = made.decoder.layers[1]
+    assert isinstance(layer, torch.nn.Linear) and layer.bias[0] == kept
+    assert fitted.value == errors[-1]
     assert made.chosen().get("doubling") == (None if gain is None else pytest.approx(gain))
 
 

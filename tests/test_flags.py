@@ -39,6 +39,22 @@ def test_a_row_alone(cells: dict[str, object], words: str) -> None:
     assert said.startswith("a: ") and words in said
 
 
+@pytest.mark.parametrize(
+    "cells, words",
+    [
+        ({"MaxEpochs": 20}, "train it with a larger --max_epochs"),
+        ({"MaxEpochs": 20, "Attack": "refiner"}, "train it with a larger --refiner_epochs"),
+        ({"MaxEpochs": 20, "Attack": "theirs"}, "train it for more epochs"),
+        ({}, "a larger --budget"),  # of an audit
+    ],
+)
+def test_who_stopped_too_early_is_told_an_option_that_there_is(
+    cells: dict[str, object], words: str
+) -> None:
+    (said,) = _said(_row(Doubling=0.05, **cells))
+    assert words in said and said.count("--") <= 1
+
+
 def test_a_row_at_its_bound_raises_none() -> None:
     assert _said(_row(MSE=0.0299, SEMSE=0.0001, MSEBound=0.03)) == []
 

@@ -27,6 +27,19 @@ def test_memory_is_that_of_the_process_itself_whoever_started_it() -> None:
     assert 2**22 < told < len(held) < peak_bytes()
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self/comm").exists(), reason="reads Linux's own account of memory"
+)
+def test_a_name_that_looks_like_an_account_of_memory_is_none() -> None:
+    code = """
+from dpsnn.memory import peak_bytes
+open("/proc/self/comm", "w", newline="").write("a\\rVmHWM: 7 kB")
+print(peak_bytes())
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert int(told.stdout) > 2**22
+
+
 def test_the_estimate_is_the_median_of_each_kind(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from dpsnn.building import build_attack
 from dpsnn.cli import main
 from dpsnn.data import Digits
 from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
-from dpsnn.errors import NoLikelihood, UsageError
+from dpsnn.errors import Diverged, NoLikelihood, UsageError
 from dpsnn.evaluation.attackers import load_attacked, reconstruct
 from dpsnn.metrics import mse
 from dpsnn.networks.refine import RefiningStep
@@ -100,6 +100,25 @@ def test_its_epochs_are_doubled_until_that_pays_no_more(
     assert all(torch.equal(start, starts[0]) for start in starts)  # each learns from the start
     assert bool((weight == kept).all())
     assert made.chosen() == {"doubling": pytest.approx(gain), "epochs": epochs[kept]}
+
+
+def test_a_doubling_that_diverges_leaves_what_was_found() -> None:
+    made = refiner(Target.of_client(flat, (1, 28, 28)), refiner_doublings=4)
+    weight = next(made.steps.parameters())
+    before: list[Tensor] = []
+
+    def lesson(module: Any, **options: Any) -> Fitted:
+        if before:
+            nn.init.constant_(weight, torch.nan)
+            raise Diverged("training diverged")
+        nn.init.constant_(weight, 7.0)
+        before.append(weight.detach().clone())
+        module.eval()
+        return Fitted(0, 1.0, 1.0, "32-true")
+
+    assert made.prepare(lesson).value == 1.0
+    assert torch.equal(weight, before[0]) and not made.training
+    assert made.chosen() == {}
 
 
 def test_its_guesses_are_of_images_that_the_first_attack_does_not_own() -> None:

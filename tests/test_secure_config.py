@@ -53,6 +53,8 @@ def test_beyond_the_loopback_tls_is_the_default(tmp_path: Path) -> None:
         (WORKERS.replace("4001", "70000"), "not from 1 to 65535"),
         (WORKERS.replace("engine_port = 4011", ""), "lacks engine_port"),
         (WORKERS.replace("host", "hots"), "unknown key 'hots'"),
+        (WORKERS.replace("127.0.0.1", "::1"), "host '::1' is no name and no IPv4 address"),
+        (WORKERS.replace("127.0.0.1", "here:4000"), "a port has a key of its own"),
         ("tiemout = 3\n" + WORKERS, "unknown key 'tiemout'"),
         ("timeout = 0\n" + WORKERS, "timeout is 0"),
         ("max_batch = 0\n" + WORKERS, "max_batch is 0"),

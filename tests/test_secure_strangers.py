@@ -29,6 +29,7 @@ from dpsnn.secure.config import Address, to_toml  # noqa: E402
 from dpsnn.secure.convert import Converted  # noqa: E402
 from dpsnn.secure.dial import dial  # noqa: E402
 from dpsnn.secure.keys import Identity  # noqa: E402
+from dpsnn.secure.listener import listen  # noqa: E402
 from dpsnn.secure.messages import Channel, ClusterFailed, Refused  # noqa: E402
 from dpsnn.secure.places import Door, Places  # noqa: E402
 from dpsnn.secure.worker import PENDING  # noqa: E402
@@ -291,6 +292,12 @@ def test_waiting_requests_of_clients_keep_out_no_owner(threads: Threads) -> None
     owner.share(threads.cluster, Converted(plan, weights, (1, 2, 2), 3))
     for connection in held:
         connection.close()
+
+
+def test_who_is_not_the_host_of_a_worker_is_not_told_of_another_cluster() -> None:
+    with pytest.raises(UsageError, match="start each worker on the machine that is") as told:
+        listen(0, "192.0.2.1", 4000)  # of the documentation's addresses, nobody's
+    assert "running already" not in str(told.value) and str(told.value).count("192.0.2.1") == 1
 
 
 SERVER = """

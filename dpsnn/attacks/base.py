@@ -347,6 +347,11 @@ def pays(gains: Sequence[float], doublings: int) -> bool:
     return len(gains) < doublings and (not gains or gains[-1] > NO_MORE)
 
 
+def gained(once: float, twice: float) -> float:
+    """By how much twice the epochs lowered the own error, as a share; 0 where there was none to lower."""
+    return 1 - twice / once if once else 0.0
+
+
 def prepare_within(
     inner: AttackModule, learn: Learn, what: str, device: torch.device
 ) -> AttackModule:

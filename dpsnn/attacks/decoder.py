@@ -22,6 +22,7 @@ from dpsnn.attacks.base import (
     Need,
     average,
     check_finite,
+    gained,
     held_out,
     pays,
 )
@@ -224,14 +225,19 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         trial = self._like(self.learning_rate, 2 * self.max_epochs)
         trial.decoder.load_state_dict(untrained)
         epochs = trial.max_epochs
-        twice = learn(
-            trial,
-            monitor="val/mse",
-            mode="min",
-            max_epochs=epochs,
-            trial=f"  trying {epochs} epochs",
-        )
-        self.gains.append(1 - twice.value / once.value)
+        try:
+            twice = learn(
+                trial,
+                monitor="val/mse",
+                mode="min",
+                max_epochs=epochs,
+                trial=f"  trying {epochs} epochs",
+            )
+        except Diverged:
+            # What was found before is as good as it was.
+            self.doublings = len(self.gains)
+            return once
+        self.gains.append(gained(once.value, twice.value))
         seconds = once.seconds + twice.seconds
         if twice.value >= once.value:
             return once._replace(seconds=seconds)

@@ -30,12 +30,13 @@ from dpsnn.attacks.base import (
     Need,
     WhiteBox,
     check_finite,
+    gained,
     held_out,
     pays,
     prepare_within,
 )
 from dpsnn.batches import TensorBatches, derived_seed, to_unit
-from dpsnn.errors import UsageError
+from dpsnn.errors import Diverged, UsageError
 from dpsnn.networks.refine import RefiningStep
 from dpsnn.parts import find, option
 from dpsnn.tensors import Inputs
@@ -229,15 +230,22 @@ class LearnedSteps(AttackModule, pl.LightningModule):
         """Train anew for twice the epochs, with the schedule stretched, and keep what is better."""
         found, epochs = copy.deepcopy(self.steps.state_dict()), 2 * self.epochs
         self.steps.load_state_dict(untrained)
-        self.train().to(self.usual.device)
-        twice = learn(
-            self,
-            monitor="val/mse",
-            mode="min",
-            max_epochs=epochs,
-            trial=f"  trying {epochs} epochs",
-        )
-        self.gains.append(1 - twice.value / once.value)
+        self.train()
+        try:
+            twice = learn(
+                self,
+                monitor="val/mse",
+                mode="min",
+                max_epochs=epochs,
+                trial=f"  trying {epochs} epochs",
+            )
+        except Diverged:
+            # What was found before is as good as it was.
+            self.doublings = len(self.gains)
+            self.steps.load_state_dict(found)
+            self.to("cpu", memory_format=torch.contiguous_format).eval()
+            return once
+        self.gains.append(gained(once.value, twice.value))
         if twice.value >= once.value:
             self.steps.load_state_dict(found)
             return once

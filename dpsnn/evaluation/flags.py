@@ -182,8 +182,20 @@ def untrained(row: Row) -> Flag | None:
         row.get("Attacker", ""),
         f"the last doubling of its epochs, which its row has, took {100 * gain:.1f} % off its own-validation error",
         "it was stopped while it still learnt, so more may leak than its row shows",
-        "train it with a larger --max_epochs",
+        _longer(row),
     )
+
+
+def _longer(row: Row) -> str:
+    """How the attack is trained for longer: by an option of its own, if it is known here."""
+    if "MaxEpochs" not in row:  # of an audit, which takes no options of attacks
+        return "take what it found for less than leaks; a larger --budget, if there is one, trains it for longer"
+    try:
+        part = legends.attack(row)
+    except UsageError:
+        return "train it for more epochs"
+    names = (part.flat(each.name) for each in part.own_fields() if each.name.endswith("epochs"))
+    return next((f"train it with a larger --{name}" for name in names), "train it for more epochs")
 
 
 def beyond_bound(row: Row) -> Flag | None:

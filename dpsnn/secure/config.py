@@ -68,6 +68,11 @@ class Cluster:
         for worker in self.workers:
             if not _is_host(worker.host):
                 raise UsageError(f"host {worker.host!r} is neither a name nor an address")
+            if ":" in worker.host:
+                raise UsageError(
+                    f"host {worker.host!r} is no name and no IPv4 address: workers listen on IPv4 alone, and a port"
+                    " has a key of its own"
+                )
         if "\0" in str(self.keys):
             raise UsageError(f"keys {str(self.keys)!r} is no folder")
         ports = [

@@ -8,6 +8,7 @@ the host, which all three share on one machine; and out of file descriptors it l
 Roles, sizes, deadlines and identities would be ours again on top of it, and are fewer lines over a socket.
 """
 
+import errno
 import secrets
 import socket
 import ssl
@@ -48,17 +49,18 @@ def listen(rank: int, host: str, port: int) -> socket.socket:
     """Listen on a port of a worker.
 
     Raises:
-        UsageError: If the port is taken, or the host is not this machine.
+        UsageError: If the port is taken or not to be had, or the host is not this machine.
     """
     try:
         return socket.create_server((host, port), backlog=QUEUE)
     except OSError as error:
         # Python's words say the address once more.
         why, *_ = str(error.strerror).split(" (while")
-        raise UsageError(
-            f"worker {rank} cannot listen on {host}:{port} ({why}); is a cluster running already?"
-            " `dpsnn secure stop` ends it"
-        ) from error
+        if error.errno == errno.EADDRINUSE:
+            do = "is a cluster running already? `dpsnn secure stop` ends it"
+        else:
+            do = "start each worker on the machine that is its host, on ports that you may open"
+        raise UsageError(f"worker {rank} cannot listen on {host}:{port} ({why}); {do}") from error
 
 
 class Listener:
