@@ -1,5 +1,6 @@
 """The refiner: steps along the gradient of the misfit, learnt from guesses of images nobody has seen."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,18 @@ from dpsnn.target import Target
 from dpsnn.training import Fitted, fit
 
 
-def learn(module: Any, *, monitor: str, mode: str, max_epochs: int, trial: str = "") -> Fitted:
-    return fit(module, monitor=monitor, mode=mode, max_epochs=max_epochs, seed=0, precision="32")
+def learn(
+    module: Any,
+    *,
+    monitor: str,
+    mode: str,
+    max_epochs: int,
+    trial: str = "",
+    precision: str = "32",
+) -> Fitted:
+    return fit(
+        module, monitor=monitor, mode=mode, max_epochs=max_epochs, seed=0, precision=precision
+    )
 
 
 def refiner(target: Target, count: int = 100, **settings: Any) -> LearnedSteps:
@@ -100,6 +111,35 @@ def test_its_epochs_are_doubled_until_that_pays_no_more(
     assert all(torch.equal(start, starts[0]) for start in starts)  # each learns from the start
     assert bool((weight == kept).all())
     assert made.chosen() == {"doubling": pytest.approx(gain), "epochs": epochs[kept]}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "32"])
+def test_its_way_through_the_client_is_short_while_it_learns_in_bf16(precision: str) -> None:
+    """And float32 in its attack, and afterwards."""
+    on_cpu: Any = torch.backends.mkldnn
+    kinds = (on_cpu.conv, on_cpu.matmul)
+    usual = [kind.fp32_precision for kind in kinds]
+    seen: list[list[str]] = []
+
+    def client(images: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and images.requires_grad:
+            seen.append([kind.fp32_precision for kind in kinds])
+        return flat(images)
+
+    made = refiner(Target.of_client(client, (1, 28, 28)), 60, refiner_epochs=1)
+    made.prepare(lambda module, **options: learn(module, **options, precision=precision))
+    assert seen[-1] == (["bf16"] * 2 if precision == "bf16" else usual)
+    made.infer(torch.rand(1, 3, 784))
+    assert seen[-1] == usual == [kind.fp32_precision for kind in kinds]
+
+    def fails(images: Tensor) -> Tensor:
+        raise RuntimeError("no client")
+
+    broken = refiner(Target.of_client(flat, (1, 28, 28)), 60)
+    broken.knowledge = replace(broken.knowledge, client=fails)
+    with pytest.raises(RuntimeError, match="no client"), torch.autocast("cpu", torch.bfloat16):
+        broken._hints(broken.first, torch.rand(2, 1, 28, 28), torch.rand(1, 2, 784))
+    assert [kind.fp32_precision for kind in kinds] == usual
 
 
 def test_a_doubling_that_diverges_leaves_what_was_found() -> None:
