@@ -197,7 +197,10 @@ def _twin(
 
 
 class _Lessons:
-    """How an attack is trained here: logged, and with its progress kept, unless it only tries something."""
+    """How an attack is trained here: logged, and with its progress kept.
+
+    Of what it only tries, such as twice the epochs, no progress is kept, and the rows follow in the same log.
+    """
 
     def __init__(
         self,
