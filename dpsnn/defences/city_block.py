@@ -26,7 +26,7 @@ _COMPILING = threading.Lock()
 
 
 def city_block(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    """Σ |a_i - b_j| over the values of each two rows, in their precision, on as many threads as torch has.
+    """Sums of absolute differences over the values of each two rows, in their precision, on all of torch's threads.
 
     Few rows, and any on a GPU, are left to torch.
     """
