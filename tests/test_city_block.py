@@ -49,6 +49,8 @@ def test_many_are_compiled_and_few_or_others_are_left_to_torch(
     city_block(a.bfloat16().float(), b)
     city_block(a.double(), b.double())
     assert called == [8, 8]
+    city_block(a.requires_grad_(), b).sum().backward()  # type: ignore[no-untyped-call]
+    assert called == [8, 8] and a.grad is not None
     with pytest.raises(RuntimeError):
         city_block(a.bfloat16(), b.bfloat16())  # torch has none of these either
 

@@ -28,10 +28,11 @@ _COMPILING = threading.Lock()
 def city_block(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     """Sums of absolute differences over the values of each two rows, in their precision, on all of torch's threads.
 
-    Few rows, and any on a GPU, are left to torch.
+    Few rows, any on a GPU, and those of which a gradient is asked are left to torch.
     """
+    followed = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
     there = a.device.type == "cpu" and a.dtype == b.dtype and a.dtype in (torch.float, torch.double)
-    if there and len(a) * b.numel() >= WORTH:
+    if there and not followed and len(a) * b.numel() >= WORTH:
         return compiled(a, b)
     return torch.cdist(a, b, p=1)
 
