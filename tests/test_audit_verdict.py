@@ -13,7 +13,15 @@ from torch import Tensor
 from dpsnn.audit.attacking import Attempt
 from dpsnn.audit.lacking import CAUSES, learned, lost
 from dpsnn.audit.plan import LEAST, NEAREST, RIDGE, Budget, Planned
-from dpsnn.audit.scoring import Scale, estimate, gained, scales, strongest_of
+from dpsnn.audit.scoring import (
+    Scale,
+    estimate,
+    gained,
+    of_blocks,
+    of_worst,
+    scales,
+    strongest_of,
+)
 from dpsnn.audit.shown import recommended, verdict
 from dpsnn.audit.wire import Wire
 
@@ -206,6 +214,49 @@ def test_an_interval_over_seeds_has_the_width_of_victims_and_of_seeds() -> None:
     one, same = estimate(seeds[:1]), estimate([seeds[0]] * 3)
     assert (same["low"], same["high"]) == pytest.approx((one["low"], one["high"]))
     assert one["over"] == "victims"
+
+
+def test_the_strongest_has_an_interval_over_seeds_too() -> None:
+    draws = np.random.default_rng(0)
+    victims = draws.normal(1, 0.3, 400)
+    seeds = [
+        torch.from_numpy(victims + shift + draws.normal(0, 0.05, 400)) for shift in (0, 0.02, 0.05)
+    ]
+    means = [float(each.mean()) for each in seeds]
+    scores = {"a": torch.stack(seeds).mean(0), "b": torch.from_numpy(victims + 1)}
+    alone = strongest_of(scores, True, 400)
+    found = strongest_of(scores, True, 400, {"a": seeds, "b": [scores["b"]] * 3})
+    assert alone and found and alone["over"] == "victims" and found["over"] == "victims and seeds"
+    assert found["value"] == alone["value"] and found["by"] == ["a"]
+    of_seeds = stats.t.ppf(0.975, 2) * np.std(means, ddof=1) / math.sqrt(3)
+    for end in ("low", "high"):
+        wanted = math.hypot(alone[end] - alone["value"], of_seeds)
+        assert abs(found[end] - found["value"]) == pytest.approx(wanted)
+    assert strongest_of(scores, True, 400, {"a": seeds[:1]}) == alone
+    single = strongest_of({"a": scores["a"][:1]}, True, 1, {"a": seeds})
+    assert single and single["over"] == "seeds" and single["low"] < single["value"]
+
+
+@pytest.mark.parametrize("lower_leaks", [True, False])
+def test_the_worst_in_a_hundred_have_a_mean_with_an_interval(lower_leaks: bool) -> None:
+    """Against resamples that are sorted one by one."""
+    sign = 1 if lower_leaks else -1
+    values = torch.from_numpy(np.random.default_rng(1).gamma(2, 1, 700)) * sign
+    got = of_worst(values, lower_leaks)
+    assert got["value"] == pytest.approx(float((sign * values).sort().values[:7].mean()) * sign)
+    draws = np.random.default_rng(2)
+    means = [np.sort(draws.choice(sign * values, 700))[:7].mean() * sign for _ in range(1000)]
+    assert [got["low"], got["high"]] == pytest.approx(np.quantile(means, [0.025, 0.975]), rel=0.08)
+    few = of_worst(values[:400], lower_leaks)
+    assert few["value"] is not None and few["low"] is few["high"] is None
+    assert of_worst(values[:1], lower_leaks)["value"] == values[0]
+
+
+def test_blocks_of_victims_have_students_interval() -> None:
+    values = torch.from_numpy(np.random.default_rng(3).normal(0.4, 0.1, 10))
+    got = of_blocks(values)
+    low, high = stats.t.interval(0.95, 9, values.mean(), stats.sem(values))
+    assert (got["low"], got["high"]) == pytest.approx((low, high))
 
 
 def test_a_single_victim_has_an_interval_over_seeds_alone() -> None:

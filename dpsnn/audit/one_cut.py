@@ -25,6 +25,10 @@ PIXELS = "pixels"
 """Setting of an attack that rebuilds pictures at a lower resolution than others."""
 
 
+BLOCKS, BLOCKED = 10, 30
+"""Of the distance correlation, so many of so many victims at least, for an interval; of fewer victims two blocks."""
+
+
 @dataclass(frozen=True)
 class Task:
     """How every cut is audited."""
@@ -75,9 +79,12 @@ def audit_cut(
             for label, each in values.items()
             if each[scale.column]
         }
-        if found := scoring.strongest_of(scores, scale.lower_leaks, total):
+        of_seeds = {label: each[scale.column] for label, each in values.items()}
+        if found := scoring.strongest_of(scores, scale.lower_leaks, total, of_seeds):
             strongest[scale.column] = found
-        if scale.column in shown.REACH and (gain := scoring.gained(attempts, scores, scale, wire)):
+        if scale.column in shown.REACH and (
+            gain := scoring.gained(attempts, scores, scale, wire, of_seeds)
+        ):
             gains[scale.column] = gain
     identified = scoring.reidentified(attempts, wire)
     said = _of_strongest(attempts, strongest, measures, wire, task)
@@ -93,7 +100,7 @@ def audit_cut(
         "bytes": 4 * wire.activations[0].numel(),
         "weights_share": cut.weights_share if cut else None,
         "flops_share": cut.flops_share if cut else None,
-        "notes": [*(cut.notes if cut else ()), *_notes(wire, rows, total), *short],
+        "notes": [*(cut.notes if cut else ()), *_notes(wire, rows, identified), *short],
         "accuracy": accuracy,
         "dcorr": _dcorr(wire),
         "attacks": rows,
@@ -143,8 +150,9 @@ def attacked(
     return attempts, causes, short
 
 
-def _notes(wire: Wire, rows: Sequence[Json], total: int) -> list[str]:
-    found = []
+def _notes(wire: Wire, rows: Sequence[Json], identified: Json | None) -> list[str]:
+    found, total = [], len(wire.victims)
+    candidates = identified["candidates"] if identified else 0
     if wire.is_reduced:
         size = "×".join(map(str, wire.image_shape[1:]))
         found.append(
@@ -153,7 +161,11 @@ def _notes(wire: Wire, rows: Sequence[Json], total: int) -> list[str]:
         )
     for row in rows:
         if row["status"] == "ok" and row["victims"] < total:
-            found.append(f"{row['label']} was scored on {row['victims']} of {total} victims")
+            few = f"; too few to look for them among {candidates} candidates"
+            found.append(
+                f"{row['label']} was scored on {row['victims']} of {total} victims"
+                + few * (row["victims"] < candidates)
+            )
         if size := row["settings"].get(PIXELS):
             found.append(
                 f"{row['label']} rebuilds pictures of {size} pixels, as a map to larger ones would be too large"
@@ -240,7 +252,7 @@ def _of_strongest(
         f"{name}, seed {each.seed}": each.guesses
         for name, of_seeds in attempts.items()
         for each in of_seeds
-        if each.victims == len(wire.victims) > 1
+        if each.victims > 1
     }
     limits, beaten = promises.bounds(wire, every)
     return {
@@ -276,10 +288,15 @@ def _accuracy(wire: Wire, labelled: bool) -> Json | None:
 
 
 def _dcorr(wire: Wire) -> Json | None:
-    """Distance correlation of pictures and what is sent of them once, beside that of shuffled pairs."""
+    """Distance correlation of pictures and what is sent of them once, beside that of shuffled pairs.
+
+    Of victims enough for ten blocks of `BLOCKED` it has an interval, over these blocks.
+    """
     count = min(scoring.CANDIDATES, len(wire.victims))
     if count < LEAST:
         return None
-    blocks = dcorr_blocks(wire.victims[:count], wire.heard[0, :count], block_size(count))
-    value, floor = (float(each.double().mean()) for each in blocks)
-    return {"value": value, "floor": floor}
+    many = count >= BLOCKS * BLOCKED
+    size = count // BLOCKS if many else block_size(count)
+    values, floors = dcorr_blocks(wire.victims[:count], wire.heard[0, :count], size)
+    found = scoring.of_blocks(values.double()) if many else {"value": float(values.mean())}
+    return {"low": None, "high": None, **found, "floor": float(floors.double().mean())}

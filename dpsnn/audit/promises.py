@@ -151,7 +151,8 @@ def bounds(wire: Wire, guesses: Mapping[str, torch.Tensor]) -> tuple[Json | None
 
     Args:
         wire: What is heard.
-        guesses: Attack → its guesses of all victims; each is watched.
+        guesses: Attack → its guesses of all victims, or of the first ones, two at least; each is watched. Of the first ones
+            the least error is that of somebody who knows that it is one of these.
     """
     if wire.target is None or wire.clear is None or not wire.noisy or not guesses:
         return None, ""
@@ -167,7 +168,8 @@ def bounds(wire: Wire, guesses: Mapping[str, torch.Tensor]) -> tuple[Json | None
             found.append(cells)
     if beaten or not found:
         return None, "; ".join(beaten)
-    closest = max(found, key=_share)
+    most = max(map(_counted, found))
+    closest = max((each for each in found if _counted(each) == most), key=_share)
     right = closest["NamedBound"]
     return {
         "mse": closest["MSEBound"],
@@ -175,6 +177,12 @@ def bounds(wire: Wire, guesses: Mapping[str, torch.Tensor]) -> tuple[Json | None
         "named": None if right is None else right / 100,  # type: ignore[operator]
         "n": closest["BoundN"],
     }, ""
+
+
+def _counted(cells: Cells) -> int:
+    count = cells["BoundN"]
+    assert isinstance(count, int)
+    return count
 
 
 def _share(cells: Cells) -> float:

@@ -286,7 +286,7 @@ def _facts(cut: Json) -> list[Fact]:
         floor = cut["dcorr"]["floor"]
         beside = f" (independent: {Scale(2).text(floor)})" if floor is not None else ""
         found.append(
-            Fact("Distance correlation", f"{Scale(2).text(cut['dcorr']['value'])}{beside}")
+            Fact("Distance correlation", f"{Scale(2).both(Estimate.of(cut['dcorr']))}{beside}")
         )
     for column, gain in cut.get("gains", {}).items():
         told = PERCENT.both(Estimate.of(gain, 100))

@@ -287,9 +287,8 @@ def spread_table(cut: Json, result: AuditResult) -> Table | None:
     leaks = {each["column"]: f", {direction(each)}" for each in result.measures}
     scale = Scale.of([*found["quantiles"].values(), found["worst_one_percent"]])
     cells = [Cell(scale.text(found["quantiles"][q])) for q in QUANTILES]
-    worst = Cell(
-        scale.text(found["worst_one_percent"]), f"worst victim: no. {found['worst_victim']}"
-    )
+    ends = (found.get(f"worst_one_percent{end}") for end in ("", "_low", "_high"))
+    worst = Cell(scale.both(Estimate(*ends)), f"worst victim: no. {found['worst_victim']}")
     return Table(
         f"{clean(column)} over victims{leaks.get(column, '')}: so many victims lie below",
         (
@@ -299,6 +298,10 @@ def spread_table(cut: Json, result: AuditResult) -> Table | None:
         ),
         (Row((Cell(clean(column)), *cells, worst)),),
     )
+
+
+def _of_class(found: Json, name: str) -> Estimate:
+    return Estimate(found[name], *(found.get(end, {}).get(name) for end in ("low", "high")))
 
 
 def class_table(cut: Json, result: AuditResult) -> Table | None:
@@ -321,7 +324,10 @@ def class_table(cut: Json, result: AuditResult) -> Table | None:
                 (
                     Cell(clean(each["class"])),
                     Cell(count(each["victims"])),
-                    *(Cell(scale.text(each[name])) for name, scale in zip(names, scales)),
+                    *(
+                        Cell(scale.text(each[name]), scale.interval(_of_class(each, name)))
+                        for name, scale in zip(names, scales)
+                    ),
                 )
             )
             for each in classes

@@ -206,6 +206,14 @@ def _reidentified(value: object, where: str) -> None:
     _object({"by": _texts}, value=_share, low=_share, high=_share, candidates=_count)(value, where)
 
 
+def _dcorr(value: object, where: str) -> None:
+    _object(
+        dict.fromkeys(("low", "high"), _maybe_number), value=_maybe_signed, floor=_maybe_signed
+    )(value, where)
+    assert isinstance(value, dict)
+    _interval({"low": None, "high": None, **value}, where)
+
+
 _cut = _object(
     {"gains": _named(_gain)},
     name=_text,
@@ -218,12 +226,13 @@ _cut = _object(
     flops_share=_maybe_share,
     notes=_texts,
     accuracy=_or_none(_accuracy),
-    dcorr=_or_none(_object(value=_maybe_signed, floor=_maybe_signed)),
+    dcorr=_or_none(_dcorr),
     attacks=_list(_attack),
     strongest=_named(_strongest),
     reidentified=_or_none(_reidentified),
     distribution=_or_none(
         _object(
+            dict.fromkeys(("worst_one_percent_low", "worst_one_percent_high"), _maybe_number),
             column=_text,
             quantiles=_named(_number, QUANTILES),
             worst_one_percent=_number,
@@ -231,7 +240,13 @@ _cut = _object(
         )
     ),
     by_class=_list(
-        _object(None, victims=_count, MSE=_maybe_number, SSIM=_maybe_number, **{"class": _text})
+        _object(
+            dict.fromkeys(("low", "high"), _named(_maybe_number)),
+            victims=_count,
+            MSE=_maybe_number,
+            SSIM=_maybe_number,
+            **{"class": _text},
+        )
     ),
     guarantees=_object(
         set=_text,

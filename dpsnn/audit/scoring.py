@@ -1,7 +1,7 @@
 """What attacks found, in numbers: each with its interval over victims or seeds, its floor, and the honest strongest."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,13 @@ OTHERS = 4
 
 CANDIDATES = 1000
 """Pictures among which a victim's is to be found, at most."""
+
+
+FEWEST_WORST = 5
+"""Victims that are one in a hundred of all, from which on resamples say how far their mean is from that of others."""
+
+RESAMPLED = 100
+"""Resamples at a time."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +126,61 @@ def estimate(values: Sequence[Float[Tensor, " n"]], seed: int = 0) -> Json:
         spread = draws @ torch.stack([*values]).mean(0).numpy() / count
         ends = np.quantile(spread, [TAIL, 1 - TAIL])
         low, high, over = min(float(ends[0]), value), max(float(ends[1]), value), "victims"
-    if len(means) > 1:
-        error = float(np.std(means, ddof=1)) / math.sqrt(len(means))
-        half = float(stdtrit(len(means) - 1, 1 - TAIL)) * error
-        below, above = (0.0, 0.0) if low is None or high is None else (value - low, high - value)
-        low, high = value - math.hypot(below, half), value + math.hypot(above, half)
-        over = "seeds" if over is None else "victims and seeds"
-    return {"value": value, "low": low, "high": high, "over": over}
+    return _over_seeds({"value": value, "low": low, "high": high, "over": over}, means)
+
+
+def _over_seeds(found: Json, *means: Sequence[float], whole: float = 1.0) -> Json:
+    """The same with an interval that is over seeds as well, where there are several.
+
+    Args:
+        found: A value with its interval over victims, or none.
+        means: One for each seed; of several attacks those that vary most count.
+        whole: What the value is a share of.
+    """
+    halves = [
+        float(stdtrit(len(each) - 1, 1 - TAIL)) * float(np.std(each, ddof=1)) / math.sqrt(len(each))
+        for each in means
+        if len(each) > 1
+    ]
+    if not halves:
+        return found
+    half, value, low, high = max(halves) / abs(whole), found["value"], found["low"], found["high"]
+    below, above = (0.0, 0.0) if low is None or high is None else (value - low, high - value)
+    over = "seeds" if low is None else "victims and seeds"
+    ends = {"low": value - math.hypot(below, half), "high": value + math.hypot(above, half)}
+    return {**found, **ends, "over": over}
+
+
+def of_blocks(values: Float[Tensor, " n"]) -> Json:
+    """The mean over two or more blocks of victims with its 95 % interval, by Student's t."""
+    value = float(values.mean())
+    half = float(stdtrit(len(values) - 1, 1 - TAIL)) * float(values.std()) / math.sqrt(len(values))
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def of_worst(values: Float[Tensor, " n"], lower_leaks: bool, seed: int = 0) -> Json:
+    """The mean over the worst one in a hundred victims, one at least, with its 95 % interval, a bootstrap over victims.
+
+    Of fewer than `FEWEST_WORST` there is none: no resample has a victim that fares worse than those who are there.
+
+    Args:
+        values: For each victim.
+        lower_leaks: Whether lower ones leak more.
+        seed: Of the bootstrap.
+    """
+    ordered = values.sort(descending=not lower_leaks).values.numpy()
+    total = len(ordered)
+    count = max(1, round(total / 100))
+    value = float(ordered[:count].mean())
+    if count < FEWEST_WORST:
+        return {"value": value, "low": None, "high": None}
+    generator, even, means = np.random.default_rng(seed), np.full(total, 1 / total), []
+    for _ in range(RESAMPLES // RESAMPLED):
+        drawn = generator.multinomial(total, even, RESAMPLED)
+        before = drawn.cumsum(1) - drawn
+        means.append((count - before).clip(0, drawn) @ ordered / count)
+    ends = np.quantile(np.concatenate(means), [TAIL, 1 - TAIL])
+    return {"value": value, "low": min(float(ends[0]), value), "high": max(float(ends[1]), value)}
 
 
 def binomial(share: float, count: int) -> tuple[float, float]:
@@ -141,6 +196,9 @@ def binomial(share: float, count: int) -> tuple[float, float]:
 Scores = Mapping[str, Float[Tensor, " n"]]
 """Attack → one value for each of the first victims, the mean over seeds."""
 
+OfSeeds = Mapping[str, Sequence[Float[Tensor, " _"]]]
+"""Attack → for each seed one value for each of the first victims, of which some attacks have fewer than others."""
+
 
 def per_victim(attempts: Sequence[Attempt], scale: Scale, wire: Wire) -> list[Tensor]:
     """For each seed the values of the victims that all of them were scored on."""
@@ -149,7 +207,9 @@ def per_victim(attempts: Sequence[Attempt], scale: Scale, wire: Wire) -> list[Te
     return [scale.of(each.guesses[:count], wire) for each in done] if count else []
 
 
-def strongest_of(scores: Scores, lower_leaks: bool, total: int) -> Json | None:
+def strongest_of(
+    scores: Scores, lower_leaks: bool, total: int, of_seeds: OfSeeds | None = None
+) -> Json | None:
     """The strongest, chosen on one half of the victims and scored on the other, all on the same victims.
 
     Attacks that were scored on fewer than LEAST victims are left out where there are others: a few victims say little
@@ -160,6 +220,7 @@ def strongest_of(scores: Scores, lower_leaks: bool, total: int) -> Json | None:
         scores: Of every attack.
         lower_leaks: Whether lower values leak more.
         total: Number of victims.
+        of_seeds: Of the same attacks, where the interval shall be over seeds too.
     """
     finite = {name: each for name, each in scores.items() if bool(each.isfinite().all())}
     many = {name: each for name, each in finite.items() if len(each) >= min(LEAST, total)}
@@ -172,7 +233,7 @@ def strongest_of(scores: Scores, lower_leaks: bool, total: int) -> Json | None:
     if count < 2:
         alone: Json = {"value": means[best], "low": None, "high": None, "over": None}
         return {
-            **alone,
+            **_over_seeds(alone, *_means(of_seeds, [best], count)),
             "by": [best],
             "tried": len(usable),
             "best_of_each": means[best],
@@ -182,11 +243,10 @@ def strongest_of(scores: Scores, lower_leaks: bool, total: int) -> Json | None:
     every = {name: each for name, each in usable.items() if len(each) == total}
     if count < total and {*found.names} <= every.keys():
         found, count = strongest(every, lower_leaks), total
+    ends = {"low": min(found.low, found.value), "high": max(found.high, found.value)}
+    estimated = {"value": found.value, **ends, "over": "victims"}
     return {
-        "value": found.value,
-        "low": min(found.low, found.value),
-        "high": max(found.high, found.value),
-        "over": "victims",
+        **_over_seeds(estimated, *_means(of_seeds, found.names, count)),
         "by": [*dict.fromkeys(found.names)],
         "tried": len(usable),
         "best_of_each": found.oracle,
@@ -194,8 +254,18 @@ def strongest_of(scores: Scores, lower_leaks: bool, total: int) -> Json | None:
     }
 
 
+def _means(of_seeds: OfSeeds | None, names: Iterable[str], count: int) -> list[list[float]]:
+    """For each of these attacks the means of all seeds over the first victims."""
+    known = of_seeds or {}
+    return [[float(each[:count].mean()) for each in known.get(name, ())] for name in {*names}]
+
+
 def gained(
-    attempts: Mapping[str, Sequence[Attempt]], scores: Scores, scale: Scale, wire: Wire
+    attempts: Mapping[str, Sequence[Attempt]],
+    scores: Scores,
+    scale: Scale,
+    wire: Wire,
+    of_seeds: OfSeeds | None = None,
 ) -> Json | None:
     """The share of what lies between no information and the truth that the strongest attack gets, victim by victim.
 
@@ -208,6 +278,7 @@ def gained(
         scores: Of the same.
         scale: By which.
         wire: What was attacked.
+        of_seeds: As of `strongest_of`.
 
     Returns:
         None where the mean image is the truth already, and where nothing came to an end.
@@ -232,13 +303,11 @@ def gained(
     low, high = (None if found[end] is None else found[end] / whole for end in ("low", "high"))
     if whole < 0:
         low, high = high, low
-    return {
-        "value": found["value"] / whole,
-        "low": low,
-        "high": high,
-        "victims": found["victims"],
-        "floor": floor,
-    }
+    share = {"value": found["value"] / whole, "low": low, "high": high}
+    means = _means(of_seeds, found["by"], found["victims"])
+    share = _over_seeds(share, *means, whole=whole)
+    share.pop("over", None)
+    return {**share, "victims": found["victims"], "floor": floor}
 
 
 def named(guesses: Tensor, victims: Tensor) -> Float[Tensor, " n"]:
@@ -260,22 +329,28 @@ def named(guesses: Tensor, victims: Tensor) -> Float[Tensor, " n"]:
 
 
 def reidentified(attempts: Mapping[str, Sequence[Attempt]], wire: Wire) -> Json | None:
-    """The share of victims that the strongest attacker at this finds among the candidates; of one candidate nothing."""
+    """The share of victims that the strongest attacker at this finds among the candidates; of one candidate nothing.
+
+    Attacks that were scored on fewer victims than there are candidates are left out: not all could be found.
+    """
     candidates = min(CANDIDATES, len(wire.victims))
-    scores = {}
+    scores, of_seeds = {}, {}
     for name, each in attempts.items():
         done = [one for one in each if one.status == "ok" and one.victims >= candidates]
         if done:
-            scores[name] = torch.stack([named(one.guesses, wire.victims) for one in done]).mean(0)
+            of_seeds[name] = [named(one.guesses, wire.victims) for one in done]
+            scores[name] = torch.stack(of_seeds[name]).mean(0)
     if not scores or candidates < 2:
         return None
     found = strongest(scores, lower_leaks=False)
     share = min(1.0, max(0.0, found.value))
     low, high = binomial(share, candidates)
+    means = [[float(each.mean()) for each in of_seeds[name]] for name in {*found.names}]
+    wide = _over_seeds({"value": share, "low": low, "high": high}, *means)
     return {
         "value": share,
-        "low": low,
-        "high": high,
+        "low": max(0.0, wide["low"]),
+        "high": min(1.0, wide["high"]),
         "candidates": candidates,
         "by": [*dict.fromkeys(found.names)],
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 from dpsnn.audit.lacking import FAILED, TOO_LARGE, UNPAID, cause, learned, lost
 from dpsnn.audit.plan import LEAST as FEWEST
 from dpsnn.audit.result import QUANTILES, Json
-from dpsnn.audit.scoring import ALIKE
+from dpsnn.audit.scoring import ALIKE, estimate, of_worst
 
 NEAR = 0.5
 """Share of the error of the mean image that an attacker must take away for pictures to count as leaked."""
@@ -69,27 +69,32 @@ def distribution(column: str, values: Tensor, rows: Tensor, lower_leaks: bool) -
     """How a measure is spread over the victims, and how badly the worst one in a hundred fares."""
     levels = torch.tensor([float(each) for each in QUANTILES], dtype=torch.double)
     found = torch.quantile(values, levels).tolist()
-    order = values.argsort(descending=not lower_leaks)
-    worst = order[: max(1, round(len(values) / 100))]
+    worst = of_worst(values, lower_leaks)
     return {
         "column": column,
         "quantiles": dict(zip(QUANTILES, found)),
-        "worst_one_percent": float(values[worst].mean()),
-        "worst_victim": int(rows[order[0]]),
+        "worst_one_percent": worst["value"],
+        "worst_one_percent_low": worst["low"],
+        "worst_one_percent_high": worst["high"],
+        "worst_victim": int(rows[values.argsort(descending=not lower_leaks)[0]]),
     }
 
 
 def by_class(scores: dict[str, Tensor], labels: Tensor, classes: Sequence[str]) -> list[Json]:
-    """The mean of MSE and SSIM for the victims of each class; nothing where there are no classes."""
+    """The mean of MSE and SSIM over the victims of each class, and its interval; nothing where there are no classes."""
     found = []
     for label, name in enumerate(classes):
         here = labels == label
         if count := int(here.sum()):
             means = {
-                column: float(scores[column][here].mean()) if column in scores else None
+                column: estimate([scores[column][here]]) if column in scores else {}
                 for column in ("MSE", "SSIM")
             }
-            found.append({"class": name, "victims": count, **means})
+            value, low, high = (
+                {column: each.get(end) for column, each in means.items()}
+                for end in ("value", "low", "high")
+            )
+            found.append({"class": name, "victims": count, **value, "low": low, "high": high})
     return found
 
 
