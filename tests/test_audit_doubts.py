@@ -59,16 +59,24 @@ class Endless(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("value", "floor", "is_flagged"),
-    [(9.0, 10.0, True), (10.0, 10.0, True), (10.1, 10.0, False), (100.0, 100.0, False)],
+    ("value", "low", "floor", "said"),
+    [
+        (9.0, 8.0, 10.0, "no more than"),
+        (10.0, 9.0, 10.0, "no more than"),
+        (10.1, 10.0, 10.0, "not clearly more (from 10.0 % on) than"),
+        (10.2, 10.1, 10.0, ""),
+        (100.0, 100.0, 100.0, ""),
+    ],
 )
-def test_a_model_that_does_no_task_is_flagged(value: float, floor: float, is_flagged: bool) -> None:
+def test_a_model_that_does_no_task_is_flagged(
+    value: float, low: float, floor: float, said: str
+) -> None:
     """It lacks its weights, or is given other pixels or classes than it learnt; of one class all are right."""
-    accuracy = {"value": value, "low": 0.0, "high": 100.0, "floor": floor}
+    accuracy = {"value": value, "low": low, "high": 100.0, "floor": floor}
     found = doubts(heard(models.layers(), "7"), [], "cut", "", [], accuracy)
-    said = [each["raised"] for each in found if "most frequent class" in each["raised"]]
-    told = f"the task: accuracy is {value:.1f} %, no more than always naming the most frequent"
-    assert [each.startswith(told) for each in said] == [True] * is_flagged
+    raised = [each["raised"] for each in found if "most frequent class" in each["raised"]]
+    told = f"the task: accuracy is {value:.1f} %, {said} always naming the most frequent"
+    assert [each.startswith(told) for each in raised] == [True] * bool(said)
 
 
 class Logarithm(nn.Module):

@@ -130,13 +130,16 @@ def _of_wire(wire: Wire, name: str) -> list[Flag]:
 
 def _of_task(accuracy: Json | None) -> list[Flag]:
     """Whether the model does its task: one that does not is hardly the one that is deployed."""
-    if accuracy is None or not accuracy["value"] <= accuracy["floor"] < 100:
+    if accuracy is None or not accuracy["low"] <= accuracy["floor"] < 100:
         return []
     value, floor = accuracy["value"], accuracy["floor"]
+    said = "no more"
+    if value > floor:
+        said = f"not clearly more (from {accuracy['low']:.1f} % on)"
     return [
         Flag(
             "the task",
-            f"accuracy is {value:.1f} %, no more than always naming the most frequent class gets ({floor:.1f} %)",
+            f"accuracy is {value:.1f} %, {said} than always naming the most frequent class gets ({floor:.1f} %)",
             "where no noise on the wire explains it, this is not the model as it is used, and what it sends is not what"
             " users would send",
             "see that --weights is given, that the model takes pixels in [0, 1] and normalises them itself, and that it"

@@ -151,8 +151,8 @@ def bounds(wire: Wire, guesses: Mapping[str, torch.Tensor]) -> tuple[Json | None
 
     Args:
         wire: What is heard.
-        guesses: Attack → its guesses of all victims, or of the first ones, two at least; each is watched. Of the first ones
-            the least error is that of somebody who knows that it is one of these.
+        guesses: Attack → its guesses of all victims, or of the first ones, two at least; each is watched. Of the first
+            ones the least error is that of somebody who knows that it is one of these.
     """
     if wire.target is None or wire.clear is None or not wire.noisy or not guesses:
         return None, ""
