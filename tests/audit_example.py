@@ -80,10 +80,21 @@ def _cut(name: str, order: int, mse: float, ssim: float, level: str) -> dict[str
                 for q in ("0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99")
             },
             "worst_one_percent": mse / 2,
+            "worst_one_percent_floor": 0.03,
+            "one_percent": {"value": mse * 0.51, "low": None, "high": mse * 0.7},
+            "fare_worse": 0.07,
             "worst_victim": 7,
         },
         "by_class": [
-            {"class": "0", "victims": 20, "MSE": mse, "SSIM": ssim},
+            {
+                "class": "0",
+                "victims": 20,
+                "MSE": mse,
+                "SSIM": ssim,
+                "low": {"MSE": 0.8 * mse, "SSIM": 0.8 * ssim},
+                "high": {"MSE": 1.2 * mse, "SSIM": min(1.0, 1.2 * ssim)},
+                "floor": {"MSE": 0.07, "SSIM": 0.1},
+            },
             {"class": "1 <b>", "victims": 20, "MSE": mse, "SSIM": None},
         ],
         "guarantees": {

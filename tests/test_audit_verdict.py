@@ -17,10 +17,11 @@ from dpsnn.audit.scoring import (
     Scale,
     estimate,
     gained,
-    of_blocks,
-    of_worst,
+    of_quantile,
+    reidentified,
     scales,
     strongest_of,
+    unseen,
 )
 from dpsnn.audit.shown import recommended, verdict
 from dpsnn.audit.wire import Wire
@@ -167,7 +168,7 @@ def digits_wire(victims: int = 60) -> Wire:
 def share(wire: Wire, column: str, guesses: Tensor) -> Json:
     (scale,) = (each for each in scales(wire, None) if each.column == column)
     done = [Attempt(RIDGE, 0, guesses=guesses)]
-    found = gained({"a": done}, {"a": scale.of(guesses, wire)}, scale, wire)
+    found = gained({"a": done}, {"a": [scale.of(guesses, wire)]}, scale, wire)
     assert found is not None
     return found
 
@@ -192,8 +193,24 @@ def test_one_sharp_picture_for_everybody_is_no_information() -> None:
     sharp = max(everywhere, key=lambda guess: float(scale.of(guess, wire).mean()))
     got = share(wire, "SSIM", sharp.clone())
     assert got["value"] < 1e-6 and got["high"] < 0.1
-    assert share(wire, "SSIM", wire.victims.clone())["value"] > 0.5
+    assert share(wire, "SSIM", wire.victims.clone())["value"] == pytest.approx(1, abs=1e-6)
     assert scale.floor is not None and isinstance(scale, Scale)
+
+
+def test_who_was_asked_for_a_few_victims_looks_for_these_among_all() -> None:
+    wire = digits_wire()
+    others = wire.victims.roll(1, 0)
+
+    def attempts(**guesses: Tensor) -> dict[str, list[Attempt]]:
+        return {name: [Attempt(RIDGE, 0, guesses=each)] for name, each in guesses.items()}
+
+    found = reidentified(attempts(ridge=others, inversion=wire.victims[:30]), wire)
+    assert found and (found["value"], found["victims"], found["candidates"]) == (1, 30, 60)
+    assert found["by"] == ["inversion"] and found["low"] == pytest.approx(0.025 ** (1 / 30))
+    # Of nobody the more victims say more.
+    found = reidentified(attempts(inversion=others[:30], ridge=others), wire)
+    assert found and (found["value"], found["victims"], found["by"]) == (0, 60, ["ridge"])
+    assert reidentified(attempts(ridge=wire.victims[:1]), digits_wire(1)) is None
 
 
 def test_an_interval_over_seeds_has_the_width_of_victims_and_of_seeds() -> None:
@@ -238,25 +255,33 @@ def test_the_strongest_has_an_interval_over_seeds_too() -> None:
 
 
 @pytest.mark.parametrize("lower_leaks", [True, False])
-def test_the_worst_in_a_hundred_have_a_mean_with_an_interval(lower_leaks: bool) -> None:
-    """Against resamples that are sorted one by one."""
+def test_what_one_in_a_hundred_fares_worse_than_lies_in_its_interval(lower_leaks: bool) -> None:
+    """Nineteen times of twenty, by draws of which it is known; and the worst victim is the worst of all but few."""
     sign = 1 if lower_leaks else -1
-    values = torch.from_numpy(np.random.default_rng(1).gamma(2, 1, 700)) * sign
-    got = of_worst(values, lower_leaks)
-    assert got["value"] == pytest.approx(float((sign * values).sort().values[:7].mean()) * sign)
-    draws = np.random.default_rng(2)
-    means = [np.sort(draws.choice(sign * values, 700))[:7].mean() * sign for _ in range(1000)]
-    assert [got["low"], got["high"]] == pytest.approx(np.quantile(means, [0.025, 0.975]), rel=0.08)
-    few = of_worst(values[:400], lower_leaks)
-    assert few["value"] is not None and few["low"] is few["high"] is None
-    assert of_worst(values[:1], lower_leaks)["value"] == values[0]
+    truth, draws = stats.gamma(2).ppf(0.01) * sign, np.random.default_rng(2)
+    sides, better = np.zeros(2), 0
+    for _ in range(400):
+        values = torch.from_numpy(draws.gamma(2, 1, 1000)) * sign
+        got = of_quantile(values, 0.01, lower_leaks)
+        assert got["low"] <= got["value"] <= got["high"]
+        sides += got["low"] > truth, got["high"] < truth
+        worst = float((sign * values).min())
+        better += stats.gamma(2).cdf(worst) > unseen(1000)
+    assert max(sides) < 0.025 * 400 + 3 * math.sqrt(0.025 * 400) and sides.sum() > 0
+    assert 0.05 * 400 - 12 < better < 0.05 * 400 + 12
+    few = of_quantile(values[:100], 0.01, lower_leaks)
+    # No victim of so few is sure to fare worse than one person in a hundred.
+    assert few["low" if lower_leaks else "high"] is None
+    assert few["high" if lower_leaks else "low"] is not None
+    assert of_quantile(values[:1], 0.01, lower_leaks)["value"] == values[0]
 
 
-def test_blocks_of_victims_have_students_interval() -> None:
-    values = torch.from_numpy(np.random.default_rng(3).normal(0.4, 0.1, 10))
-    got = of_blocks(values)
-    low, high = stats.t.interval(0.95, 9, values.mean(), stats.sem(values))
-    assert (got["low"], got["high"]) == pytest.approx((low, high))
+@pytest.mark.parametrize("count", [2, 5, LEAST - 1])
+def test_few_victims_have_students_interval(count: int) -> None:
+    values = np.random.default_rng(3).normal(0.4, 0.1, count)
+    got = estimate([torch.from_numpy(values)])
+    low, high = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
+    assert (got["low"], got["high"]) == pytest.approx((low, high)) and got["over"] == "victims"
 
 
 def test_a_single_victim_has_an_interval_over_seeds_alone() -> None:

@@ -21,7 +21,9 @@ from dpsnn.audit.report_charts import depth_chart, spread_chart, tradeoff_chart
 from dpsnn.audit.report_digest import digest
 from dpsnn.audit.report_page import TEMPLATES, page
 from dpsnn.audit.report_pictures import png
+from dpsnn.audit.report_table import class_table, spread_table
 from dpsnn.audit.report_words import (
+    NOTHING,
     Estimate,
     Scale,
     clean,
@@ -262,7 +264,7 @@ def test_guarantees_are_numbers_beside_words() -> None:
         "naming": 0.053, "candidates": 1000, "epsilon": 8.0, "delta": 1e-5, "dfil": 0.002, "words": "a bound",
         "with_clip": {"bound": 4.0, "naming": 0.031, "words": "in a ball of radius 4"},
     }  # fmt: skip
-    made["cuts"][1]["bounds"] = {"mse": 0.05, "share": 0.7, "named": 0.61, "n": 40}
+    made["cuts"][1]["bounds"] = {"mse": 0.05, "share": 0.05 / 0.069, "named": 0.61, "n": 40}
     bare, bounded = digest(AuditResult.of(made)).cuts
     assert bare.promised == "No guarantee: no noise crosses the wire."
     assert [fact.name for fact in bare.guarantees] == ["Values"]
@@ -272,7 +274,7 @@ def test_guarantees_are_numbers_beside_words() -> None:
     assert told["Least possible MSE"] == "0.05 over 40 pictures; ≤ 0.069 measured"
     assert bounded.clipped == "In a ball of radius 4."
     assert told["Named by who knows them all"] == "61.0\N{NO-BREAK SPACE}% of 40"
-    made["cuts"][1]["bounds"]["mse"] = 0.071
+    made["cuts"][1]["bounds"] |= {"mse": 0.071, "share": 0.071 / 0.069}
     told = {f.name: f.text for f in digest(AuditResult.of(made)).cuts[1].guarantees}
     assert "0.069 measured, less by the chance of" in told["Least possible MSE"]
 
@@ -693,3 +695,24 @@ def test_bad_options_are_refused_in_one_line(
     assert main(["report", *words]) == 2
     heard = capsys.readouterr()
     assert said in heard.err and len(heard.err.splitlines()) == 1
+
+
+def test_classes_and_the_worst_have_floors_and_intervals_where_they_are_known() -> None:
+    made = content()
+    result = AuditResult.of(made)
+    classes, spread = class_table(made["cuts"][0], result), spread_table(made["cuts"][0], result)
+    assert classes and spread
+    (_, _, error, _), (_, _, plain, missing) = (row.cells for row in classes.rows)
+    assert error.below == "0.00400 to 0.00600; mean image: 0.07000" and not plain.below
+    assert missing.text == NOTHING
+    one, *_, worst = spread.rows[0].cells[1:]
+    assert not one.below  # an end that no victim reaches
+    assert worst.below.startswith("worst victim: no. 7; mean image: 0.03")
+    assert worst.below.endswith("; at most 7.0\N{NO-BREAK SPACE}% of people fare worse")
+    made["cuts"][0]["distribution"]["one_percent"]["low"] = 0.001
+    again = spread_table(AuditResult.of(made).cuts[0], result)
+    assert again and again.rows[0].cells[1].below.startswith("0.0010")
+    for name in ("one_percent", "fare_worse", "worst_one_percent_floor"):  # of an earlier version
+        del made["cuts"][0]["distribution"][name]
+    older = spread_table(AuditResult.of(made).cuts[0], result)
+    assert older and older.rows[0].cells[-1].below == "worst victim: no. 7"

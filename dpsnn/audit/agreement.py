@@ -251,6 +251,8 @@ def _of_people(cut: Json, columns: set[str], scored: int) -> Iterator[str]:
         yield f".by_class has {classes} victims, and {scored} were attacked"
     if (found := cut["reidentified"]) and found["candidates"] > scored:
         yield f".reidentified.candidates is {found['candidates']}, and {scored} were attacked"
+    if found and found.get("victims", 0) > found["candidates"]:
+        yield f".reidentified.victims is {found['victims']}, among {found['candidates']} candidates"
 
 
 def _of_promises(cut: Json, scales: Mapping[str, Json]) -> Iterator[str]:
@@ -258,11 +260,9 @@ def _of_promises(cut: Json, scales: Mapping[str, Json]) -> Iterator[str]:
     promised, found = cut["guarantees"], cut["reidentified"]
     # Among more it is no easier.
     if found and promised["naming"] is not None and promised["candidates"] <= found["candidates"]:
-        if beyond(found["value"], promised["naming"], found["candidates"]):
-            yield (
-                f".guarantees.naming is {promised['naming']:g}, and {found['value']:g} of {found['candidates']} were"
-                " named"
-            )
+        looked = found.get("victims", found["candidates"])
+        if beyond(found["value"], promised["naming"], looked):
+            yield f".guarantees.naming is {promised['naming']:g}, and {found['value']:g} of {looked} were named"
     limits, best = cut["bounds"], cut["strongest"].get("MSE")
     count = best["victims"] if best else 0
     if not limits or not best or limits["mse"] is None or not limits["n"] == count >= FEW:

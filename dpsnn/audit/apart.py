@@ -59,19 +59,14 @@ def attack_one(given: dict[str, Any], out: str, seed: int) -> str:
     """Where a job runs: every attack with one seed at the one cut that is named."""
     with own_log(job_logs(out)):
         found = opened(**given, out=out)
-        # The seeds are split and drawn as for the whole; attacks are made with this one.
-        _Attacks(found, seed)
+        _Attacks(found, [seed])
     return f"cut {', '.join(found.names)}, seed {seed}"
 
 
 class _Attacks(Audit):
     """Makes the attacks, and says nothing of what came of them."""
 
-    def __init__(self, found: Opened, seed: int) -> None:
-        self.seed = seed
-        super().__init__(found)
-
     def _one(
         self, cut: Cut | None, wire: Wire, sides: Sides, task: Task, progress: Progress
     ) -> None:
-        attacked(wire, task.of(self.seed), progress)
+        attacked(wire, task, progress)

@@ -117,9 +117,11 @@ class _Search:
         self.server = server or target.server
         self.pictures = pictures
         self.codes = self.target.encode(pictures.victims)
-        self.judged, self.notes, restless = look(
+        self.notes = list[str]()
+        self.judged, first, restless = look(
             target, self.codes, pictures, goal, settings, self.server
         )
+        self._note(*first)
         # What a client answers next time may be nearer to the picture, or outside the set.
         with seeded(settings.seed, 47):
             more = [target.encode(pictures.victims) for _ in range((ANSWERS - 1) * restless)]
@@ -135,15 +137,19 @@ class _Search:
         labels = pictures.own_labels if pictures.labels is None else pictures.labels
         self.largest = None if labels is None else largest_share(labels)
         if self.given is not target:
-            self.notes.append(
+            self._note(
                 "what the client sends lies outside the set in which its last layer should put it: nothing rests on it"
             )
         if len(self.fresh) < FEW:
-            self.notes.append(
+            self._note(
                 f"{len(self.fresh)} victims check the promise; fewer than {FEW} say too little to judge it"
             )
-        for note in self.notes:
-            print(note, file=sys.stderr)
+
+    def _note(self, *said: str) -> None:
+        """Keep what is to be said of the result, and say it at once: it may be a reason to stop."""
+        for each in said:
+            self.notes.append(each)
+            print(each, file=sys.stderr, flush=True)
 
     def run(self) -> Calibration:
         considered = self._considered()
@@ -156,7 +162,7 @@ class _Search:
         seen, beaten = checked(
             curve, place, self.goal, self.fresh, self.given.client, SHOWN, self.answers
         )
-        self.notes += beaten
+        self._note(*beaten)
         return Calibration(
             goal={**self.goal._asdict(), "words": self.goal.words},
             kind=wire.kind,
@@ -306,7 +312,7 @@ class _Search:
         self._say(curve)
         if failed := [check for check in curve.checks if not check.passed]:
             at = ", ".join(f"{curve.noises[check.place]:g}" for check in failed)
-            self.notes.append(
+            self._note(
                 f"at noise {at} one decoder for all noises was more than 3 % worse than a dedicated one; around it"
                 " each noise has a decoder of its own"
             )
@@ -320,10 +326,12 @@ class _Search:
             row = {"attack": each.name, "noise": noise, "reason": each.reason}
             self.failed.append({"kind": curve.wire.kind, **row})
             found.setdefault(str(each), []).append("all" if noise is None else f"{noise:g}")
-        self.notes += [
-            f"{said} at noise {', '.join(at)}: what it would have found is not known"
-            for said, at in found.items()
-        ]
+        self._note(
+            *(
+                f"{said} at noise {', '.join(at)}: what it would have found is not known"
+                for said, at in found.items()
+            )
+        )
 
     def _rows(self, curve: Curve) -> list[dict[str, Any]]:
         """What is reached at each noise, under it or under more."""
@@ -340,7 +348,7 @@ class _Search:
         for name, values in measured.items():
             if places := rising(values, leaks.get(name, "higher")):
                 at = ", ".join(f"{curve.noises[place]:g}" for place in places)
-                self.notes.append(
+                self._note(
                     f"{name}: surely more was reached at noise {at} than under less of it, where as much can be had;"
                     " take a larger --budget"
                 )

@@ -247,4 +247,4 @@ def _said(found: Calibration) -> str:
         )
     kept = {True: "kept", False: "NOT kept", None: "not judged"}[found.checked["kept"]]
     lines.append(f"on {found.checked['victims']} fresh victims the promise is {kept}")
-    return "\n".join([*lines, *found.notes])
+    return "\n".join(lines)

@@ -19,7 +19,8 @@ from dpsnn.audit.result import Json
 from dpsnn.audit.scoring import Scale
 from dpsnn.audit.wire import Wire
 from dpsnn.metrics.dependence import LEAST, block_size, dcorr_blocks
-from dpsnn.metrics.floors import majority_share
+from dpsnn.metrics.distance_correlation import signed_root
+from dpsnn.metrics.floors import majority_share, mean_image
 
 PIXELS = "pixels"
 """Setting of an attack that rebuilds pictures at a lower resolution than others."""
@@ -41,10 +42,6 @@ class Task:
     folder: Path | None
     doubts: Sequence[str] = ()
     """Reasons to doubt that the data give."""
-
-    def of(self, seed: int) -> "Task":
-        """With this seed alone."""
-        return replace(self, seeds=[seed])
 
 
 def audit_cut(
@@ -83,11 +80,11 @@ def audit_cut(
         if found := scoring.strongest_of(scores, scale.lower_leaks, total, of_seeds):
             strongest[scale.column] = found
         if scale.column in shown.REACH and (
-            gain := scoring.gained(attempts, scores, scale, wire, of_seeds)
+            gain := scoring.gained(attempts, of_seeds, scale, wire)
         ):
             gains[scale.column] = gain
     identified = scoring.reidentified(attempts, wire)
-    said = _of_strongest(attempts, strongest, measures, wire, task)
+    said = _of_strongest(attempts, values, strongest, measures, wire, task)
     promised, beaten = promises.kept(promises.guarantees(wire), identified, said.pop("beaten"))
     plain = {scale.column: scale.plain() for scale in measures}
     accuracy = _accuracy(wire, bool(task.classes))
@@ -100,7 +97,7 @@ def audit_cut(
         "bytes": 4 * wire.activations[0].numel(),
         "weights_share": cut.weights_share if cut else None,
         "flops_share": cut.flops_share if cut else None,
-        "notes": [*(cut.notes if cut else ()), *_notes(wire, rows, identified), *short],
+        "notes": [*(cut.notes if cut else ()), *_notes(wire, rows), *short],
         "accuracy": accuracy,
         "dcorr": _dcorr(wire),
         "attacks": rows,
@@ -150,9 +147,8 @@ def attacked(
     return attempts, causes, short
 
 
-def _notes(wire: Wire, rows: Sequence[Json], identified: Json | None) -> list[str]:
+def _notes(wire: Wire, rows: Sequence[Json]) -> list[str]:
     found, total = [], len(wire.victims)
-    candidates = identified["candidates"] if identified else 0
     if wire.is_reduced:
         size = "×".join(map(str, wire.image_shape[1:]))
         found.append(
@@ -161,11 +157,7 @@ def _notes(wire: Wire, rows: Sequence[Json], identified: Json | None) -> list[st
         )
     for row in rows:
         if row["status"] == "ok" and row["victims"] < total:
-            few = f"; too few to look for them among {candidates} candidates"
-            found.append(
-                f"{row['label']} was scored on {row['victims']} of {total} victims"
-                + few * (row["victims"] < candidates)
-            )
+            found.append(f"{row['label']} was scored on {row['victims']} of {total} victims")
         if size := row["settings"].get(PIXELS):
             found.append(
                 f"{row['label']} rebuilds pictures of {size} pixels, as a map to larger ones would be too large"
@@ -227,12 +219,16 @@ def _row(
 
 def _of_strongest(
     attempts: Mapping[str, Sequence[Attempt]],
+    values: Mapping[str, Mapping[str, Sequence[Tensor]]],
     strongest: Mapping[str, Json],
     measures: Sequence[Scale],
     wire: Wire,
     task: Task,
 ) -> Json:
-    """What is shown of the strongest attack by the squared error alone: its victims, classes, pictures, bounds."""
+    """What is shown of the strongest attack by the squared error alone: its victims, classes, pictures, bounds.
+
+    Victims and pictures are those of one seed: an attacker has one run.
+    """
     nothing: Json = {
         "distribution": None,
         "by_class": [],
@@ -245,8 +241,10 @@ def _of_strongest(
         return nothing
     label = strongest[main.column]["by"][0]
     best = next(each for each in attempts[label] if each.status == "ok")
-    count = best.victims
-    scores = {scale.column: scale.of(best.guesses, wire) for scale in measures}
+    count = len(values[label][main.column][0])
+    scores = {column: each[0] for column, each in values[label].items()}
+    mean = mean_image(wire.own, count)
+    nothing = {scale.column: scale.of(mean, wire) for scale in measures}
     rows = task.rows[:count]
     every = {
         f"{name}, seed {each.seed}": each.guesses
@@ -257,11 +255,11 @@ def _of_strongest(
     limits, beaten = promises.bounds(wire, every)
     return {
         "distribution": shown.distribution(
-            main.column, scores[main.column], rows, main.lower_leaks
+            main.column, scores[main.column], nothing[main.column], rows, main.lower_leaks
         ),
-        "by_class": shown.by_class(scores, wire.labels[:count], task.classes),
+        "by_class": shown.by_class(values[label], nothing, wire.labels[:count], task.classes),
         "pictures": shown.pictures(
-            best.guesses, wire.victims[:count], scores, rows, main.lower_leaks
+            best.guesses[:count], wire.victims[:count], scores, rows, main.lower_leaks
         ),
         "bounds": limits,
         "beaten": beaten,
@@ -290,13 +288,19 @@ def _accuracy(wire: Wire, labelled: bool) -> Json | None:
 def _dcorr(wire: Wire) -> Json | None:
     """Distance correlation of pictures and what is sent of them once, beside that of shuffled pairs.
 
-    Of victims enough for ten blocks of `BLOCKED` it has an interval, over these blocks.
+    Of victims enough for ten blocks of `BLOCKED` it has an interval, over these blocks. Of them the squares are
+    averaged, which are unbiased; the mean of roots is too small where little leaks.
     """
     count = min(scoring.CANDIDATES, len(wire.victims))
     if count < LEAST:
         return None
     many = count >= BLOCKS * BLOCKED
     size = count // BLOCKS if many else block_size(count)
-    values, floors = dcorr_blocks(wire.victims[:count], wire.heard[0, :count], size)
-    found = scoring.of_blocks(values.double()) if many else {"value": float(values.mean())}
-    return {"low": None, "high": None, **found, "floor": float(floors.double().mean())}
+    blocks = dcorr_blocks(wire.victims[:count], wire.heard[0, :count], size)
+    squares, floors = (each.double() * each.double().abs() for each in blocks)
+    ends = scoring.students(squares) if many else (squares.mean(), None, None)
+    value, low, high, floor = (
+        None if end is None else float(signed_root(torch.tensor(float(end))).clamp(-1, 1))
+        for end in (*ends, floors.mean())
+    )
+    return {"value": value, "low": low, "high": high, "floor": floor, "n": size}

@@ -285,9 +285,9 @@ def _facts(cut: Json) -> list[Fact]:
     if cut["dcorr"] and cut["dcorr"]["value"] is not None:
         floor = cut["dcorr"]["floor"]
         beside = f" (independent: {Scale(2).text(floor)})" if floor is not None else ""
-        found.append(
-            Fact("Distance correlation", f"{Scale(2).both(Estimate.of(cut['dcorr']))}{beside}")
-        )
+        at = f", in blocks of {cut['dcorr']['n']}" if "n" in cut["dcorr"] else ""
+        told = Scale(2).both(Estimate.of(cut["dcorr"]))
+        found.append(Fact("Distance correlation", f"{told}{beside}{at}"))
     for column, gain in cut.get("gains", {}).items():
         told = PERCENT.both(Estimate.of(gain, 100))
         found.append(Fact(f"Of the way to the truth, {clean(column)}", told))
@@ -306,7 +306,7 @@ def _guarantees(cut: Json) -> list[Fact]:
     if given["dfil"]:
         found.append(Fact("1/dFIL", f"{rough(given['dfil'])}, of unbiased attackers alone"))
     if bounds and bounds["mse"] is not None:
-        found.append(Fact("Least possible MSE", _against(bounds, cut)))
+        found.append(Fact("Least possible MSE", _against(bounds)))
     if bounds and bounds["named"] is not None:
         told = f"{PERCENT.text(100 * bounds['named'])} of {count(bounds['n'])}"
         found.append(Fact("Named by who knows them all", told))
@@ -320,9 +320,9 @@ def _named(share: Number, cut: Json) -> str:
     return f"Nobody names more than {PERCENT.text(100 * share)} among {count(candidates)}."
 
 
-def _against(bounds: Json, cut: Json) -> str:
-    """The bound beside what was measured."""
-    measured = Estimate.of(cut["strongest"].get("MSE")).value
+def _against(bounds: Json) -> str:
+    """The bound beside what was measured, on the same victims."""
+    measured = bounds["mse"] / bounds["share"] if bounds["share"] else None
     told = f"{rough(bounds['mse'])} over {count(bounds['n'], 'picture')}"
     if measured is None:
         return told

@@ -1,7 +1,7 @@
 """The tables of an audit's page, in plain values: headings, cells with their intervals, and what to sort them by."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dpsnn.audit.report_words import (
@@ -129,7 +129,10 @@ def _accuracy(cut: Json) -> Cell:
 
 
 def _reidentified(cut: Json) -> Cell:
-    return _estimated(Estimate.of(cut["reidentified"], 100), PERCENT)
+    found = cut["reidentified"]
+    cell = _estimated(Estimate.of(found, 100), PERCENT)
+    few = found and found.get("victims", found["candidates"]) < found["candidates"]
+    return replace(cell, below=f"{cell.below}; {found['victims']} looked for") if few else cell
 
 
 def _naming(cut: Json) -> Cell:
@@ -287,8 +290,14 @@ def spread_table(cut: Json, result: AuditResult) -> Table | None:
     leaks = {each["column"]: f", {direction(each)}" for each in result.measures}
     scale = Scale.of([*found["quantiles"].values(), found["worst_one_percent"]])
     cells = [Cell(scale.text(found["quantiles"][q])) for q in QUANTILES]
-    ends = (found.get(f"worst_one_percent{end}") for end in ("", "_low", "_high"))
-    worst = Cell(scale.both(Estimate(*ends)), f"worst victim: no. {found['worst_victim']}")
+    told = f"worst victim: no. {found['worst_victim']}"
+    if (floor := found.get("worst_one_percent_floor")) is not None:
+        told += f"; mean image: {scale.text(floor)}"
+    if "fare_worse" in found:
+        told += f"; at most {PERCENT.text(100 * found['fare_worse'])} of people fare worse"
+    worst = Cell(scale.text(found["worst_one_percent"]), told)
+    cells[0] = _one_in_a_hundred(found, scale, cells[0])
+    cells[-1] = _one_in_a_hundred(found, scale, cells[-1])
     return Table(
         f"{clean(column)} over victims{leaks.get(column, '')}: so many victims lie below",
         (
@@ -300,8 +309,20 @@ def spread_table(cut: Json, result: AuditResult) -> Table | None:
     )
 
 
-def _of_class(found: Json, name: str) -> Estimate:
-    return Estimate(found[name], *(found.get(end, {}).get(name) for end in ("low", "high")))
+def _one_in_a_hundred(found: Json, scale: Scale, cell: Cell) -> Cell:
+    """The same with its interval, if it is that of the victims who fare worst."""
+    tail = Estimate.of(found.get("one_percent"))
+    if tail.value is None or scale.text(tail.value) != cell.text:
+        return cell
+    return replace(cell, below=scale.interval(tail))
+
+
+def _of_class(found: Json, name: str, scale: Scale) -> str:
+    """Interval and floor."""
+    low, high, floor = (found.get(end, {}).get(name) for end in ("low", "high", "floor"))
+    told = [scale.interval(Estimate(found[name], low, high))]
+    told += [f"mean image: {scale.text(floor)}"] * (floor is not None)
+    return "; ".join(each for each in told if each)
 
 
 def class_table(cut: Json, result: AuditResult) -> Table | None:
@@ -325,7 +346,7 @@ def class_table(cut: Json, result: AuditResult) -> Table | None:
                     Cell(clean(each["class"])),
                     Cell(count(each["victims"])),
                     *(
-                        Cell(scale.text(each[name]), scale.interval(_of_class(each, name)))
+                        Cell(scale.text(each[name]), _of_class(each, name, scale))
                         for name, scale in zip(names, scales)
                     ),
                 )

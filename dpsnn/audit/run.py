@@ -239,10 +239,16 @@ def _folder(out: Path) -> Path:
 
 
 class Audit:
-    """Every cut, one after another; what the result says of them."""
+    """Every cut, one after another; what the result says of them.
 
-    def __init__(self, what: Opened) -> None:
+    Args:
+        what: Is audited.
+        only: Seeds that attacks are made with, if not all: pictures are dealt out, and noise is drawn, as for all.
+    """
+
+    def __init__(self, what: Opened, only: Sequence[int] | None = None) -> None:
         found, budget, seeds, queries, defences, folder, names = what
+        made_with = seeds if only is None else only
         sides, model = found.sides, found.model
         self.sides = sides
         self.defended: list[str] = []
@@ -255,7 +261,12 @@ class Audit:
         if model is not None:
             cuts, refused = model.cuts(sides.image_shape, names)
         task = Task(
-            budget, seeds, sides.victims.classes, sides.victims.places, folder, _data_doubts(sides)
+            budget,
+            made_with,
+            sides.victims.classes,
+            sides.victims.places,
+            folder,
+            _data_doubts(sides),
         )
         progress = Progress(len(cuts))
         classes = None
@@ -269,7 +280,7 @@ class Audit:
                 classes = cut.target.num_classes
             where = f"cut {number}/{len(cuts)} {cut.name if cut else SMASHED}"
             made = [each for each in budget.at(wire) if not budget.hindrance(each, wire)]
-            progress.at(where, made, len(seeds))
+            progress.at(where, made, len(made_with))
             self._one(cut, wire, sides, task, progress)
         progress.done()
         shape = attacked_shape(sides.image_shape)

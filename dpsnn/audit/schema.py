@@ -203,13 +203,13 @@ def _accuracy(value: object, where: str) -> None:
 
 def _reidentified(value: object, where: str) -> None:
     _interval(value, where)
-    _object({"by": _texts}, value=_share, low=_share, high=_share, candidates=_count)(value, where)
+    more = {"by": _texts, "victims": _count, "tried": _count}
+    _object(more, value=_share, low=_share, high=_share, candidates=_count)(value, where)
 
 
 def _dcorr(value: object, where: str) -> None:
-    _object(
-        dict.fromkeys(("low", "high"), _maybe_number), value=_maybe_signed, floor=_maybe_signed
-    )(value, where)
+    more = {"low": _maybe_signed, "high": _maybe_signed, "n": _count}
+    _object(more, value=_maybe_signed, floor=_maybe_signed)(value, where)
     assert isinstance(value, dict)
     _interval({"low": None, "high": None, **value}, where)
 
@@ -232,7 +232,7 @@ _cut = _object(
     reidentified=_or_none(_reidentified),
     distribution=_or_none(
         _object(
-            dict.fromkeys(("worst_one_percent_low", "worst_one_percent_high"), _maybe_number),
+            {"worst_one_percent_floor": _number, "one_percent": _interval, "fare_worse": _share},
             column=_text,
             quantiles=_named(_number, QUANTILES),
             worst_one_percent=_number,
@@ -241,7 +241,7 @@ _cut = _object(
     ),
     by_class=_list(
         _object(
-            dict.fromkeys(("low", "high"), _named(_maybe_number)),
+            dict.fromkeys(("low", "high", "floor"), _named(_maybe_number)),
             victims=_count,
             MSE=_maybe_number,
             SSIM=_maybe_number,

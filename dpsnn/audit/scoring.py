@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.special import betaincinv, stdtrit
+from scipy.stats import binom
 from torch import Tensor
 
 from dpsnn.audit.attacking import Attempt
@@ -17,7 +18,7 @@ from dpsnn.audit.wire import Wire
 from dpsnn.evaluation.strongest import LEVEL, RESAMPLES, strongest
 from dpsnn.metrics.base import Metric, Scored, known
 from dpsnn.metrics.floors import class_means, mean_image
-from dpsnn.tensors import Labels
+from dpsnn.tensors import Labels, Number
 
 TAIL = (1 - LEVEL) / 2
 
@@ -29,13 +30,6 @@ OTHERS = 4
 
 CANDIDATES = 1000
 """Pictures among which a victim's is to be found, at most."""
-
-
-FEWEST_WORST = 5
-"""Victims that are one in a hundred of all, from which on resamples say how far their mean is from that of others."""
-
-RESAMPLED = 100
-"""Resamples at a time."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +103,9 @@ def scales(wire: Wire, own_labels: Labels | None) -> list[Scale]:
 def estimate(values: Sequence[Float[Tensor, " n"]], seed: int = 0) -> Json:
     """The mean over victims, and over seeds where there are several, with its 95 % interval.
 
-    Over victims it is a bootstrap of each one's mean over seeds. Of several seeds Student's t over their means is added
-    in squares: seeds share their victims, so that their means alone do not say how far those are from all people's.
+    Over victims it is a bootstrap of each one's mean over seeds, or Student's t where there are few. Of several seeds
+    Student's t over their means is added in squares: seeds share their victims, so that their means alone do not say
+    how far those are from all people's.
 
     Args:
         values: For each seed one value for each victim.
@@ -121,7 +116,10 @@ def estimate(values: Sequence[Float[Tensor, " n"]], seed: int = 0) -> Json:
     low: float | None = None
     high: float | None = None
     over: str | None = None
-    if count > 1:
+    if 1 < count < LEAST:
+        # Resamples of a few are too narrow: of two victims they hold the truth half of the time.
+        low, high, over = (*students(torch.stack([*values]).mean(0))[1:], "victims")
+    elif count > 1:
         draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
         spread = draws @ torch.stack([*values]).mean(0).numpy() / count
         ends = np.quantile(spread, [TAIL, 1 - TAIL])
@@ -129,13 +127,12 @@ def estimate(values: Sequence[Float[Tensor, " n"]], seed: int = 0) -> Json:
     return _over_seeds({"value": value, "low": low, "high": high, "over": over}, means)
 
 
-def _over_seeds(found: Json, *means: Sequence[float], whole: float = 1.0) -> Json:
+def _over_seeds(found: Json, *means: Sequence[float]) -> Json:
     """The same with an interval that is over seeds as well, where there are several.
 
     Args:
         found: A value with its interval over victims, or none.
         means: One for each seed; of several attacks those that vary most count.
-        whole: What the value is a share of.
     """
     halves = [
         float(stdtrit(len(each) - 1, 1 - TAIL)) * float(np.std(each, ddof=1)) / math.sqrt(len(each))
@@ -144,43 +141,40 @@ def _over_seeds(found: Json, *means: Sequence[float], whole: float = 1.0) -> Jso
     ]
     if not halves:
         return found
-    half, value, low, high = max(halves) / abs(whole), found["value"], found["low"], found["high"]
+    half, value, low, high = max(halves), found["value"], found["low"], found["high"]
     below, above = (0.0, 0.0) if low is None or high is None else (value - low, high - value)
     over = "seeds" if low is None else "victims and seeds"
     ends = {"low": value - math.hypot(below, half), "high": value + math.hypot(above, half)}
     return {**found, **ends, "over": over}
 
 
-def of_blocks(values: Float[Tensor, " n"]) -> Json:
-    """The mean over two or more blocks of victims with its 95 % interval, by Student's t."""
+def students(values: Float[Tensor, " n"]) -> tuple[float, float, float]:
+    """The mean of two or more values and the ends of its 95 % interval, by Student's t."""
     value = float(values.mean())
     half = float(stdtrit(len(values) - 1, 1 - TAIL)) * float(values.std()) / math.sqrt(len(values))
-    return {"value": value, "low": value - half, "high": value + half}
+    return value, value - half, value + half
 
 
-def of_worst(values: Float[Tensor, " n"], lower_leaks: bool, seed: int = 0) -> Json:
-    """The mean over the worst one in a hundred victims, one at least, with its 95 % interval, a bootstrap over victims.
+def of_quantile(values: Float[Tensor, " n"], level: Number, lower_leaks: bool) -> Json:
+    """What so many of all people fare worse than, with its exact 95 % interval by order statistics.
 
-    Of fewer than `FEWEST_WORST` there is none: no resample has a victim that fares worse than those who are there.
+    No distribution is assumed; an end that no victim reaches is None.
 
     Args:
         values: For each victim.
-        lower_leaks: Whether lower ones leak more.
-        seed: Of the bootstrap.
+        level: Share of people.
+        lower_leaks: Whether lower values leak more.
     """
-    ordered = values.sort(descending=not lower_leaks).values.numpy()
-    total = len(ordered)
-    count = max(1, round(total / 100))
-    value = float(ordered[:count].mean())
-    if count < FEWEST_WORST:
-        return {"value": value, "low": None, "high": None}
-    generator, even, means = np.random.default_rng(seed), np.full(total, 1 / total), []
-    for _ in range(RESAMPLES // RESAMPLED):
-        drawn = generator.multinomial(total, even, RESAMPLED)
-        before = drawn.cumsum(1) - drawn
-        means.append((count - before).clip(0, drawn) @ ordered / count)
-    ends = np.quantile(np.concatenate(means), [TAIL, 1 - TAIL])
-    return {"value": value, "low": min(float(ends[0]), value), "high": max(float(ends[1]), value)}
+    ordered, count = values.sort(descending=not lower_leaks).values.tolist(), len(values)
+    ranks = int(binom.ppf(TAIL, count, level)), int(binom.ppf(1 - TAIL, count, level)) + 1
+    ends = [ordered[rank - 1] if 1 <= rank <= count else None for rank in ranks]
+    low, high = ends if lower_leaks else ends[::-1]
+    return {"value": ordered[math.ceil(count * level) - 1], "low": low, "high": high}
+
+
+def unseen(count: int) -> float:
+    """The share of people who at most fare worse than the worst of so many victims, 95 times of 100."""
+    return 1 - (2 * TAIL) ** (1 / count)
 
 
 def binomial(share: float, count: int) -> tuple[float, float]:
@@ -241,7 +235,9 @@ def strongest_of(
         }
     found = strongest({name: each[:count] for name, each in usable.items()}, lower_leaks)
     every = {name: each for name, each in usable.items() if len(each) == total}
-    if count < total and {*found.names} <= every.keys():
+    # Where nobody finds any of a few, who was asked for all says more.
+    tied = any(means[name] == means[best] for name in every)
+    if count < total and every and (tied or {*found.names} <= every.keys()):
         found, count = strongest(every, lower_leaks), total
     ends = {"low": min(found.low, found.value), "high": max(found.high, found.value)}
     estimated = {"value": found.value, **ends, "over": "victims"}
@@ -261,53 +257,46 @@ def _means(of_seeds: OfSeeds | None, names: Iterable[str], count: int) -> list[l
 
 
 def gained(
-    attempts: Mapping[str, Sequence[Attempt]],
-    scores: Scores,
-    scale: Scale,
-    wire: Wire,
-    of_seeds: OfSeeds | None = None,
+    attempts: Mapping[str, Sequence[Attempt]], of_seeds: OfSeeds, scale: Scale, wire: Wire
 ) -> Json | None:
     """The share of what lies between no information and the truth that the strongest attack gets, victim by victim.
 
     No information is the mean image, or, where that leaks more, the attack's own guesses of other victims: a sharp
     picture of anything may be more like a picture than a mean is. Both are beside the very victims that the attack was
-    scored on: how hard they are is no doubt about whether anything was found.
+    scored on: how hard they are is no doubt about whether anything was found. Each attack has a whole of its own, so
+    that the truth is all of it.
 
     Args:
         attempts: Of every attack.
-        scores: Of the same.
+        of_seeds: Scores of the same.
         scale: By which.
         wire: What was attacked.
-        of_seeds: As of `strongest_of`.
 
     Returns:
         None where the mean image is the truth already, and where nothing came to an end.
     """
+    if scale.perfect is None:
+        return None
     mean = scale.of(mean_image(wire.own, len(wire.victims)), wire)
     worse = 1 if scale.lower_leaks else -1
-    over = {}
-    for name, score in scores.items():
-        count, nothing = len(score), mean[: len(score)]
-        done = [each.guesses[:count] for each in attempts[name] if each.status == "ok"]
+    shares: dict[str, list[Tensor]] = {}
+    for name, scores in of_seeds.items():
+        count = min(map(len, scores), default=0)
+        nothing = [mean[:count]] * len(scores)
         if count > 1:
-            others = torch.stack([scale.of_others(each, wire) for each in done]).mean(0)
-            if worse * float(others.mean() - nothing.mean()) < 0:
+            done = [each.guesses[:count] for each in attempts[name] if each.status == "ok"]
+            others = [scale.of_others(each, wire) for each in done]
+            if worse * float(torch.stack(others).mean() - mean[:count].mean()) < 0:
                 nothing = others
-        over[name] = score - nothing
-    found = strongest_of(over, scale.lower_leaks, len(wire.victims))
-    if found is None or scale.perfect is None:
+        wholes = [scale.perfect - float(each.mean()) for each in nothing]
+        if count and min(map(abs, wholes)) >= ALIKE:
+            shares[name] = [(s - n) / whole for s, n, whole in zip(scores, nothing, wholes)]
+    means = {name: torch.stack(each).mean(0) for name, each in shares.items()}
+    found = strongest_of(means, False, len(wire.victims), shares)
+    if found is None:
         return None
     floor = float(mean[: found["victims"]].mean())
-    if abs(whole := scale.perfect - floor) < ALIKE:
-        return None
-    low, high = (None if found[end] is None else found[end] / whole for end in ("low", "high"))
-    if whole < 0:
-        low, high = high, low
-    share = {"value": found["value"] / whole, "low": low, "high": high}
-    means = _means(of_seeds, found["by"], found["victims"])
-    share = _over_seeds(share, *means, whole=whole)
-    share.pop("over", None)
-    return {**share, "victims": found["victims"], "floor": floor}
+    return {**{end: found[end] for end in ("value", "low", "high", "victims")}, "floor": floor}
 
 
 def named(guesses: Tensor, victims: Tensor) -> Float[Tensor, " n"]:
@@ -331,26 +320,29 @@ def named(guesses: Tensor, victims: Tensor) -> Float[Tensor, " n"]:
 def reidentified(attempts: Mapping[str, Sequence[Attempt]], wire: Wire) -> Json | None:
     """The share of victims that the strongest attacker at this finds among the candidates; of one candidate nothing.
 
-    Attacks that were scored on fewer victims than there are candidates are left out: not all could be found.
+    An attack that was scored on the first victims alone looks for these, among as many candidates.
     """
     candidates = min(CANDIDATES, len(wire.victims))
-    scores, of_seeds = {}, {}
+    of_seeds = {}
     for name, each in attempts.items():
-        done = [one for one in each if one.status == "ok" and one.victims >= candidates]
-        if done:
-            of_seeds[name] = [named(one.guesses, wire.victims) for one in done]
-            scores[name] = torch.stack(of_seeds[name]).mean(0)
-    if not scores or candidates < 2:
+        done = [one.guesses for one in each if one.status == "ok"]
+        if count := min(map(len, done), default=0):
+            of_seeds[name] = [named(guesses[:count], wire.victims) for guesses in done]
+    scores = {name: torch.stack(each).mean(0) for name, each in of_seeds.items()}
+    found = strongest_of(scores, False, candidates) if candidates > 1 else None
+    if found is None:
         return None
-    found = strongest(scores, lower_leaks=False)
-    share = min(1.0, max(0.0, found.value))
-    low, high = binomial(share, candidates)
-    means = [[float(each.mean()) for each in of_seeds[name]] for name in {*found.names}]
-    wide = _over_seeds({"value": share, "low": low, "high": high}, *means)
+    share, count = min(1.0, max(0.0, found["value"])), found["victims"]
+    low, high = binomial(share, count)
+    wide = _over_seeds(
+        {"value": share, "low": low, "high": high}, *_means(of_seeds, found["by"], count)
+    )
     return {
         "value": share,
         "low": max(0.0, wide["low"]),
         "high": min(1.0, wide["high"]),
         "candidates": candidates,
-        "by": [*dict.fromkeys(found.names)],
+        "victims": count,
+        "tried": found["tried"],
+        "by": found["by"],
     }

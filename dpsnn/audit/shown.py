@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch import Tensor
 from dpsnn.audit.lacking import FAILED, TOO_LARGE, UNPAID, cause, learned, lost
 from dpsnn.audit.plan import LEAST as FEWEST
 from dpsnn.audit.result import QUANTILES, Json
-from dpsnn.audit.scoring import ALIKE, estimate, of_worst
+from dpsnn.audit.scoring import ALIKE, estimate, of_quantile, unseen
 
 NEAR = 0.5
 """Share of the error of the mean image that an attacker must take away for pictures to count as leaked."""
@@ -65,36 +65,64 @@ def pictures(
     }
 
 
-def distribution(column: str, values: Tensor, rows: Tensor, lower_leaks: bool) -> Json:
-    """How a measure is spread over the victims, and how badly the worst one in a hundred fares."""
+def distribution(
+    column: str, values: Tensor, nothing: Tensor, rows: Tensor, lower_leaks: bool
+) -> Json:
+    """How a measure is spread over the victims, and how badly the worst one in a hundred fares.
+
+    Args:
+        column: Of the measure.
+        values: For each victim.
+        nothing: The same of the mean image.
+        rows: Of the victims, in the data as it was given.
+        lower_leaks: Whether lower values leak more.
+    """
     levels = torch.tensor([float(each) for each in QUANTILES], dtype=torch.double)
     found = torch.quantile(values, levels).tolist()
-    worst = of_worst(values, lower_leaks)
+    order = values.argsort(descending=not lower_leaks)
+    worst = order[: max(1, round(len(values) / 100))]
     return {
         "column": column,
         "quantiles": dict(zip(QUANTILES, found)),
-        "worst_one_percent": worst["value"],
-        "worst_one_percent_low": worst["low"],
-        "worst_one_percent_high": worst["high"],
-        "worst_victim": int(rows[values.argsort(descending=not lower_leaks)[0]]),
+        "worst_one_percent": float(values[worst].mean()),
+        "worst_one_percent_floor": float(nothing[worst].mean()),
+        "one_percent": of_quantile(values, 0.01, lower_leaks),
+        "fare_worse": unseen(len(values)),
+        "worst_victim": int(rows[order[0]]),
     }
 
 
-def by_class(scores: dict[str, Tensor], labels: Tensor, classes: Sequence[str]) -> list[Json]:
-    """The mean of MSE and SSIM over the victims of each class, and its interval; nothing where there are no classes."""
+def by_class(
+    scores: Mapping[str, Sequence[Tensor]],
+    nothing: Mapping[str, Tensor],
+    labels: Tensor,
+    classes: Sequence[str],
+) -> list[Json]:
+    """The means of MSE and SSIM over the victims of each class, with interval and floor; empty without classes.
+
+    Args:
+        scores: By measure for each seed one value for each victim.
+        nothing: By measure what the mean image gives.
+        labels: Of the victims.
+        classes: Names.
+    """
     found = []
     for label, name in enumerate(classes):
         here = labels == label
         if count := int(here.sum()):
             means = {
-                column: estimate([scores[column][here]]) if column in scores else {}
+                column: estimate([each[here] for each in scores[column]])
                 for column in ("MSE", "SSIM")
+                if column in scores
             }
             value, low, high = (
-                {column: each.get(end) for column, each in means.items()}
+                {column: each[end] for column, each in means.items()}
                 for end in ("value", "low", "high")
             )
-            found.append({"class": name, "victims": count, **value, "low": low, "high": high})
+            floor = {column: float(nothing[column][here].mean()) for column in means}
+            known = {"MSE": None, "SSIM": None, **value}
+            ends = {"low": low, "high": high, "floor": floor}
+            found.append({"class": name, "victims": count, **known, **ends})
     return found
 
 
@@ -185,6 +213,8 @@ def _facts(mse: Json, share: Json | None, found: Json | None) -> str:
         who = "" if by == mse["by"] else f"{' and '.join(by)} "
         told += f", and {who}picks the right one of {found['candidates']} pictures"
         told += f" for {100 * found['value']:.0f} of 100 victims"
+        if (looked := found.get("victims", found["candidates"])) < found["candidates"]:
+            told += f", of the {looked} it was asked for"
     return told
 
 
