@@ -103,7 +103,7 @@ class Target:
             client, rest = _split(client, cut)
             server = server or rest
 
-        def tried() -> tuple[Activation, Logits | None]:
+        def tried() -> tuple[Tensor, Tensor | None]:
             activation = client(torch.zeros(1, *image_shape, device=device()))
             return activation, None if server is None else server(wire(activation))
 

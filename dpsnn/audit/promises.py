@@ -134,7 +134,7 @@ def kept(promised: Json, found: Json | None, beaten: str) -> tuple[Json, str]:
         beaten: As of `bounds`.
     """
     share = promised["naming"]
-    looked = found.get("victims", found["candidates"]) if found else 0
+    looked = int(found.get("victims") or found["candidates"]) if found else 0
     if found and share is not None and beyond(found["value"], share, looked):
         more = (
             f"{100 * found['value']:.3g} of 100 were named among {found['candidates']}, and {100 * share:.3g} at most"
