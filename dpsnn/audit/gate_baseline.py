@@ -1,5 +1,6 @@
 """An audit beside an earlier one: no more leaks, nothing that was looked at then is left out, and both ask the same."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -104,7 +105,7 @@ def _attacked(cut: Cut, earlier: Cut) -> Check:
 
 
 def _leaks(cut: Cut, earlier: Cut, known: Mapping[str, Column]) -> Iterator[Check]:
-    """Worse only where the whole interval of now is on the leaking side of that of then."""
+    """Worse only where chance does not explain the difference."""
     for column in known.values():
         then, now = column.of(earlier), column.of(cut)
         # Accuracy is no leakage.
@@ -122,6 +123,13 @@ def _leaks(cut: Cut, earlier: Cut, known: Mapping[str, Column]) -> Iterator[Chec
 
 
 def _beside(now: Mapping[str, Any], then: Mapping[str, Any], column: Column) -> tuple[bool, str]:
+    """Whether it has not grown by more than the interval of the difference, which is that of two independent values.
+
+    Both audits may be of the same victims, and then it is wider than need be.
+    """
     (low, high), (old_low, old_high) = ends(now), ends(then)
-    worse = high < old_low if column.worse == BELOW else low > old_high
-    return not worse, f"{column.name} is {shown(now)}, was {shown(then)}"
+    if column.worse == BELOW:
+        grown, chance = then["value"] - now["value"], (high - now["value"], then["value"] - old_low)
+    else:
+        grown, chance = now["value"] - then["value"], (now["value"] - low, old_high - then["value"])
+    return grown <= math.hypot(*chance), f"{column.name} is {shown(now)}, was {shown(then)}"
