@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import dpsnn
 from dpsnn.audit import plan, promises
+from dpsnn.audit import wire as wires
 from dpsnn.audit.gate import gate
 from dpsnn.audit.plan import NEAREST, RIDGE, Budget, Planned
 from dpsnn.audit.result import AuditResult
@@ -301,6 +302,17 @@ def test_a_few_pictures_of_one_class_have_no_verdict(count: int) -> None:
     assert result.recommended is None
     assert all(each["status"] in ("ok", "failed") for each in cut["attacks"])
     assert any(each["status"] == "ok" for each in cut["attacks"])
+
+
+def test_a_cut_with_room_for_fewer_victims_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wires, "room", lambda values, queries=1: 40 if values > 60 else 60)
+    first, last = audit(models.layers, digits(), cuts=["5", "7"]).cuts
+    assert first["values"] > 60 >= last["values"]
+    said = "40 of 60 victims are attacked here"
+    assert [any(each.startswith(said) for each in cut["notes"]) for cut in (first, last)] == [
+        True,
+        False,
+    ]
 
 
 def test_several_seeds_give_an_interval_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def audit_cut(
         "bytes": 4 * wire.activations[0].numel(),
         "weights_share": cut.weights_share if cut else None,
         "flops_share": cut.flops_share if cut else None,
-        "notes": [*(cut.notes if cut else ()), *_notes(wire, rows), *short],
+        "notes": [*(cut.notes if cut else ()), *_notes(wire, rows, len(task.rows)), *short],
         "accuracy": accuracy,
         "dcorr": _dcorr(wire),
         "attacks": rows,
@@ -147,8 +147,13 @@ def attacked(
     return attempts, causes, short
 
 
-def _notes(wire: Wire, rows: Sequence[Json]) -> list[str]:
+def _notes(wire: Wire, rows: Sequence[Json], asked: int) -> list[str]:
     found, total = [], len(wire.victims)
+    if total < asked:
+        found.append(
+            f"{total} of {asked} victims are attacked here, as there is no room for more; floors are those of the cut"
+            " with most"
+        )
     if wire.is_reduced:
         size = "×".join(map(str, wire.image_shape[1:]))
         found.append(
