@@ -260,6 +260,32 @@ def test_who_beats_the_bound_is_told_where_a_client_has_no_gradient() -> None:
     assert found is not None and found["n"] == 60 and not said
 
 
+def test_who_holds_the_pictures_names_everybody_with_a_code_of_his_own() -> None:
+    """Whatever was done to the pictures; with noise as many as the best attacker; nobody knows of one that wavers."""
+    images = digits(60)[0]
+    images[1] = images[0]
+
+    def found(client: Callable[[Tensor], Tensor], mechanism: Any = None, **more: Any) -> Any:
+        target = Target.of_client(client, (1, 8, 8), mechanism)
+        codes = target.encode(images)
+        heard = target.transmit(codes)
+        labels = torch.zeros(60).long()
+        wire = Wire(images, codes, images, heard, images, labels, heard, 1, target, **more)
+        return promises.matched(wire, {"named": 0.5, "n": 20} if mechanism else None)
+
+    mixed = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    named = found(lambda sent: 1e-3 * (sent.flatten(1) @ mixed).tanh())
+    assert named["value"] == pytest.approx(58 / 60) and named["candidates"] == 60
+    assert named["low"] < 58 / 60 < named["high"]
+    assert found(lambda sent: 3 + 0 * sent.flatten(1))["value"] == 0
+    assert found(lambda sent: 1 + 1e-9 * sent.flatten(1).double())["value"] == 0  # rounding
+    assert found(lambda sent: sent.flatten(1), wavers=True) is None
+    assert found(lambda sent: sent.flatten(1), LaplaceNoise(1.0))["value"] == 0.5
+    pairs = torch.zeros(60, 2)
+    wire = Wire(images, pairs, images, pairs[None], images, torch.zeros(60).long(), pairs[None])
+    assert promises.matched(wire, None) is None
+
+
 def test_where_nothing_limits_the_values_only_a_clip_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     closed(monkeypatch)
     cut = only(audit(models.layers, digits(), cuts=["5"], noise_scale=2.0))

@@ -91,6 +91,19 @@ def test_who_names_victims_is_not_taken_for_who_rebuilds_them_best() -> None:
         assert "attack (ridge) leaves" in told["sentence"] and said in told["sentence"]
 
 
+def test_where_nothing_was_found_who_holds_the_pictures_may_know_which_one_it_was() -> None:
+    def sentence(**matched: float) -> str:
+        given = matched or None
+        said = verdict("conv", {"MSE": CLOSE}, FLOORS, None, [row("ridge")], 1000, None, given)
+        assert said["level"] == "floor"
+        return str(said["sentence"])
+
+    told = "; but who holds 1000 pictures and the client tells which one was sent, for 99 of 100."
+    assert sentence(value=0.99, low=0.98, high=1, candidates=1000).endswith(told)
+    assert "holds" not in sentence(value=0.001, low=0.0001, high=0.01, candidates=1000)
+    assert "holds" not in sentence()
+
+
 @pytest.mark.parametrize("cause", CAUSES)
 def test_what_did_not_run_is_not_nothing(cause: str) -> None:
     status = "failed" if cause == "failed" else "skipped"

@@ -53,7 +53,7 @@ def test_shares_of_victims_and_accuracy_have_rules_as_well() -> None:
 def test_an_unknown_column_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(UsageError) as refused:
         gate(AuditResult.of(whole()), [Rule("sim", ABOVE, 0.5)])
-    known = "['MSE', 'SSIM', 'reidentified', 'accuracy']"
+    known = "['MSE', 'SSIM', 'reidentified', 'matched', 'accuracy']"
     assert str(refused.value) == (
         f"--fail_above sim=0.5: there is no column 'sim'; choose from {known} (did you mean SSIM?)"
     )
@@ -233,7 +233,7 @@ def test_rules_may_be_given_several_times() -> None:
 def test_columns_are_the_measures_of_the_strongest_and_two_more() -> None:
     found = columns(content()["measures"])
     assert {name: column.worse for name, column in found.items()} == {
-        "mse": BELOW, "ssim": ABOVE, "reidentified": ABOVE, "accuracy": BELOW
+        "mse": BELOW, "ssim": ABOVE, "reidentified": ABOVE, "matched": ABOVE, "accuracy": BELOW
     }  # fmt: skip
 
 

@@ -265,6 +265,7 @@ def test_guarantees_are_numbers_beside_words() -> None:
         "with_clip": {"bound": 4.0, "naming": 0.031, "words": "in a ball of radius 4"},
     }  # fmt: skip
     made["cuts"][1]["bounds"] = {"mse": 0.05, "share": 0.05 / 0.069, "named": 0.61, "n": 40}
+    made["cuts"][1]["matched"] = {"value": 0.61, "low": 0.445, "high": 0.76, "candidates": 40}
     bare, bounded = digest(AuditResult.of(made)).cuts
     assert bare.promised == "No guarantee: no noise crosses the wire."
     assert [fact.name for fact in bare.guarantees] == ["Values"]
@@ -273,7 +274,7 @@ def test_guarantees_are_numbers_beside_words() -> None:
     assert told["Local differential privacy"] == "ε = 8, δ = 1 × 10⁻⁵"
     assert told["Least possible MSE"] == "0.05 over 40 pictures; ≤ 0.069 measured"
     assert bounded.clipped == "In a ball of radius 4."
-    assert told["Named by who knows them all"] == "61.0\N{NO-BREAK SPACE}% of 40"
+    assert told["Named by who holds the pictures"] == "61.0\N{NO-BREAK SPACE}% (44.5 to 76.0) of 40"
     made["cuts"][1]["bounds"] |= {"mse": 0.071, "share": 0.071 / 0.069}
     told = {f.name: f.text for f in digest(AuditResult.of(made)).cuts[1].guarantees}
     assert "0.069 measured, less by the chance of" in told["Least possible MSE"]

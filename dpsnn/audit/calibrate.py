@@ -58,6 +58,8 @@ STEPS, FACTOR = 3, 2.0
 FAR_STEPS = 5
 """The same around the spread of what is sent, where the noise is found from attacks."""
 
+ROOT = math.sqrt(2)
+
 ALIKE = 1.0
 """Per cent: ceilings that differ by less do not decide between kinds of noise."""
 
@@ -242,7 +244,8 @@ class _Search:
         metric, found = measure_named("ssim"), None
         for place in reversed(range(len(curve.noises))):
             best = curve.strongest(place, metric, self.finding)
-            if best is None or best.high > self.goal.value:
+            # Of as many other victims both means scatter, as in `SURE`.
+            if best is None or best.value + ROOT * (best.high - best.value) > self.goal.value:
                 break
             found = curve.noises[place]
         if found is None:

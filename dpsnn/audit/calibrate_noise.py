@@ -79,8 +79,10 @@ class Goal(NamedTuple):
         if self.measure == "naming":
             return f"at most {100 * self.value:g} of 100 named among {self.candidates:,}"
         if self.measure == "mse":
-            return f"no guess with a mean squared error below {self.value:g}"
-        return f"no attacker tried with an SSIM above {self.value:g}"
+            return (
+                f"no guess with a mean squared error below {self.value:g}, on average over victims"
+            )
+        return f"no attacker tried with an SSIM above {self.value:g}, on average over victims"
 
 
 # ---------------------------------------------------------------- of which noise

@@ -48,6 +48,7 @@ def columns(measures: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
     ]
     share, percent = "a share of the victims", "in per cent"
     found.append(Column("reidentified", ABOVE, lambda cut: cut["reidentified"], (0, 1), share))
+    found.append(Column("matched", ABOVE, lambda cut: cut.get("matched"), (0, 1), share))
     # A limit of 0.9 is a share that was meant, and no model is so bad.
     found.append(Column("accuracy", BELOW, lambda cut: cut["accuracy"], (1, 100), percent))
     return {column.name.lower(): column for column in found}

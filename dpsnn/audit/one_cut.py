@@ -86,6 +86,7 @@ def audit_cut(
     identified = scoring.reidentified(attempts, wire)
     said = _of_strongest(attempts, values, strongest, measures, wire, task)
     promised, beaten = promises.kept(promises.guarantees(wire), identified, said.pop("beaten"))
+    matched = promises.matched(wire, said["bounds"])
     plain = {scale.column: scale.plain() for scale in measures}
     accuracy = _accuracy(wire, bool(task.classes))
     return {
@@ -104,10 +105,11 @@ def audit_cut(
         "strongest": strongest,
         "gains": gains,
         "reidentified": identified,
+        "matched": matched,
         **said,
         "guarantees": promised,
         "flags": doubts(wire, rows, name, beaten, task.doubts, accuracy),
-        "verdict": shown.verdict(name, strongest, plain, identified, rows, total, gains),
+        "verdict": shown.verdict(name, strongest, plain, identified, rows, total, gains, matched),
     }
 
 

@@ -1,13 +1,15 @@
 """What is promised at a cut, as it is and as it would be with a clip enforced; and what nobody can beat."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import torch
 
 from dpsnn.audit.agreement import beyond
+from dpsnn.audit.identity import as_bytes
 from dpsnn.audit.result import Json
-from dpsnn.audit.scoring import CANDIDATES
+from dpsnn.audit.scoring import CANDIDATES, binomial
 from dpsnn.audit.wire import CHUNK, Wire
 from dpsnn.defences.mechanism import naming
 from dpsnn.defences.values import Clamp, Clip, Map, Values
@@ -17,6 +19,9 @@ from dpsnn.metrics.base import Cells
 
 USUAL = 0.99
 """Quantile of what own pictures give at which a clip is set: it leaves nearly all as they are."""
+
+ROUNDING = 1e-6
+"""By how much, of the largest value, two codes differ that are not the same but for rounding."""
 
 PATIENCE = 10**10
 """Pairs of values of victims that may be compared to bound what can be known, about."""
@@ -179,6 +184,29 @@ def bounds(wire: Wire, guesses: Mapping[str, torch.Tensor]) -> tuple[Json | None
         "named": None if right is None else right / 100,  # type: ignore[operator]
         "n": closest["BoundN"],
     }, ""
+
+
+def matched(wire: Wire, limits: Json | None) -> Json | None:
+    """The share of victims that who holds the candidates names: he sends them himself, and compares what is heard.
+
+    With noise it is the best that anybody can, as of `bounds`. Without, everybody is named whose code no other
+    candidate has, but for rounding. It is not known of pairs, of noise without a likelihood, nor of a client that
+    wavers.
+    """
+    if limits is not None and limits["named"] is not None:
+        share, count = limits["named"], limits["n"]
+    elif wire.target is None or wire.noisy or wire.wavers:
+        return None
+    else:
+        codes = wire.heard[0, :CANDIDATES].flatten(1).double()
+        codes = (codes - codes.mean(0)) / codes.abs().max().clamp(min=torch.finfo(codes.dtype).tiny)
+        rows = [bytes(as_bytes((code / ROUNDING).round() + 0.0)) for code in codes]
+        count, same = len(rows), Counter(rows)
+        share = sum(same[row] == 1 for row in rows) / max(1, count)
+    if count < 2:
+        return None
+    low, high = binomial(share, count)
+    return {"value": share, "low": low, "high": high, "candidates": count}
 
 
 def _counted(cells: Cells) -> int:

@@ -307,9 +307,9 @@ def _guarantees(cut: Json) -> list[Fact]:
         found.append(Fact("1/dFIL", f"{rough(given['dfil'])}, of unbiased attackers alone"))
     if bounds and bounds["mse"] is not None:
         found.append(Fact("Least possible MSE", _against(bounds)))
-    if bounds and bounds["named"] is not None:
-        told = f"{PERCENT.text(100 * bounds['named'])} of {count(bounds['n'])}"
-        found.append(Fact("Named by who knows them all", told))
+    if known := cut.get("matched"):
+        told = f"{PERCENT.both(Estimate.of(known, 100))} of {count(known['candidates'])}"
+        found.append(Fact("Named by who holds the pictures", told))
     return found
 
 

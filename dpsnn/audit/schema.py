@@ -215,7 +215,7 @@ def _dcorr(value: object, where: str) -> None:
 
 
 _cut = _object(
-    {"gains": _named(_gain)},
+    {"gains": _named(_gain), "matched": _or_none(_reidentified)},
     name=_text,
     order=_count,
     kind=_text,

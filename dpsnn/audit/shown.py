@@ -153,6 +153,7 @@ def verdict(
     attacks: Sequence[Json],
     victims: int,
     gains: dict[str, Json] | None = None,
+    matched: Json | None = None,
 ) -> Json:
     """One sentence, and one word for it.
 
@@ -164,6 +165,8 @@ def verdict(
         attacks: The rows.
         victims: How many there are.
         gains: Column → share that the strongest attack gets; by default what `unpaired` makes of the others.
+        matched: Who was named by whoever holds the pictures. It is said where nothing else was found, and is no part of
+            the word: a client without noise gives away which of some pictures it was, whatever it does to them.
     """
     if "MSE" not in strongest:
         return _said("unknown", f"{name}: unknown, as no attack came to an end")
@@ -201,6 +204,11 @@ def verdict(
     if wide := [column for column, each in gains.items() if not _near_nothing(column, each)]:
         why = f"the interval of {' and '.join(wide)} reaches too far for so few victims ({scored})"
         return _said("unknown", f"{name}: unknown, as {why}; {facts}")
+    if matched and matched["low"] > 1 / matched["candidates"]:
+        facts += (
+            f"; but who holds {matched['candidates']} pictures and the client tells which one was sent, for"
+            f" {100 * matched['value']:.0f} of 100"
+        )
     return _said("floor", f"{name}: nothing was found beyond what no information gives: {facts}")
 
 

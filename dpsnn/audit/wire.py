@@ -71,6 +71,8 @@ class Wire:
     """Own pictures that there were before those were left out for whose activations there is no room; 0 is the same."""
     beyond: bool = False
     """Whether activations lie outside the set in which the client's last layer would put them."""
+    wavers: bool = False
+    """Whether the client answers otherwise when it is asked once more."""
 
     @property
     def cut_shape(self) -> tuple[int, ...]:
@@ -203,7 +205,8 @@ def wire_of(
     # Who draws random numbers in the client draws the same ones when an audit is gone on with.
     with seeded(seed, 11, 2):
         activations = [_encoded(whole, part.images) for part in dealt]
-        anew = queries > 1 and bool(unrest(whole, to_unit(sides.own.images[:LOOKED])))
+        wavers = bool(unrest(whole, to_unit(sides.own.images[:LOOKED])))
+        anew = queries > 1 and wavers
         if anew:
             # Attackers average what they hear, and learn from as much of their own pictures.
             more = [_encoded(whole, sides.own.images) for _ in range(queries - 1)]
@@ -255,6 +258,7 @@ def wire_of(
         endless,
         given,
         whole.values != claimed,
+        wavers,
     )
 
 
