@@ -228,22 +228,9 @@ def test_a_promise_that_is_not_kept_is_none(monkeypatch: pytest.MonkeyPatch) -> 
     assert any("somebody knows" in flag["raised"] for flag in cut["flags"])
 
 
-class Blind(torch.autograd.Function):
-    """Lets no gradient back, and says so when it is asked for one."""
-
-    @staticmethod
-    def forward(context: Any, images: Tensor) -> Tensor:
-        return images.flatten(1)
-
-
-def blind(images: Tensor) -> Tensor:
-    sent: Tensor = Blind.apply(images)  # type: ignore[no-untyped-call]
-    return sent
-
-
 def test_who_beats_the_bound_is_told_where_a_client_has_no_gradient() -> None:
     images = digits(60)[0]
-    target = Target.of_client(blind, (1, 8, 8), LaplaceNoise(5.0))
+    target = Target.of_client(models.blind, (1, 8, 8), LaplaceNoise(5.0))
     codes = target.encode(images)
     heard = target.transmit(codes)
     sides = images, codes, images, heard

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import audit_models as models
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -219,16 +220,7 @@ def test_what_is_outside_the_set_in_a_later_answer_is_outside() -> None:
 
 
 def test_a_client_without_gradients_does_not_end_a_calibration_that_is_all_but_done() -> None:
-    class Blind(torch.autograd.Function):
-        @staticmethod
-        def forward(context: Any, images: Tensor) -> Tensor:
-            return images.flatten(1)
-
-    def client(images: Tensor) -> Tensor:
-        sent: Tensor = Blind.apply(images)  # type: ignore[no-untyped-call]
-        return sent
-
-    blind = Target.of_client(client, (1, 8, 8))
+    blind = Target.of_client(models.blind, (1, 8, 8))
     curve = Curve(NoisyWire(blind, "gaussian"), [5.0], FEWER, refusing)
     victims = FEWER.victims
     curve.guesses[0]["mean"] = victims.mean(0, keepdim=True).expand(len(victims), -1, -1, -1)
