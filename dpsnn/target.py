@@ -1,5 +1,6 @@
 """What is attacked: the one interface that attacks, scores and tables see."""
 
+import contextlib
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Collection
@@ -97,13 +98,23 @@ class Target:
         """
         client, wire = _copied(client), _wire(mechanism)
         server = None if server is None else _copied(server)
+        modules = [part for part in (client, server) if isinstance(part, nn.Module)]
         if cut:
             client, rest = _split(client, cut)
             server = server or rest
+
+        def tried() -> tuple[Activation, Logits | None]:
+            activation = client(torch.zeros(1, *image_shape, device=device()))
+            return activation, None if server is None else server(wire(activation))
+
         with torch.no_grad():
             try:
-                activation = client(torch.zeros(1, *image_shape, device=device()))
-                answer = None if server is None else server(wire(activation))
+                try:
+                    activation, answer = tried()
+                except RuntimeError:  # perhaps a view of what does not lie in the usual order
+                    for module in modules:
+                        module.to(memory_format=torch.contiguous_format)
+                    activation, answer = tried()
             except (RuntimeError, ValueError, TypeError) as error:
                 remedy = "give it in float32" if "dtype" in str(error) else "name theirs"
                 raise UsageError(
@@ -233,8 +244,9 @@ def _oracle(part: Part) -> Callable[..., Tensor]:
 def _settled(module: nn.Module) -> None:
     """Put a module to evaluation, freeze it, and bring it to where computations are made."""
     module.eval().requires_grad_(False).to(device())
-    # Images last in memory: convolutions of float32 are about twice as fast.
-    module.to(memory_format=torch.channels_last)
+    # Images last in memory: convolutions of float32 are about twice as fast on a CPU.
+    with contextlib.suppress(RuntimeError):  # there is no such order of volumes
+        module.to(memory_format=torch.channels_last)
 
 
 def _copied(part: Part) -> Part:

@@ -197,9 +197,10 @@ def fit(
 
     Raises:
         Diverged: If training left the finite numbers in any epoch; no progress is kept, for it would do so again.
-        UsageError: If `progress_file` is damaged or that of another training.
+        UsageError: If `progress_file` is damaged or that of another training, or layers to train are in evaluation mode.
         KeyboardInterrupt: If interrupted; the progress up to the last finished epoch is kept.
     """
+    _refuse_resting(module)
     keep_memory()
     resolved = resolve_precision(precision)
     best = KeepBest(monitor, mode, patience, first_epoch)
@@ -248,6 +249,19 @@ def fit(
     module.eval()
     seconds = time.monotonic() - start
     return Fitted(best.epoch, best.value, seconds, resolved, (*counted.counts,))
+
+
+def _refuse_resting(module: nn.Module) -> None:
+    """Raise UsageError if layers whose weights are to be trained would normalise, or drop out, as if they were not.
+
+    So is whatever has been trained once, and every copy of it.
+    """
+    for name, layer in module.named_modules():
+        if not layer.training and any(each.requires_grad for each in layer.parameters()):
+            raise UsageError(
+                f"{name or type(module).__name__} is to be trained, but in evaluation mode; call its train() first, or"
+                " requires_grad_(False) if it is to stay as it is"
+            )
 
 
 @contextlib.contextmanager

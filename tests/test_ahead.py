@@ -38,7 +38,7 @@ def test_only_what_is_missing_is_made_classifiers_first(
 
 
 def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(8), raising=False)
     assert [threads_of(jobs) for jobs in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
 
 
@@ -63,7 +63,7 @@ def test_two_processes_give_the_same_rows_as_one(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One thread each, as `one_thread` gives this process.
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(2), raising=False)
     short = ["plain", "--dataset", "digits", "--max_epochs", "1", "--precision", "32"]
     for name, more in (("one", []), ("two", ["--jobs", "2"])):
         folders = ["--models_dir", f"{name}/models", "--results_dir", f"{name}/results"]

@@ -22,6 +22,7 @@ from dpsnn.bench.growth import Growth, draw, power_law
 from dpsnn.bench.records import Record, Results
 from dpsnn.bench.table import written
 from dpsnn.cli import main
+from dpsnn.cores import cores
 
 ROOT = Path(__file__).parent.parent
 SPEED = ROOT / "docs" / "speed.md"
@@ -139,7 +140,7 @@ def test_what_works_ends_with_0_and_the_path_and_says_what_it_ran_on(
     assert capsys.readouterr().out.splitlines()[-1] == str(Path("results/bench/bench.md"))
     assert found["quick"]["records"][0]["value"] == 20
     text = Path("results/bench/bench.md").read_text(encoding="utf-8")
-    assert f"{len(os.sched_getaffinity(0))} cores of " in text
+    assert f"{cores()} cores of " in text
     assert f"torch {metadata.version('torch')}" in text
     assert f"opacus {metadata.version('opacus')}" in text
     assert "smoke test" in text and "0.1 cores busy" in text and "Other work" not in text
@@ -229,7 +230,7 @@ def test_what_is_busy_is_all_but_idle_and_waiting() -> None:
     before = "cpu  100 10 50 1000 20 1 2 3 99 0\ncpu0 1 2 3\n"
     after = "cpu  150 20 60 1100 40 2 4 30 120 0\ncpu0 9 9 9\n"
     assert machine.busy(before, after, 200) == (50 + 10 + 10 + 1 + 2 + 27) / 200
-    assert 0 <= machine.load(0.05) <= (os.cpu_count() or 1) + 1
+    assert 0 <= machine.load(0.05) <= cores() + 1
 
 
 # ---------------------------------------------------------------- numbers

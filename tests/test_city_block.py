@@ -1,6 +1,7 @@
 """Sums of absolute differences, against scipy's."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -27,8 +28,10 @@ def test_they_are_scipys(
 
 
 def test_strides_infinities_and_what_is_no_number_keep_their_meaning() -> None:
-    a, b = torch.randn(9, 5).T, torch.randn(3, 18)[:, ::2]
-    a[0, 0], b[1, 2], a[4, 4] = math.inf, -math.inf, math.nan
+    # Longer than what a processor adds up at once, in the first four rows and in the one that is left.
+    a, b = torch.randn(133, 5).T, torch.randn(3, 266)[:, ::2]
+    a[0, 0], b[1, 2], a[2, 70], a[4, 4] = math.inf, -math.inf, math.nan, math.nan
+    a[1, 9], b[2, 9] = math.inf, math.inf
     expected = cdist(a.numpy(), b.numpy(), "cityblock")
     assert compiled(a, b).numpy() == pytest.approx(expected, rel=1e-5, nan_ok=True)
 
@@ -53,6 +56,16 @@ def test_many_are_compiled_and_few_or_others_are_left_to_torch(
     assert called == [8, 8] and a.grad is not None
     with pytest.raises(RuntimeError):
         city_block(a.bfloat16(), b.bfloat16())  # torch has none of these either
+
+
+def test_where_nothing_is_compiled_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORTH", 0)
+    monkeypatch.setattr(module, "compiled", lambda a, b: pytest.fail("is compiled"))
+    a, b = torch.rand(8, 3), torch.rand(5, 3)
+    monkeypatch.setattr("numba.config.DISABLE_JIT", True)
+    assert torch.equal(city_block(a, b), torch.cdist(a, b, p=1))
+    monkeypatch.setitem(sys.modules, "numba", None)  # as where it cannot be imported
+    assert torch.equal(city_block(a, b), torch.cdist(a, b, p=1))
 
 
 def test_they_may_be_asked_for_where_no_gradients_are_kept() -> None:

@@ -17,12 +17,12 @@ from dpsnn.classifier import SplitClassifier
 from dpsnn.data import Digits
 from dpsnn.defences.noise import LaplaceNoise
 from dpsnn.defences.nopeek import NoPeek
-from dpsnn.errors import Diverged
+from dpsnn.errors import Diverged, UsageError
 from dpsnn.metrics import distance_correlation
 from dpsnn.networks import titcombe
 from dpsnn.runner.train import Folders, train_classifier
 from dpsnn.specs import ClassifierSpec
-from dpsnn.training import KeepBest, fit, resolve_precision, seeded
+from dpsnn.training import Fitted, KeepBest, fit, resolve_precision, seeded
 
 
 @pytest.fixture(scope="module")
@@ -239,9 +239,8 @@ def test_seeded_block_leaves_the_global_generator_alone() -> None:
         assert torch.equal(torch.rand(3), inside)
 
 
-def test_fit_trains_a_module_and_data_of_ones_own() -> None:
-    classifier = SplitClassifier(titcombe((1, 28, 28), 10), [LaplaceNoise(0.1)])
-    fitted = fit(
+def train_once(classifier: SplitClassifier) -> Fitted:
+    return fit(
         classifier,
         Digits(batch_size=256),
         monitor="val/accuracy",
@@ -250,7 +249,27 @@ def test_fit_trains_a_module_and_data_of_ones_own() -> None:
         seed=0,
         precision="32",
     )
+
+
+def test_fit_trains_a_module_and_data_of_ones_own() -> None:
+    classifier = SplitClassifier(titcombe((1, 28, 28), 10), [LaplaceNoise(0.1)])
+    fitted = train_once(classifier)
     assert fitted.epoch == 0 and 0 <= fitted.value <= 1 and not classifier.training
+
+
+@pytest.mark.parametrize(
+    "resting, named",
+    [("", "SplitClassifier"), ("network", "network"), ("network.server.2", "network.server.2")],
+)
+def test_what_is_left_in_evaluation_mode_is_not_trained(resting: str, named: str) -> None:
+    """It would normalise by what it has never seen, as every copy of a trained module would."""
+    classifier = SplitClassifier(titcombe((1, 28, 28), 10), [])
+    classifier.get_submodule(resting).eval()
+    with pytest.raises(UsageError, match=f"^{named} is to be trained, but in evaluation mode"):
+        train_once(classifier)
+    classifier.get_submodule(resting).requires_grad_(False)
+    if resting == "network.server.2":  # frozen, the others are trained
+        train_once(classifier)
 
 
 class StepSizes(pl.Callback):

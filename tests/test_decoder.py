@@ -45,8 +45,10 @@ class Lessons:
     def __call__(
         self, module: Any, *, monitor: str, mode: str, max_epochs: int, trial: str = ""
     ) -> Fitted:
+        assert all(layer.training for layer in module.modules()), "as `fit` demands"
         self.epochs.append(max_epochs)
         torch.nn.init.constant_(module.decoder.layers[1].bias, len(self.epochs))
+        module.eval()  # as `fit` leaves it
         return Fitted(0, self.values[len(self.epochs) - 1], 1.0, "32-true")
 
 

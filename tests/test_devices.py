@@ -19,6 +19,7 @@ from dpsnn.batches import Share, TensorBatches, derived_seed
 from dpsnn.building import build_classifier
 from dpsnn.checkpoints import CLASSIFIER
 from dpsnn.classifier import SplitClassifier
+from dpsnn.cores import cores
 from dpsnn.ddp import Alike, Counted, FairMean, OwnSignals, joined
 from dpsnn.defences import DefenceModule
 from dpsnn.devices import recorded
@@ -27,13 +28,13 @@ from dpsnn.runner.beside import beside, check_there, refuse_coupled, refuse_unsh
 from dpsnn.specs import ClassifierSpec
 from dpsnn.training import _SeedEpochs
 
-CORES = os.cpu_count()
+CORES = cores()
 
 
 @pytest.fixture
 def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the machine has."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
 
 
 # ---------------------------------------------------------------- batches
@@ -299,7 +300,7 @@ def numbers(table: Path) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif((CORES or 1) < 2, reason="needs two cores")
+@pytest.mark.skipif(CORES < 2, reason="needs two cores")
 def test_devices_give_the_weights_of_one_also_when_interrupted_and_fewer_before(
     place: Path, capsys: pytest.CaptureFixture[str], many_cores: None
 ) -> None:

@@ -150,6 +150,33 @@ def test_images_of_another_shape_are_refused() -> None:
         Target.of_client(small(), (1, 10, 12))
 
 
+class Viewed(nn.Module):
+    """Reads a feature map as it lies in memory."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.view(len(maps), -1)
+
+
+def test_a_client_is_asked_in_an_order_of_memory_that_it_takes() -> None:
+    client = nn.Sequential(nn.Conv2d(1, 3, 3), Viewed())
+    images = torch.rand(4, 1, 8, 8)
+    found = Target.of_client(client, (1, 8, 8)).encode(images)
+    assert torch.allclose(found, client(images), atol=1e-6)
+    cut = Target.of_client(nn.Sequential(client, nn.Linear(108, 2)), (1, 8, 8), cut="0.1")
+    assert torch.allclose(cut.encode(images), found, atol=1e-6)
+
+    class Volumes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv3d(1, 2, (1, 3, 3))
+
+        def forward(self, images: Tensor) -> Tensor:
+            maps: Tensor = self.layer(images.unsqueeze(2))
+            return maps
+
+    assert Target.of_client(Volumes(), (1, 8, 8)).cut_shape == (2, 1, 6, 6)
+
+
 def test_every_transmission_has_noise_of_its_own() -> None:
     target = Target.of_client(lambda images: images.flatten(1), SHAPE, LaplaceNoise(0.5))
     activation = target.encode(torch.zeros(250, *SHAPE))

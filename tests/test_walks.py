@@ -13,6 +13,7 @@ import pytest
 
 from dpsnn.audit.result import AuditResult
 from dpsnn.cli import main
+from dpsnn.cores import cores
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "walks.md"
 FILES = {
@@ -40,7 +41,7 @@ def run(line: str) -> int:
         return main(words)
     assert program == "python"
     # As a reader would: by all cores, though a test has one.
-    threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
+    threads = {"OMP_NUM_THREADS": str(cores())}
     return subprocess.run(
         [sys.executable, *words], env=os.environ | threads, timeout=600
     ).returncode

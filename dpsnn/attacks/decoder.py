@@ -224,6 +224,7 @@ class DecoderAttack(AttackModule, pl.LightningModule):
         """Train anew for twice the epochs, with the schedule stretched, and keep what is better."""
         trial = self._like(self.learning_rate, 2 * self.max_epochs)
         trial.decoder.load_state_dict(untrained)
+        trial.train()  # what it is a copy of is trained, and no longer normalises by batches
         epochs = trial.max_epochs
         try:
             twice = learn(

@@ -63,7 +63,7 @@ ALIKE = 1.0
 
 
 def training(seed: int) -> Learn:
-    """Train in full precision, and keep no progress."""
+    """Train in the precision that is best here, and keep no progress."""
 
     def learn(module: Any, *, monitor: str, mode: str, max_epochs: int, trial: str = "") -> Fitted:
         return fit(

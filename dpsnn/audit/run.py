@@ -28,6 +28,7 @@ from dpsnn.audit.scoring import scales
 from dpsnn.audit.shown import recommended
 from dpsnn.audit.sides import Sides
 from dpsnn.audit.wire import Wire, attacked_shape, wire_of, wire_of_pairs
+from dpsnn.cores import cores
 from dpsnn.defences import CutInfo, DefenceList
 from dpsnn.errors import UsageError, meant
 from dpsnn.memory import keep_memory
@@ -355,7 +356,7 @@ def _data_doubts(sides: Sides) -> list[str]:
 
 def _made(command: str) -> Json:
     now = datetime.datetime.now(datetime.timezone.utc)
-    where = "a GPU" if torch.cuda.is_available() else f"{os.cpu_count()} cores"
+    where = "a GPU" if torch.cuda.is_available() else f"{cores()} cores"
     return {
         "date": now.isoformat(timespec="seconds"),
         "dpsnn": __version__,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dpsnn.cores import cores
 from dpsnn.numbers import Number
 
 VERSIONS = {
@@ -29,7 +30,7 @@ def machine() -> dict[str, Any]:
     able = torch.cpu.get_capabilities()
     return {
         "processor": _processor(),
-        "cores": _cores(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "instructions": [name for name in MATTER if able.get(name)],
         "memory": round(_memory() / 1024**3, 1),
@@ -42,12 +43,6 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    # Not on macOS.
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _memory() -> int:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 WORTH = 50_000_000
-"""Differences from which on it is worth the half second that the first call compiles."""
+"""Differences from which on it is worth the half second that the first call compiles, if ten or so follow."""
 
 TOGETHER = 4
 """Rows at once."""
@@ -28,13 +28,23 @@ _COMPILING = threading.Lock()
 def city_block(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     """Sums of absolute differences over the values of each two rows, in their precision, on all of torch's threads.
 
-    Few rows, any on a GPU, and those of which a gradient is asked are left to torch.
+    Few rows, any on a GPU, and those of which a gradient is asked are left to torch, and all where nothing is compiled.
     """
     followed = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
-    there = a.device.type == "cpu" and a.dtype == b.dtype and a.dtype in (torch.float, torch.double)
-    if there and not followed and len(a) * b.numel() >= WORTH:
+    there = a.device == b.device == torch.device("cpu")
+    known = a.dtype == b.dtype and a.dtype in (torch.float, torch.double)
+    if there and known and not followed and len(a) * b.numel() >= WORTH and _compiles():
         return compiled(a, b)
     return torch.cdist(a, b, p=1)
+
+
+def _compiles() -> bool:
+    """Whether numba is of use here: it refuses a numpy newer than itself, and can be switched off."""
+    try:
+        import numba
+    except ImportError:
+        return False
+    return not numba.config.DISABLE_JIT
 
 
 def compiled(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:

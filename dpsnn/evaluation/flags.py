@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from dpsnn import manifest
-from dpsnn.attacks.base import BLOCK, Need
+from dpsnn.attacks.base import BLOCK, NO_MORE, Need
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import legends, tables
 from dpsnn.evaluation.columns import attack_columns
@@ -25,9 +25,6 @@ from dpsnn.training import device
 
 FEW = 500
 """Victims below which an interval is too wide to tell defences apart."""
-
-UNTRAINED = 0.03
-"""Share of the own-validation error that twice the budget may still take off."""
 
 FLAT = 1.0
 """Percentage of images at which the client may have no gradient at all."""
@@ -176,7 +173,7 @@ def learnt_nothing(row: Row) -> Flag | None:
 
 def untrained(row: Row) -> Flag | None:
     gain = number(row, "Doubling")
-    if gain is None or gain <= UNTRAINED:
+    if gain is None or gain <= NO_MORE:
         return None
     return Flag(
         row.get("Attacker", ""),

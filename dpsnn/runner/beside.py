@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dpsnn import registry, signals
 from dpsnn.batches import Share
 from dpsnn.classifier import SplitClassifier
+from dpsnn.cores import cores
 from dpsnn.ddp import joined
 from dpsnn.defences import DefenceModule
 from dpsnn.errors import UsageError, WorkFailed
@@ -40,7 +41,7 @@ ADDS_UP = 1e-5
 def check_there(devices: int) -> None:
     """Raise UsageError unless this machine has so many devices."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there, kind = (gpus, "GPU") if gpus else (os.cpu_count() or 1, "core")
+    there, kind = (gpus, "GPU") if gpus else (cores(), "core")
     if devices > there:
         raise UsageError(
             f"devices is {devices}, but this machine has {there} {kind}{'s' * (there != 1)}; lower --devices"

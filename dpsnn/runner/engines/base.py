@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from dpsnn.cores import cores
 from dpsnn.errors import UsageError
 
 PASSED_ON = ("DPSNN_", "WANDB_MODE", "WANDB_PROJECT")
@@ -19,7 +20,7 @@ keeps of its jobs others may read."""
 
 def threads_of(jobs: int) -> int:
     """Threads of one job: its share of the cores, one at least."""
-    return max(1, (os.cpu_count() or 1) // jobs)
+    return max(1, cores() // jobs)
 
 
 @dataclass(frozen=True, eq=False)
