@@ -105,7 +105,7 @@ def test_the_headline_has_every_attacker_that_pays() -> None:
 def test_the_headline_tells_whether_longer_training_pays() -> None:
     for experiment in GROUPS["headline"](ClassifierSpec(), AttackerSpec()):
         for each in experiment.attackers:
-            adapts = each.attack == "decoder" and not each.naive
+            adapts = each.attack in ("decoder", "refiner") and not each.naive
             assert getattr(each.method, "doublings", 0) == int(adapts)
 
 

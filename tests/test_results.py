@@ -59,7 +59,7 @@ def test_every_headline_model_was_measured_and_attacked(defence: str) -> None:
         if row["Model"].startswith(f"mnist_{defence}_epoch")
     )
     assert float(model["TestAcc"]) > 97 and model["MaxEpochs"] == "10"
-    ways = [attack(defence, by=by) for by in ("", "_1doublings", "_ridge", "_refiner")]
+    ways = [attack(defence, by=by) for by in ("", "_1doublings", "_ridge", "_refiner_1doublings")]
     if defence.startswith("10noise"):
         ways.append(attack(defence, by="_mixture"))
     if not defence.startswith("00noise"):
@@ -81,8 +81,8 @@ def test_plain_is_accurate_and_leaks() -> None:
 @pytest.mark.parametrize(
     ("defence", "by", "set_noise", "most"),
     [
-        ("00noise_00nopeek", "_refiner", "", 0.0045),
-        ("00noise_05nopeek", "_refiner", "", 0.0065),
+        ("00noise_00nopeek", "_refiner_1doublings", "", 0.0045),
+        ("00noise_05nopeek", "_refiner_1doublings", "", 0.0065),
         ("10noise_00nopeek", "_ensemble", "", 0.0265),
         ("00noise_00nopeek", "_mixture", "_set50noise", 0.052),
     ],

@@ -76,7 +76,7 @@ def combo(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
 def headline(base: ClassifierSpec, attacker: AttackerSpec) -> list[Experiment]:
     """The five rows of the README: plain, two scales of noise, NoPeek, both; with every attacker that pays.
 
-    Their adaptive decoders are also trained for twice as long, which tells whether that would have paid.
+    Their adaptive decoders and refiners are also trained for twice as long, which tells whether that would have paid.
     """
     experiments = [
         _experiment(base, attacker),
@@ -101,7 +101,8 @@ def _strong(classifier: ClassifierSpec, attacker: AttackerSpec) -> list[Attacker
     """What costs more and often finds more: the refiner; under noise the likelihood mixture, alone and averaged."""
     weighing = _weighing(classifier, attacker)
     averaged = [_by(attacker, "ensemble")] if weighing else []
-    return [_by(attacker, "refiner"), *weighing, *averaged]
+    refined = replace(_by(attacker, "refiner"), refiner_doublings=1)
+    return [refined, *weighing, *averaged]
 
 
 def _weighing(classifier: ClassifierSpec, attacker: AttackerSpec) -> list[AttackerSpec]:
