@@ -197,7 +197,8 @@ def fit(
 
     Raises:
         Diverged: If training left the finite numbers in any epoch; no progress is kept, for it would do so again.
-        UsageError: If `progress_file` is damaged or that of another training, or layers to train are in evaluation mode.
+        UsageError: If `progress_file` is damaged or that of another training, or layers to train are in evaluation
+            mode.
         KeyboardInterrupt: If interrupted; the progress up to the last finished epoch is kept.
     """
     _refuse_resting(module)

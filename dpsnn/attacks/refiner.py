@@ -54,8 +54,8 @@ def _factors_in_bf16(asked: bool) -> Iterator[None]:
     """Have float32 products made of bfloat16 factors, where a CPU has these, if that is asked.
 
     For the way through the client and back while steps are trained in bfloat16: their training takes a fifth less, and
-    the own error is the same in its first two digits. They are judged, and used, with float32 ones. What was heard stays
-    float32, and so does the first attack, whose linear map may be made of large numbers that cancel.
+    the own error is the same in its first two digits. They are judged, and used, with float32 ones. What was heard
+    stays float32, and so does the first attack, whose linear map may be made of large numbers that cancel.
     """
     torch_on_cpu: Any = torch.backends.mkldnn
     kinds = (torch_on_cpu.conv, torch_on_cpu.matmul) if asked else ()
