@@ -115,20 +115,30 @@ def test_its_epochs_are_doubled_until_that_pays_no_more(
 
 @pytest.mark.parametrize("precision", ["bf16", "32"])
 def test_its_way_through_the_client_is_short_while_it_learns_in_bf16(precision: str) -> None:
-    """And float32 in its attack, and afterwards."""
+    """And float32 where it is judged, in its attack, and afterwards."""
     on_cpu: Any = torch.backends.mkldnn
     kinds = (on_cpu.conv, on_cpu.matmul)
     usual = [kind.fp32_precision for kind in kinds]
     seen: list[list[str]] = []
+    trained: list[bool] = []
 
     def client(images: Tensor) -> Tensor:
         if torch.is_grad_enabled() and images.requires_grad:
             seen.append([kind.fp32_precision for kind in kinds])
+            trained.append(bool(learning) and learning[0].training)
         return flat(images)
 
     made = refiner(Target.of_client(client, (1, 28, 28)), 60, refiner_epochs=1)
-    made.prepare(lambda module, **options: learn(module, **options, precision=precision))
-    assert seen[-1] == (["bf16"] * 2 if precision == "bf16" else usual)
+    learning: list[Any] = []
+
+    def lesson(module: Any, **options: Any) -> Fitted:
+        learning.append(module)
+        return learn(module, **options, precision=precision)
+
+    made.prepare(lesson)
+    learnt = ["bf16"] * 2 if precision == "bf16" else usual
+    assert {True, False} == {*trained} and not trained[-1]
+    assert all(each == (learnt if it_was else usual) for each, it_was in zip(seen, trained))
     made.infer(torch.rand(1, 3, 784))
     assert seen[-1] == usual == [kind.fp32_precision for kind in kinds]
 
