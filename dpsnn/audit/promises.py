@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 
 import torch
 
@@ -22,6 +23,8 @@ USUAL = 0.99
 
 ROUNDING = 1e-6
 """By how much, of the largest value, two codes differ that are not the same but for rounding."""
+
+TINY = float(torch.finfo(torch.double).tiny)
 
 PATIENCE = 10**10
 """Pairs of values of victims that may be compared to bound what can be known, about."""
@@ -198,9 +201,12 @@ def matched(wire: Wire, limits: Json | None) -> Json | None:
     elif wire.target is None or wire.noisy or wire.wavers:
         return None
     else:
-        codes = wire.heard[0, :CANDIDATES].flatten(1).double()
-        codes = (codes - codes.mean(0)) / codes.abs().max().clamp(min=torch.finfo(codes.dtype).tiny)
-        rows = [bytes(as_bytes((code / ROUNDING).round() + 0.0)) for code in codes]
+        codes = wire.heard[0, :CANDIDATES].flatten(1)
+        mean, step = codes.double().mean(0), max(ROUNDING * float(codes.abs().max()), TINY)
+        # One by one, and digests of them: feature maps of a thousand pictures are large.
+        rows = [
+            sha256(as_bytes(((c.double() - mean) / step).round() + 0.0)).digest() for c in codes
+        ]
         count, same = len(rows), Counter(rows)
         share = sum(same[row] == 1 for row in rows) / max(1, count)
     if count < 2:
