@@ -4,14 +4,15 @@
 
 Four are MNIST targets whose strongest attackers are known, and need the checkpoints of `./main.sh all --dataset mnist`;
 attackers own the same 5,000 images as there, and `thorough` shall reach the figure under *asked*. The others are the
-models of docs/walks.md, whose files lie in the folder named by --walks. `doubled` is `thorough` with twice its epochs,
-steps and seconds, and should change next to nothing. Of its attacks those are made whose error came within a quarter of
-the least one; the others could not become the strongest by what a doubling brings. Audits are kept in a folder, and
-gone on with.
+models of docs/walks.md, whose files lie in the folder named by --walks. `doubled` is `thorough` with twice the epochs
+that it came to, and twice its steps and seconds, and should change next to nothing. Attacks whose error came within a
+quarter of the least one are doubled; the others, which could not become the strongest by what a doubling brings, stay
+as they were. Audits are kept in a folder, and gone on with.
 """
 
 import argparse
 import contextlib
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 from dpsnn.audit import plan
 from dpsnn.audit.plan import BUDGETS, Budget, Planned
 from dpsnn.audit.result import NAME, AuditResult
-from dpsnn.audit.run import audit
+from dpsnn.audit.run import PARTS, audit
 from dpsnn.bench.records import Results, begin
 
 FEATURE = "SSIMGaussian"
@@ -69,21 +70,32 @@ CLOSE = 1.25
 """Times the least error, up to which an attack might become the strongest."""
 
 
+EPOCHS = {"decoder": "max_epochs", "refiner": "epochs"}
+"""What they are called among the settings of an attack that doubles them itself."""
+
+
 def twice(budget: Budget, result: AuditResult) -> Budget:
-    """The attacks that came close to the strongest, with twice the epochs, steps and seconds."""
-    close = set()
+    """The attacks that came close to the strongest with twice the epochs, steps and seconds; others as they were."""
+    close: dict[str, int] = {}
     for cut in result.cuts:
         rows = [row for row in cut["attacks"] if row["measures"]]
         errors = {row["label"]: row["measures"]["MSE"]["value"] for row in rows}
-        close |= {label for label, error in errors.items() if error <= CLOSE * min(errors.values())}
+        for row in rows:
+            if errors[row["label"]] <= CLOSE * min(errors.values()):
+                epochs = row["settings"].get("epochs", 0)
+                close[row["label"]] = max(epochs, close.get(row["label"], 0))
 
     def longer(planned: Planned) -> Planned:
-        counts = {
-            n: 2 * v for n, v in planned.settings.items() if n in ("max_epochs", "epochs", "steps")
-        }
-        return replace(planned, settings={**planned.settings, **counts})
+        if planned.label not in close:
+            return planned
+        more = {n: 2 * v for n, v in planned.settings.items() if n == "steps"}
+        if planned.key in EPOCHS:
+            name = EPOCHS[planned.key]
+            once = close[planned.label] or planned.settings[name]
+            more = {name: 2 * once, "doublings": 0}
+        return replace(planned, settings={**planned.settings, **more})
 
-    again = tuple(longer(each) for each in budget.attacks if each.label in close)
+    again = tuple(longer(each) for each in budget.attacks if each.maps or each.label in close)
     return replace(budget, seconds=2 * budget.seconds, attacks=again)
 
 
@@ -132,6 +144,10 @@ def main() -> None:
         for budget in options.budgets:
             if budget == DOUBLED:
                 plan.BUDGETS[DOUBLED] = twice(BUDGETS[THOROUGH], made(THOROUGH))
+                # What is as it was need not be made again.
+                kept, again = (Path(options.out, f"{name}_{b}", PARTS) for b in (THOROUGH, DOUBLED))
+                if kept.is_dir() and not again.exists():
+                    shutil.copytree(kept, again)
             show(results, name, budget, known, made(budget))
     results.write()
 

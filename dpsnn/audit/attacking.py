@@ -39,6 +39,8 @@ class Attempt:
     reason: str | None = None
     guesses: Float[Tensor, "n c h w"] = field(default_factory=lambda: torch.zeros(0, 1, 1, 1))
     """Of the first n victims, in [0, 1]."""
+    judged: Float[Tensor, "m c h w"] | None = None
+    """Guesses of the first own validation pictures, `JUDGED` at most; None of what is no map that learns."""
     seconds: float = 0.0
     own_error: float | None = None
     own_floor: float | None = None
@@ -111,17 +113,25 @@ def _attacked(wire: Wire, planned: Planned, method: Attack, seed: int) -> Attemp
     floor = float(mse(to_unit(wire.own).mean(0).expand_as(truth), truth).mean())
     # Who descends for each picture by itself has judged itself on own ones already.
     own = fitted.value if planned.gradients and math.isfinite(fitted.value) else None
-    if planned.learns and not planned.gradients:
+    judged = None
+    if planned.maps:
         with torch.no_grad(), seeded(seed, 12):
-            guesses = _guessed(attack, wire.heard_validation[:, : len(truth)])
-        own = float(mse(guesses, truth).mean())
+            judged = _guessed(attack, wire.heard_validation[:, : len(truth)])
+        own = float(mse(judged, truth).mean())
     with torch.no_grad(), seeded(seed, 11):
         guesses = _guessed(attack, wire.heard)
     chosen = {**method.flattened(), **attack.chosen(), "seed": seed, "own_pictures": len(given.own)}
     doubling = chosen.get("doubling")
     settings = {name: value for name, value in chosen.items() if _is_plain(value)}
     return Attempt(
-        planned, seed, "ok", None, guesses, fitted.seconds, own, floor, doubling, settings
+        planned,
+        seed,
+        guesses=guesses,
+        judged=judged,
+        own_error=own,
+        own_floor=floor,
+        doubling=doubling,
+        settings=settings,
     )
 
 
@@ -161,12 +171,14 @@ def _keep(path: Path, done: Attempt) -> None:
         for name in ("seconds", "own_error", "own_floor", "doubling")
     }
     settings = {name: np.array(repr(value)) for name, value in done.settings.items()}
+    judged = {} if done.judged is None else {"judged": done.judged.numpy()}
     with staged(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
             file,
             allow_pickle=False,
             guesses=done.guesses.numpy(),
             numbers=np.array([*numbers.values()]),
+            **judged,
             **{f"set_{name}": value for name, value in settings.items()},
         )
 
@@ -183,16 +195,19 @@ def _read(path: Path, planned: Planned, seed: int, wire: Wire) -> Attempt | None
                 if name.startswith("set_")
             }
             guesses = torch.from_numpy(kept["guesses"])
+            judged = torch.from_numpy(kept["judged"]) if planned.maps else None
     except UsageError:
         return None
-    count = len(guesses) if guesses.dim() else 0
-    sound = 0 < count <= len(wire.victims) and guesses.dtype == torch.float32
-    if not sound or guesses.shape[1:] != wire.image_shape or not bool(guesses.isfinite().all()):
+    if not _sound(guesses, wire, range(1, len(wire.victims) + 1)):
+        return None
+    own = min(JUDGED, len(wire.validation))
+    if judged is not None and not _sound(judged, wire, range(own, own + 1)):
         return None
     return Attempt(
         planned,
         seed,
         guesses=guesses,
+        judged=judged,
         seconds=seconds or 0.0,
         own_error=own_error,
         own_floor=own_floor,
@@ -200,3 +215,10 @@ def _read(path: Path, planned: Planned, seed: int, wire: Wire) -> Attempt | None
         settings=settings,
         kept=True,
     )
+
+
+def _sound(guesses: Tensor, wire: Wire, counts: range) -> bool:
+    """Whether these are so many pictures as they are attacked there."""
+    if guesses.dtype != torch.float32 or guesses.shape[1:] != wire.image_shape:
+        return False
+    return len(guesses) in counts and bool(guesses.isfinite().all())

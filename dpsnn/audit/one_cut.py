@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from dpsnn.audit import promises, scoring, shown
 from dpsnn.audit.attacking import Attempt, attempt
+from dpsnn.audit.averaging import AVERAGE, averaged
 from dpsnn.audit.cuts import Cut
 from dpsnn.audit.doubts import doubts
 from dpsnn.audit.lacking import FAILED
@@ -146,6 +147,8 @@ def attacked(
             if done.kept:
                 told.found(planned)
             attempts.setdefault(planned.label, []).append(_whole(done, wire))
+    if together := averaged(attempts, wire):
+        attempts[AVERAGE.label] = together
     return attempts, causes, short
 
 
@@ -177,11 +180,17 @@ def _whole(done: Attempt, wire: Wire) -> Attempt:
     small = tuple(done.guesses.shape[2:])
     if done.status != "ok" or small == wire.image_shape[1:]:
         return done
-    guesses = F.interpolate(
-        done.guesses, wire.image_shape[1:], mode="bilinear", align_corners=False
+
+    def enlarged(guesses: Tensor) -> Tensor:
+        size = wire.image_shape[1:]
+        return F.interpolate(guesses, size, mode="bilinear", align_corners=False).clamp(0, 1)
+
+    return replace(
+        done,
+        guesses=enlarged(done.guesses),
+        judged=None if done.judged is None else enlarged(done.judged),
+        settings={**done.settings, PIXELS: "×".join(map(str, small))},
     )
-    settings = {**done.settings, PIXELS: "×".join(map(str, small))}
-    return replace(done, guesses=guesses.clamp(0, 1), settings=settings)
 
 
 def _row(

@@ -317,13 +317,6 @@ BUDGETS = {
                 noise=True,
                 share=0.3,
             ),
-            Planned(
-                "ensemble",
-                "decoder and mixture",
-                {"members": "decoder+mixture"},
-                noise=True,
-                share=0.2,
-            ),
             _inversion(500, 2),
         ),
     ),
