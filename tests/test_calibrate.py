@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -19,10 +20,11 @@ from dpsnn.attacks import Knowledge
 from dpsnn.attacks.base import AttackModule, Learn
 from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit import calibrate as searching
-from dpsnn.audit import calibrate_server
+from dpsnn.audit import calibrate_server, plan
 from dpsnn.audit.calibrate import calibrate, training
-from dpsnn.audit.calibrate_curve import Curve, Roles, falling, grid, remembering
+from dpsnn.audit.calibrate_curve import Curve, Heard, Roles, falling, grid, remembering
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
+from dpsnn.audit.calibrate_kept import checked
 from dpsnn.audit.calibrate_noise import (
     KINDS,
     Goal,
@@ -36,7 +38,7 @@ from dpsnn.audit.calibrate_run import calibrate_model
 from dpsnn.audit.calibrate_server import accuracy, finetuned
 from dpsnn.audit.result import AuditResult
 from dpsnn.cli import main
-from dpsnn.defences.noise import LaplaceNoise
+from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
 from dpsnn.errors import UsageError
 from dpsnn.metrics.ceiling import gaussian_shift
 from dpsnn.networks.conditioned import conditioned, evenly
@@ -461,6 +463,52 @@ def test_a_similarity_is_kept_on_fresh_victims() -> None:
     assert place == 0 or found.curve[place - 1]["SSIM"] > 0.6, "half the noise would be too little"
 
 
+def audited(
+    goal: str, strong: float, count: int = len(FEWER.victims)
+) -> tuple[Curve, float, list[str]]:
+    """Three noises at which nobody finds anything, but attacks of an audit do below some noise."""
+    search = searching._Search(
+        target(), FEWER, Goal.parse(goal), Settings(kind="gaussian"), None, refusing
+    )
+    curve = Curve(NoisyWire(target(), "gaussian"), [1.0, 2.0, 4.0], FEWER, refusing)
+    nothing = FEWER.own.float().mean(0).div(255).expand_as(FEWER.victims)
+    for guesses in curve.guesses:
+        guesses["nobody"] = nothing
+
+    def attack(noisy: Target) -> dict[str, Heard]:
+        (noise,) = noisy.mechanism
+        assert isinstance(noise, GaussianNoise)
+        found = FEWER.victims if noise.std < strong else nothing
+        return {"strong": Heard(noisy.transmit(search.codes), found[:count])}
+
+    search.attackers = attack
+    return curve, search._audited(curve, 1.0), search.notes
+
+
+@pytest.mark.parametrize("count", [64, 40])
+@pytest.mark.parametrize(("strong", "noise"), [(0.5, 1.0), (1.5, 2.0), (3.0, 4.0)])
+def test_what_an_audit_would_find_takes_more_noise(count: int, strong: float, noise: float) -> None:
+    """Also of an attack that is made on some of the victims alone."""
+    curve, found, notes = audited("ssim=0.8", strong, count)
+    assert found == noise
+    assert [bool(each) for each in curve.audited] == [each <= noise for each in curve.noises]
+    said = [note for note in notes if "attacks of an audit find more" in note]
+    assert len(said) == [1.0, 2.0, 4.0].index(noise)
+
+
+def test_no_noise_may_do() -> None:
+    with pytest.raises(UsageError, match="leaves an attacker with an SSIM above 0.8"):
+        audited("ssim=0.8", strong=5.0)
+
+
+def test_a_bound_asks_no_attack_for_its_noise_but_watches_it() -> None:
+    goal = Goal.parse("naming=0.3@100")
+    curve, found, _ = audited("naming=0.3@100", strong=1.5)
+    assert found == 1.0 and not curve.audited[1]
+    _, beaten = checked(curve, 0, goal, torch.arange(64), target().client, ("mse", "ssim"))
+    assert "knows what nobody can" in beaten[0], "who sees the picture under so much noise"
+
+
 def test_what_no_server_can_do_is_said_before_anything_is_trained() -> None:
     with pytest.raises(
         UsageError, match=r"at most 7\d\.\d % .* 90 % .* ask for at most 7\d"
@@ -515,7 +563,16 @@ def given(place: Path) -> list[str]:
     return ["--model", "net.py:make", "--data", "digits.npz", "--cut", "enc"]
 
 
-def test_the_command_writes_what_it_found_and_gives_an_audit_its_curve(given: list[str]) -> None:
+def test_the_command_writes_what_it_found_and_gives_an_audit_its_curve(
+    given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = {"max_epochs": 1}
+    cheap = tuple(
+        replace(each, settings=brief) if each.key == "decoder" else each
+        for each in plan.BUDGETS["quick"].attacks
+        if not each.gradients
+    )
+    monkeypatch.setitem(plan.BUDGETS, "quick", replace(plan.BUDGETS["quick"], attacks=cheap))
     audit = audit_example.content()
     audit["cuts"], audit["recommended"] = audit["cuts"][:1], None
     audit["cuts"][0] |= {"name": "enc", "shape": [12], "values": 12, "bytes": 48, "pictures": None}
@@ -532,6 +589,10 @@ def test_the_command_writes_what_it_found_and_gives_an_audit_its_curve(given: li
     assert found["goal"]["measure"] == "naming" and found["queries"] == 2 and found["clip"] == 2
     assert found["accuracy"]["finetuned"]["value"] <= found["ceiling"] + 10
     assert found["checked"]["victims"] == 30 and found["checked"]["kept"]
+    # Three of the curve, and all of an audit's, of which four are kept for it and one is made of them.
+    assert found["checked"]["tried"] == 3 + len(cheap) + 1 == 8
+    kept = sorted(path.name.partition("-")[0] for path in Path("audit/attacks").iterdir())
+    assert kept == ["decoder", "mixture", "nearest", "ridge"]
     curve = AuditResult.load("audit").curve
     assert curve == content["curve"] and len(curve) == 7
     assert all(png(row["pictures"]["guess"]["worst"]) for row in curve)

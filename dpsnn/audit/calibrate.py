@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dpsnn.attacks.base import Learn
 from dpsnn.audit.calibrate_curve import (
+    Attackers,
     Curve,
     Roles,
     estimated,
@@ -82,6 +83,7 @@ def calibrate(
     settings: Settings = Settings(),
     server: nn.Module | None = None,
     learn: Learn | None = None,
+    attackers: Attackers | None = None,
 ) -> Calibration:
     """Find the noise for a promise.
 
@@ -92,11 +94,13 @@ def calibrate(
         settings: How.
         server: What is trained with the noise on; by default the target's.
         learn: Trains; by default a training that keeps no progress.
+        attackers: Make the attacks of an audit, under the noise that is named; by default nobody does.
 
     Raises:
         UsageError: If no noise does, or no server can then be as accurate as is asked for.
     """
-    return _Search(target, pictures, goal, settings, server, learn or training(settings.seed)).run()
+    trained = learn or training(settings.seed)
+    return _Search(target, pictures, goal, settings, server, trained, attackers).run()
 
 
 class _Search:
@@ -108,6 +112,7 @@ class _Search:
         settings: Settings,
         server: nn.Module | None,
         learn: Learn,
+        attackers: Attackers | None = None,
     ) -> None:
         if len(pictures.victims) < 4:
             raise UsageError(
@@ -115,6 +120,7 @@ class _Search:
             )
         self.start, self.failed = time.monotonic(), list[dict[str, Any]]()
         self.goal, self.settings, self.learn = goal, settings, learn
+        self.attackers = attackers
         self.target = replace(target, client=remembering(target.client))
         self.server = server or target.server
         self.pictures = pictures
@@ -159,7 +165,8 @@ class _Search:
         curve = self._curve(wire, noise)
         if self.goal.measure == "ssim":
             noise = self._noise_for_ssim(curve)
-            self._refuse(wire, noise)
+        noise = self._audited(curve, noise)
+        self._refuse(wire, noise)
         place = curve.noises.index(noise)
         seen, beaten = checked(
             curve, place, self.goal, self.fresh, self.given.client, SHOWN, self.answers
@@ -235,6 +242,18 @@ class _Search:
         made = self.settings.decoder, self.settings.seed
         return Curve(wire, noises, self.pictures, self.learn, *made)
 
+    def _audited(self, curve: Curve, noise: float) -> float:
+        """Make every attack of an audit under a noise; and under more where these say that it takes more."""
+        while self.attackers and not curve.audited[place := curve.noises.index(noise)]:
+            curve.audited[place] = {**self.attackers(curve.targets[place])}
+            if self.goal.measure == "ssim" and (more := self._noise_for_ssim(curve)) > noise:
+                self._note(
+                    f"attacks of an audit find more at noise {noise:g} than those that the curve is made of: it takes"
+                    f" {more:g}"
+                )
+                noise = more
+        return noise
+
     def _noise_for_ssim(self, curve: Curve) -> float:
         """The least noise of the curve from which on nobody surely has more: of two between which it lies the larger.
 
@@ -246,6 +265,8 @@ class _Search:
             best = curve.strongest(place, metric, self.finding)
             # Of as many other victims both means scatter, as in `SURE`.
             if best is None or best.value + ROOT * (best.high - best.value) > self.goal.value:
+                break
+            if max(curve.sure(place, metric, self.finding).values(), default=0) > self.goal.value:
                 break
             found = curve.noises[place]
         if found is None:
@@ -340,17 +361,23 @@ class _Search:
         """What is reached at each noise, under it or under more."""
         everybody = torch.arange(len(self.codes))
         candidates = self.goal.candidates or len(self.codes)
-        measured: dict[str, list[Any]] = {
-            metric.column: [
-                estimated(curve.strongest(at, metric, everybody)) for at in range(len(curve.noises))
-            ]
-            for metric in map(measure_named, SHOWN)
-        }
+        places = range(len(curve.noises))
+        metrics = [measure_named(key) for key in SHOWN]
+        # What was tried at every noise says whether too little was; attacks of an audit are made at one.
+        alike, measured = (
+            {
+                metric.column: [
+                    estimated(curve.strongest(at, metric, everybody, audited)) for at in places
+                ]
+                for metric in metrics
+            }
+            for audited in (False, True)
+        )
         measured["accuracy"] = [self._as_it_is(curve.wire, noise) for noise in curve.noises]
-        leaks = {metric.column: metric.leaks for metric in map(measure_named, SHOWN)}
-        for name, values in measured.items():
-            if places := rising(values, leaks.get(name, "higher")):
-                at = ", ".join(f"{curve.noises[place]:g}" for place in places)
+        leaks = {metric.column: metric.leaks for metric in metrics}
+        for name, values in {**measured, **alike}.items():
+            if odd := rising(values, leaks.get(name, "higher")):
+                at = ", ".join(f"{curve.noises[place]:g}" for place in odd)
                 self._note(
                     f"{name}: surely more was reached at noise {at} than under less of it, where as much can be had;"
                     " take a larger --budget"

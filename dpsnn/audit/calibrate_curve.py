@@ -8,7 +8,7 @@ is Laplace(b) plus Laplace(c), or, with probability (b/c)², plus nothing. So wh
 well under less, and the curves fall: `falling` says so of what was measured.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from dpsnn.audit.calibrate_noise import NoisyWire, upwards
 from dpsnn.audit.calibrate_result import Shown
 from dpsnn.errors import UsageError, one_line
 from dpsnn.evaluation.strongest import Strongest, strongest
-from dpsnn.metrics.base import Metric, Scored, known
+from dpsnn.metrics.base import Metric, Scored, known, mean, standard_error
 from dpsnn.parts import find
 from dpsnn.target import Client, Target
 from dpsnn.tensors import Activation, Images, Inputs, Labels, Number, Pixels
@@ -36,6 +36,9 @@ DEDICATED, CONDITIONED = "decoder", "conditioned decoder"
 
 TWICE = 2
 """Times the epochs of a dedicated decoder: as long a decoder for all noises learns."""
+
+NORMAL = 1.96
+"""Standard errors from a mean to the ends of its 95 % interval."""
 
 HELD = 2 * 10**8
 """Values of activations that are remembered."""
@@ -70,6 +73,17 @@ def remembering(client: Client) -> Client:
         return answers[key].clone()
 
     return ask
+
+
+class Heard(NamedTuple):
+    """What an attack of an audit made of the first victims' transmissions."""
+
+    transmissions: Float[Tensor, "queries n *cut"]
+    guesses: Images
+
+
+Attackers = Callable[[Target], Mapping[str, Heard]]
+"""Makes every attack of an audit's budget under one noise, and says by name what each found."""
 
 
 class Failed(NamedTuple):
@@ -111,6 +125,8 @@ class Curve:
         self.codes = wire.target.encode(pictures.victims)
         self.guesses: list[dict[str, Images]] = [{} for _ in noises]
         """Of each noise: attacker → its guesses."""
+        self.audited: list[dict[str, Heard]] = [{} for _ in noises]
+        """Of each noise: attack of an audit → what it found, where they were made."""
         self.checks: list[Check] = []
         self.failed: list[Failed] = []
 
@@ -224,10 +240,40 @@ class Curve:
             parts = self.codes.split(1000)
             return [self.targets[place].transmit(part, self.wire.queries) for part in parts]
 
-    def strongest(self, place: int, metric: Metric, rows: Tensor) -> Strongest | None:
-        """The strongest attacker at a noise, on some of the victims; None where the measure is not defined."""
+    def found(self, place: int) -> dict[str, Images]:
+        """All guesses at a noise of who guessed every victim."""
+        whole = len(self.codes)
+        audited = {
+            name: heard.guesses
+            for name, heard in self.audited[place].items()
+            if len(heard.guesses) == whole
+        }
+        return {**self.guesses[place], **audited}
+
+    def sure(self, place: int, metric: Metric, rows: Tensor) -> dict[str, float]:
+        """Of attacks that were made on fewer victims, what each surely reaches at least, on those of them."""
+        reached = {}
+        sign = 1 if metric.leaks == "higher" else -1
+        for name, heard in self.audited[place].items():
+            count = len(heard.guesses)
+            if (few := rows[rows < count]).numel() > 1 and count < len(self.codes):
+                values = self.values(metric, heard.guesses, few)
+                reached[name] = mean(values) - sign * NORMAL * standard_error(values)
+        return reached
+
+    def strongest(
+        self, place: int, metric: Metric, rows: Tensor, audited: bool = True
+    ) -> Strongest | None:
+        """The strongest attacker at a noise, on some of the victims; None where the measure is not defined.
+
+        Args:
+            place: Of the noise.
+            metric: By which.
+            rows: Of the victims.
+            audited: Whether attacks of an audit count, which are not made at every noise.
+        """
         scores = {}
-        for name, guesses in self.guesses[place].items():
+        for name, guesses in (self.found(place) if audited else self.guesses[place]).items():
             scores[name] = self.values(metric, guesses, rows)
             if not bool(scores[name].isfinite().all()):
                 return None
@@ -310,7 +356,7 @@ def shown(curve: Curve, place: int, metrics: Sequence[Metric]) -> Shown:
     def best_at(at: int) -> tuple[Images, dict[str, Tensor]]:
         found = curve.strongest(at, metrics[0], everybody)
         assert found is not None
-        guesses = curve.guesses[at][found.names[0]]
+        guesses = curve.found(at)[found.names[0]]
         return guesses, {m.column: curve.values(m, guesses, everybody) for m in metrics}
 
     made = [best_at(at) for at in range(len(curve.noises))]

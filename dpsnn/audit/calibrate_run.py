@@ -15,7 +15,7 @@ from dpsnn.attacks.base import Learn
 from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit import calibrate_beside as beside
 from dpsnn.audit.calibrate import calibrate
-from dpsnn.audit.calibrate_curve import Roles
+from dpsnn.audit.calibrate_curve import Attackers, Heard, Roles
 from dpsnn.audit.calibrate_noise import Goal, at_most
 from dpsnn.audit.calibrate_result import Calibration, Settings
 from dpsnn.audit.calibrate_server import accuracy as measured
@@ -24,16 +24,21 @@ from dpsnn.audit.cuts import Cut
 from dpsnn.audit.identity import of_module
 from dpsnn.audit.inputs import of_model
 from dpsnn.audit.loading import Model
+from dpsnn.audit.one_cut import Task, attacked
 from dpsnn.audit.plan import SMALLEST_MAP, Budget
 from dpsnn.audit.plan import budget as budget_of
+from dpsnn.audit.progress import Progress
 from dpsnn.audit.result import NAME as AUDIT
 from dpsnn.audit.result import Json, finite
+from dpsnn.audit.run import PARTS
 from dpsnn.audit.shown import png
 from dpsnn.audit.sides import Sides
-from dpsnn.audit.wire import attacked_shape
+from dpsnn.audit.wire import attacked_shape, wire_of
 from dpsnn.batches import to_unit
 from dpsnn.checkpoints import ensure_writable
+from dpsnn.defences import DefenceList
 from dpsnn.errors import UsageError
+from dpsnn.target import Target
 from dpsnn.tensors import Number
 
 
@@ -107,7 +112,8 @@ def calibrate_model(
     refused = beside.unfit(folder / AUDIT, about, truth)
     _warn(folder, refused)
     settings = replace(settings, decoder=_decoder(place, paid))
-    found = calibrate(place.target, roles, goal, settings, place.server, learn)
+    attackers = _attackers(place, sides, paid, queries, seed, folder)
+    found = calibrate(place.target, roles, goal, settings, place.server, learn, attackers)
     curve = [
         {**row, "pictures": _pictures(found, at, roles, sides)}
         for at, row in enumerate(found.curve)
@@ -131,6 +137,29 @@ def _decoder(place: Cut, paid: Budget) -> LearnedDecoder:
     is_map = len(place.shape) == 3 and min(place.shape[1:]) >= SMALLEST_MAP
     epochs = next(each.settings["max_epochs"] for each in paid.attacks if each.key == "decoder")
     return LearnedDecoder(decoder="grid" if is_map else "conv", max_epochs=epochs)
+
+
+def _attackers(
+    place: Cut, sides: Sides, paid: Budget, queries: int, seed: int, folder: Path
+) -> Attackers:
+    """Every attack of an audit's budget, kept where an audit in the same folder finds it."""
+
+    def attack(noisy: Target) -> dict[str, Heard]:
+        assert isinstance(noisy.mechanism, DefenceList)
+        wire = wire_of(place.target, noisy.mechanism, sides, queries, seed, place.work)
+        progress = Progress(1)
+        made = [each for each in paid.at(wire) if not paid.hindrance(each, wire)]
+        progress.at(f"{place.name} behind {', '.join(map(str, noisy.mechanism))}", made, 1)
+        victims = sides.victims
+        task = Task(paid, [seed], victims.classes, victims.places, folder / PARTS)
+        attempts, _, _ = attacked(wire, task, progress)
+        return {
+            label: Heard(wire.heard, only.guesses)
+            for label, (only,) in attempts.items()
+            if only.status == "ok"
+        }
+
+    return attack
 
 
 def _warn(folder: Path, reason: str) -> None:
