@@ -7,10 +7,16 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from dpsnn.audit.plan import BUDGETS, NEAREST, RIDGE, Planned
 from dpsnn.audit.result import AuditResult
 from dpsnn.cli import main
 from dpsnn.cores import cores
@@ -45,6 +51,51 @@ def run(line: str) -> int:
     return subprocess.run(
         [sys.executable, *words], env=os.environ | threads, timeout=600
     ).returncode
+
+
+def boxes(page: str, language: str) -> list[str]:
+    """What stands in the boxes of a page."""
+    text = (PAGE.parent / page).read_text("utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M)
+    return [body for of, body in found if of == language]
+
+
+@pytest.mark.slow
+def test_what_is_said_first_runs_as_it_stands(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a ResNet-18 of one's own, whose code is the page's; by the cheapest attacks, once over few small pictures."""
+    brief = {"max_epochs": 1, "learning_rate": 1e-3, "augment": "none"}
+    quickly = (RIDGE, NEAREST, Planned("decoder", "learned decoder", brief, asks=False))
+    for name, budget in BUDGETS.items():
+        monkeypatch.setitem(BUDGETS, name, replace(budget, own=60, victims=40, attacks=quickly))
+    code = next(box for box in boxes("audit.md", "") if "make()" in box)
+    Path("net.py").write_text(code)
+    made: dict[str, Any] = {}
+    exec(code, made)
+    torch.manual_seed(0)
+    torch.save(made["make"]().state_dict(), "net.pt")
+    noise = np.random.default_rng(0)
+    for at in range(100):
+        folder = Path("photos", f"class{at % 2}")
+        folder.mkdir(parents=True, exist_ok=True)
+        spots = Image.fromarray(noise.integers(0, 255, (4, 4, 3), dtype=np.uint8))
+        spots.resize((16, 16)).save(folder / f"{at}.png")
+    pages = ("audit.md", "../README.md")
+    lines, first = (
+        [
+            line.partition("#")[0].strip()
+            for line in "".join(boxes(page, "bash")).splitlines()
+            if re.match(r"./main.sh (audit|report|calibrate) ", line)
+        ]
+        for page in pages
+    )
+    assert [line.split()[1] for line in lines] == ["audit", "report", "calibrate", "report"]
+    assert all(line.startswith(same) for line, same in zip(lines, first)) and len(first) == 3
+    for line in lines:
+        # A limit that does not hold is no mistake of who named it.
+        assert run(line) in ((0, 3) if "--fail" in line else (0,)), line
+    result = AuditResult.load("audit/audit.json")
+    assert len(result.cuts) > 5 and result.curve and Path("audit/report.html").is_file()
+    assert {row["status"] for cut in result.cuts for row in cut["attacks"]} == {"ok"}
 
 
 @pytest.mark.slow
