@@ -1,4 +1,4 @@
-"""What pictures cost in memory: read where they stay, only those that somebody gets, and many of them in a file.
+"""What pictures cost in memory: read where they stay, only those that somebody gets, and many of them in a file."""
 
 import shutil
 import subprocess

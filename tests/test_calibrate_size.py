@@ -52,11 +52,8 @@ def test_large_pictures_are_calibrated_at_a_lower_resolution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, rebuilt: str | None
 ) -> None:
     monkeypatch.setattr(plan, "MOST_WEIGHTS", most)
-    asked: list[int] = []
-    model = network()
-    model.get_submodule("wide").register_forward_hook(lambda m, given, out: asked.append(1))
     options: dict[str, Any] = {"kind": "gaussian", "clip": 2.0, "out": tmp_path}
-    path = calibrate_model(model, photos(), "enc", "naming=0.5@10", learn=untaught, **options)
+    path = calibrate_model(network(), photos(), "enc", "naming=0.5@10", learn=untaught, **options)
     content = json.loads(path.read_text())
     found = content["calibration"]
     assert content["model"]["image_shape"] == [3, SIDE, SIDE]

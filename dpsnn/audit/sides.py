@@ -125,43 +125,17 @@ def make_sides(
     """
     _fits((data, surrogate, trained_on), surrogate is not None, groups, size)
     reading = _Reading(channels, size, groups, scratch)
-    known = _of_ours(data, data_dir)
     deck = _Deck(seed, _limits(*most) if most else (sys.maxsize,) * 3, scratch)
-    users: Source
-    if known is not None and surrogate is None:
-        own, users = known
-        owners: Source | None = own
-    else:
-        users = known[1] if known is not None else reading.open(data)
-        other = None if surrogate is None else _of_ours(surrogate, data_dir)
-        owners = None if surrogate is None else other[0] if other else reading.open(surrogate)
+    users, owners = _sources(data, surrogate, data_dir, reading)
     if owners is None:
-        _enough(users, FEWEST)
-        parts = deck.split(users, SHARES)
-        if not all(len(each) for each in parts):
-            raise UsageError(
-                f"{users.name} has too few groups to give each side one ({len(set(users.groups or ()))}); leave out"
-                " --groups or give more"
-            )
+        parts = _whole(deck, users)
         digest, total = of_marks(users.marks(torch.arange(len(users)))), len(users)
     else:
-        rows, said = torch.arange(len(owners)), ""
-        if groups:
-            rows, said = _strangers(owners, users)
-        if surrogate is not None:
-            _enough(owners, 3, len(rows))
-        parts = [*deck.split(owners, _renormed(SHARES[:2]), rows), deck.mixed(users)]
-        if parts[0].images.shape[1:] != parts[2].images.shape[1:]:
-            raise UsageError(
-                f"the surrogate has pictures of shape {tuple(parts[0].images.shape[1:])}, the data of"
-                f" {tuple(parts[2].images.shape[1:])}; give both one size with --size"
-            )
-        if said:
-            parts[0] = replace(parts[0], notes=(*parts[0].notes, said))
-        marks = owners.marks(rows), users.marks(torch.arange(len(users)))
-        digest, total = of_marks(chain(*marks)), len(users)
-        if surrogate is None:
-            total += len(owners)
+        rows, said = _strangers(owners, users) if groups else (torch.arange(len(owners)), "")
+        _enough(owners, FEWEST // 2, len(rows))
+        parts = _both(deck, owners, rows, users, said)
+        digest = of_marks(chain(owners.marks(rows), users.marks(torch.arange(len(users)))))
+        total = len(users) + (len(owners) if surrogate is None else 0)
     overlap = None
     if trained_on is not None:
         ours = _of_ours(trained_on, data_dir, ("train",))
@@ -177,6 +151,53 @@ def make_sides(
 
 Source = Pictures | PictureFolder
 """Both are dealt out alike; of a folder only those pictures are read that somebody gets."""
+
+
+def _sources(
+    data: Any, surrogate: Any, data_dir: str, reading: "_Reading"
+) -> tuple[Source, Source | None]:
+    """What users send, and what the attacker owns; None where he owns a part of it."""
+    ours = _of_ours(data, data_dir)
+    if ours is not None and surrogate is None:
+        return ours[1], ours[0]
+    users = ours[1] if ours is not None else reading.open(data)
+    if surrogate is None:
+        return users, None
+    theirs = _of_ours(surrogate, data_dir)
+    return users, theirs[0] if theirs is not None else reading.open(surrogate)
+
+
+def _whole(deck: "_Deck", users: Source) -> list[Pictures]:
+    """Own pictures, own ones for validation and victims, out of one source.
+
+    Raises:
+        UsageError: If it has too few.
+    """
+    _enough(users, FEWEST)
+    parts = deck.split(users, SHARES)
+    if not all(len(each) for each in parts):
+        raise UsageError(
+            f"{users.name} has too few groups to give each side one ({len(set(users.groups or ()))}); leave out"
+            " --groups or give more"
+        )
+    return parts
+
+
+def _both(deck: "_Deck", owners: Source, rows: Tensor, users: Source, said: str) -> list[Pictures]:
+    """The same out of two sources.
+
+    Raises:
+        UsageError: If their pictures have different shapes.
+    """
+    own, validation = deck.split(owners, _renormed(SHARES[:2]), rows)
+    victims = deck.mixed(users)
+    if own.images.shape[1:] != victims.images.shape[1:]:
+        raise UsageError(
+            f"the surrogate has pictures of shape {tuple(own.images.shape[1:])}, the data of"
+            f" {tuple(victims.images.shape[1:])}; give both one size with --size"
+        )
+    own = replace(own, notes=(*own.notes, said)) if said else own
+    return [own, validation, victims]
 
 
 class _Reading(NamedTuple):
@@ -214,7 +235,7 @@ class _Deck(NamedTuple):
                 return parts
             # A side had broken pictures alone.
             rows = torch.tensor(sound, dtype=torch.long)
-            _enough(source, FEWEST if len(shares) == 3 else 3, len(rows))
+            _enough(source, FEWEST if len(shares) == len(SHARES) else FEWEST // 2, len(rows))
 
     def mixed(self, source: Source) -> Pictures:
         """Victims, in a random order."""
