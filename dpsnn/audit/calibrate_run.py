@@ -132,8 +132,8 @@ def _decoder(place: Cut, paid: Budget, reduced: bool) -> LearnedDecoder:
     epochs = next(each.settings["max_epochs"] for each in paid.attacks if each.key == "decoder")
     decoder = "grid" if is_map(place.target) else "conv"
     # As in an audit: pictures that are made up would have a lower resolution than those that are sent.
-    augment = {"augment": "none"} if reduced else {}
-    return LearnedDecoder(decoder=decoder, max_epochs=epochs, **augment)
+    augment = "none" if reduced else LearnedDecoder.augment
+    return LearnedDecoder(decoder=decoder, max_epochs=epochs, augment=augment)
 
 
 def _warn(folder: Path, reason: str) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -141,11 +141,19 @@ def make_sides(
         ours = _of_ours(trained_on, data_dir, ("train",))
         seen = ours[0] if ours else load_pictures(trained_on, channels, size, scratch=scratch)
         overlap = int(near_duplicates(parts[2].images, [seen.images]).sum())
+    own, validation, victims = parts
+    name = surrogate if isinstance(surrogate, str) else own.name
     made = Sides(
-        *parts, total, parts[2].name, groups=groups or None, overlap=overlap, digest=digest
+        own,
+        validation,
+        victims,
+        total,
+        victims.name,
+        None if surrogate is None else name,
+        groups or None,
+        overlap=overlap,
+        digest=digest,
     )
-    if surrogate is not None:
-        made = replace(made, surrogate=surrogate if isinstance(surrogate, str) else parts[0].name)
     return _looked(made)
 
 
@@ -229,7 +237,7 @@ class _Deck(NamedTuple):
             groups = source.groups and [source.groups[row] for row in rows.tolist()]
             dealt = deal(source.labels[rows], groups, shares, self.seed)
             parts = source.dealt([rows[side] for side in dealt], self.most, self.scratch)
-            broken = source.left if isinstance(source, PictureFolder) else ()
+            broken: Collection[int] = source.left if isinstance(source, PictureFolder) else ()
             sound = [row for row in rows.tolist() if row not in broken]
             if all(len(part) for part in parts) or len(sound) == len(rows):
                 return parts
