@@ -1,8 +1,10 @@
-"""How this process treats the memory of freed tensors, and how much it has held."""
+"""How this process treats the memory of freed tensors, how much it has held, and how much there is."""
 
 import ctypes
+import os
 import resource
 import sys
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of glibc's mallopt(3), from malloc.h."""
@@ -38,3 +40,11 @@ def peak_bytes() -> int:
     except (OSError, StopIteration):
         unit = 1 if sys.platform == "darwin" else 1024
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def memory_bytes() -> int:
+    """Bytes of memory that there are, or that this container may use."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.exists() else "max"
+    return min(there, int(allowed)) if allowed.isdigit() else there

@@ -124,7 +124,8 @@ class _Search:
         self.target = replace(target, client=remembering(target.client))
         self.server = server or target.server
         self.pictures = pictures
-        self.codes = self.target.encode(pictures.victims)
+        codes = pictures.codes
+        self.codes = self.target.encode(pictures.victims) if codes is None else codes
         self.notes = list[str]()
         self.judged, first, restless = look(
             target, self.codes, pictures, goal, settings, self.server
@@ -132,9 +133,11 @@ class _Search:
         self._note(*first)
         # What a client answers next time may be nearer to the picture, or outside the set.
         with seeded(settings.seed, 47):
-            more = [target.encode(pictures.victims) for _ in range((ANSWERS - 1) * restless)]
+            again = pictures.again or (lambda: target.encode(pictures.victims))
+            more = [again() for _ in range((ANSWERS - 1) * restless)]
         self.answers = [self.codes, *more]
-        self.given = within(target, torch.cat(self.answers))
+        every = torch.cat(self.answers) if len(self.answers) > 1 else self.codes
+        self.given = within(target, every)
         self.target = replace(self.target, values=self.given.values)
         order = torch.randperm(
             len(self.codes),
@@ -330,6 +333,7 @@ class _Search:
 
     def _curve(self, wire: NoisyWire, noise: float) -> Curve:
         curve = self._between(wire, grid(noise, STEPS, FACTOR))
+        self._note(*curve.limits())
         curve.untrained()
         curve.learned()
         curve.ensured()
@@ -423,7 +427,8 @@ class _Search:
         trained = None
         if epochs and own is not None:
             noisy = wire.at(noise)
-            codes = self.target.encode(to_unit(self.pictures.own))
+            known = self.pictures.own_codes
+            codes = self.target.encode(to_unit(self.pictures.own)) if known is None else known
             server = finetuned(
                 self.server, noisy, codes, own, wire.queries, epochs, self.learn, self.settings.seed
             )

@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
-from dpsnn.attacks.base import Attack, AttackModule, Learn
+from dpsnn.attacks.base import Attack, AttackModule, Knowledge, Learn
 from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
 from dpsnn.audit.calibrate_noise import NoisyWire, upwards
 from dpsnn.audit.calibrate_result import Shown
+from dpsnn.audit.plan import FEWER_OWN, LOWER, MOST_WEIGHTS, Planned
+from dpsnn.audit.wire import at_lower, reduced
 from dpsnn.errors import UsageError, one_line
 from dpsnn.evaluation.strongest import Strongest, strongest
 from dpsnn.metrics.base import Metric, Scored, known, mean, standard_error
@@ -45,12 +48,24 @@ HELD = 2 * 10**8
 
 
 class Roles(NamedTuple):
-    """Images that attackers own, and others that users send."""
+    """Images that attackers own, and others that users send.
+
+    Large ones are attacked at a lower resolution: these here are of that then, and what the client makes of them as
+    they are sent is said beside.
+    """
 
     own: Pixels
     victims: Images
     own_labels: Labels | None = None
     labels: Labels | None = None
+    own_codes: Activation | None = None
+    """Activations of the own images; None: the client is asked for them."""
+    codes: Activation | None = None
+    """Those of the victims."""
+    again: Callable[[], Activation] | None = None
+    """Asks the client for the victims' once more."""
+    reduced: bool = False
+    """Whether they have a lower resolution than those that are sent: who asks for images of his own is left out."""
 
 
 def remembering(client: Client) -> Client:
@@ -122,7 +137,8 @@ class Curve:
         self.wire, self.noises, self.pictures = wire, list(noises), pictures
         self.learn, self.decoder, self.seed = learn, decoder, seed
         self.targets = [wire.at(noise) for noise in noises]
-        self.codes = wire.target.encode(pictures.victims)
+        codes = pictures.codes
+        self.codes = wire.target.encode(pictures.victims) if codes is None else codes
         self.guesses: list[dict[str, Images]] = [{} for _ in noises]
         """Of each noise: attacker → its guesses."""
         self.audited: list[dict[str, Heard]] = [{} for _ in noises]
@@ -133,12 +149,55 @@ class Curve:
     def untrained(self) -> None:
         """Attack every noise with what trains nothing."""
         for place in range(len(self.targets)):
-            for name in UNTRAINED:
+            for name in self.untrained_names():
                 if made := self._tried(place, name, find("attack", name)()):
                     self.hear(place, name, made)
 
+    def untrained_names(self) -> list[str]:
+        """Those of `UNTRAINED` that can be made here."""
+        asks = {"mixture"} if self.pictures.reduced else set()
+        return [name for name in UNTRAINED if name not in asks and self.shape(name)]
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Of the images that an attacker rebuilds, as in an audit; None where its map would be too large for any."""
+        return Planned(name, name).shape(self.wire.target)
+
+    def limits(self) -> list[str]:
+        """What of the attackers is less than it would be for smaller images."""
+        target, found = self.wire.target, []
+        for name in (*UNTRAINED, self.decoder.key):
+            shape = self.shape(name)
+            if shape is None:
+                found.append(
+                    f"{name} is left out: its map would have more than {MOST_WEIGHTS:,} weights"
+                )
+            elif name not in (*self.untrained_names(), self.decoder.key):
+                found.append(f"{name} is left out: it {LOWER.partition(': it ')[2]}")
+            elif shape != target.image_shape:
+                size = "×".join(map(str, shape[1:]))
+                found.append(
+                    f"{name} rebuilds pictures of {size} pixels: a map to larger ones would be too large"
+                )
+        return found
+
+    def knowledge(self, target: Target, attack: Attack) -> Knowledge:
+        """What an attack is granted, with own images of the size that it rebuilds; all have the same activations."""
+        own, codes = self.pictures.own, self.pictures.own_codes
+        shape = self.shape(attack.key)
+        if shape is not None and shape != target.image_shape:
+            own, target = reduced(own[:FEWER_OWN], shape), at_lower(target, shape)
+            codes = None if codes is None else codes[:FEWER_OWN]
+        known = target.knowledge(own, attack.needs)
+        if codes is not None:
+            # In the place of the cached properties: they are asked for once for all.
+            known.__dict__["activations"] = codes.to(device())
+            known.__dict__["cut_shape"] = target.cut_shape
+        return known
+
     def learned(self) -> None:
         """Attack every noise with a decoder: one for all, or, around noises at which it is no good, one for each."""
+        if self.shape(self.decoder.key) is None:
+            return
         dedicated = {
             place: self._tried(place, DEDICATED, self.decoder)
             for place in checked_places(len(self.targets))
@@ -158,7 +217,7 @@ class Curve:
     def _all_in_one(self, dedicated: Mapping[int, AttackModule | None]) -> None:
         """Attack noises with one decoder for all, where it is as good as dedicated ones."""
         part = self.decoder
-        known = [target.knowledge(self.pictures.own, part.needs) for target in self.targets]
+        known = [self.knowledge(target, part) for target in self.targets]
         made = ConditionedDecoder(
             known,
             part.decoder,
@@ -216,7 +275,7 @@ class Curve:
             return None
 
     def _prepared(self, attack: Attack, target: Target) -> AttackModule:
-        knowledge = target.knowledge(self.pictures.own, attack.needs)
+        knowledge = self.knowledge(target, attack)
         with seeded(self.seed, 43):
             made = attack.build(knowledge, self.wire.queries, self.seed).to(device())
             made.prepare(self.learn)
@@ -229,6 +288,9 @@ class Curve:
             found = torch.cat([attack.infer_in_parts(each).cpu() for each in self.heard(place)])
             if not bool(found.isfinite().all()):
                 raise UsageError("a guess is no finite picture")
+            size = self.pictures.victims.shape[2:]
+            if found.shape[2:] != size:
+                found = F.interpolate(found, size, mode="bilinear", align_corners=False).clamp(0, 1)
         except Exception as error:  # as where it is prepared
             self.failed.append(Failed(place, name, one_line(error)))
             return

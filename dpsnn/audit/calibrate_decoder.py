@@ -27,6 +27,9 @@ AS_GOOD = 1.03
 CHECKED = 3
 """Noises, the least and the largest among them, at which that is looked at."""
 
+SPREAD = 2 * 10**7
+"""Values by which the spread of the noise is told."""
+
 DRAWS = 4
 """Of the noise on every own image held out, by which decoders are compared."""
 
@@ -87,11 +90,12 @@ class ConditionedDecoder(DecoderAttack):
         first = self.knowledges[0]
         rows, _ = held_out(len(first.surrogate), self.seed)
         own = first.activations[rows], to_unit(first.surrogate[rows])
+        some = own[0][: max(1, SPREAD // own[0][0].numel())]
         spreads = []
         for front, known in zip(self.fronts, self.knowledges):
             assert isinstance(front, Front)
             front.look(own[0], known.defend, self.queries, own[1])
-            again = known.defend(own[0]) - known.defend(own[0])
+            again = known.defend(some) - known.defend(some)
             spreads.append(float(again.square().mean().sqrt()) / math.sqrt(2))
         self.told.copy_(evenly(torch.tensor(spreads)))
         return super().prepare(learn)

@@ -20,21 +20,22 @@ from dpsnn.audit.calibrate_noise import Goal, at_most
 from dpsnn.audit.calibrate_result import Calibration, Settings
 from dpsnn.audit.calibrate_server import accuracy as measured
 from dpsnn.audit.calibrate_server import unscored
+from dpsnn.audit.calibrate_size import fitting, roles_of
 from dpsnn.audit.cuts import Cut
 from dpsnn.audit.identity import of_module
 from dpsnn.audit.inputs import of_model
 from dpsnn.audit.loading import Model
 from dpsnn.audit.one_cut import Task, attacked
-from dpsnn.audit.plan import SMALLEST_MAP, Budget
+from dpsnn.audit.plan import Budget
 from dpsnn.audit.plan import budget as budget_of
+from dpsnn.audit.plan import is_map
 from dpsnn.audit.progress import Progress
 from dpsnn.audit.result import NAME as AUDIT
 from dpsnn.audit.result import Json, finite
 from dpsnn.audit.run import PARTS
 from dpsnn.audit.shown import png
 from dpsnn.audit.sides import Sides
-from dpsnn.audit.wire import attacked_shape, wire_of
-from dpsnn.batches import to_unit
+from dpsnn.audit.wire import at_lower, enough_memory, wire_of
 from dpsnn.checkpoints import ensure_writable
 from dpsnn.defences import DefenceList
 from dpsnn.errors import UsageError
@@ -42,6 +43,7 @@ from dpsnn.target import Target
 from dpsnn.tensors import Number
 
 
+@enough_memory()
 def calibrate_model(
     model: str | nn.Module | Callable[[], nn.Module],
     data: Any,
@@ -96,24 +98,23 @@ def calibrate_model(
     )
     folder = Path(out)
     ensure_writable(folder)
-    given = of_model(model, data, weights, surrogate, groups, None, size, seed, paid, data_dir)
+    given = of_model(
+        model, data, weights, surrogate, groups, None, size, seed, paid, data_dir, folder
+    )
     known, sides = given.model, given.sides
     assert known is not None
-    if attacked_shape(sides.image_shape) != sides.image_shape:
-        raise UsageError(
-            f"pictures of shape {sides.image_shape} are too large for attacks on every noise; give smaller ones with"
-            " --size"
-        )
     place = known.cuts(sides.image_shape, [cut])[0][0]
-    roles = _roles(sides)
+    sides = fitting(sides, place, queries)
+    roles = roles_of(sides, place.target, seed)
     about = _about(known, sides, place, roles, seed, budget)
     about["model"]["answers"] = given.answers
     truth = _truth(roles, sides)
     refused = beside.unfit(folder / AUDIT, about, truth)
     _warn(folder, refused)
-    settings = replace(settings, decoder=_decoder(place, paid))
+    settings = replace(settings, decoder=_decoder(place, paid, roles.reduced))
+    target_seen = at_lower(place.target, tuple(roles.victims.shape[1:]))
     attackers = _attackers(place, sides, paid, queries, seed, folder)
-    found = calibrate(place.target, roles, goal, settings, place.server, learn, attackers)
+    found = calibrate(target_seen, roles, goal, settings, place.server, learn, attackers)
     curve = [
         {**row, "pictures": _pictures(found, at, roles, sides)}
         for at, row in enumerate(found.curve)
@@ -133,10 +134,12 @@ def _truth(roles: Roles, sides: Sides) -> beside.Truth:
     return lambda row: png(roles.victims[rows[row]]) if row in rows else None
 
 
-def _decoder(place: Cut, paid: Budget) -> LearnedDecoder:
-    is_map = len(place.shape) == 3 and min(place.shape[1:]) >= SMALLEST_MAP
+def _decoder(place: Cut, paid: Budget, reduced: bool) -> LearnedDecoder:
     epochs = next(each.settings["max_epochs"] for each in paid.attacks if each.key == "decoder")
-    return LearnedDecoder(decoder="grid" if is_map else "conv", max_epochs=epochs)
+    decoder = "grid" if is_map(place.target) else "conv"
+    # As in an audit: pictures that are made up would have a lower resolution than those that are sent.
+    augment = "none" if reduced else LearnedDecoder.augment
+    return LearnedDecoder(decoder=decoder, max_epochs=epochs, augment=augment)
 
 
 def _attackers(
@@ -167,17 +170,6 @@ def _warn(folder: Path, reason: str) -> None:
         print(f"{folder / AUDIT} does not get the curve: {reason}", file=sys.stderr)
 
 
-def _roles(sides: Sides) -> Roles:
-    labelled = bool(sides.victims.classes)
-    alike = labelled and sides.own.classes == sides.victims.classes
-    return Roles(
-        torch.cat([sides.own.images, sides.validation.images]),
-        to_unit(sides.victims.images),
-        torch.cat([sides.own.labels, sides.validation.labels]) if alike else None,
-        sides.victims.labels if labelled else None,
-    )
-
-
 def _made(command: str) -> Json:
     now = datetime.datetime.now(datetime.timezone.utc)
     return {
@@ -194,7 +186,8 @@ def _about(known: Model, sides: Sides, place: Cut, roles: Roles, seed: int, budg
     Raises:
         UsageError: If there are classes that the model has no score for.
     """
-    codes, right = place.target.encode(roles.victims), None
+    codes, right = roles.codes, None
+    assert codes is not None
     if not unscored(place.target, codes, roles.labels, roles.own_labels):
         assert roles.labels is not None
         right = measured(place.target, codes, roles.labels, 1, seed)["value"]
@@ -205,6 +198,7 @@ def _about(known: Model, sides: Sides, place: Cut, roles: Roles, seed: int, budg
             "digest": of_module(known.module),
             "parameters": known.parameters,
             "image_shape": [*sides.image_shape],
+            "attacked_shape": [*roles.victims.shape[1:]],
             "accuracy": right,
             "notes": [*known.notes],
         },

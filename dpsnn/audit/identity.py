@@ -36,8 +36,17 @@ def answers(model: nn.Module, image_shape: tuple[int, ...]) -> list[float]:
 
 def of_tensors(parts: Iterable[Tensor]) -> str:
     """Of rows, whatever their order and however they are dealt out: each by itself, then all of them."""
-    rows = sorted(sha256(as_bytes(row)).digest() for part in parts for row in part)
-    return sha256(b"".join(rows)).hexdigest()
+    return of_marks(mark(row) for part in parts for row in part)
+
+
+def of_marks(marks: Iterable[bytes]) -> str:
+    """Of digests, in whatever order."""
+    return sha256(b"".join(sorted(marks))).hexdigest()
+
+
+def mark(row: Tensor) -> bytes:
+    """A digest of one row."""
+    return sha256(as_bytes(row)).digest()
 
 
 def as_bytes(tensor: Tensor) -> memoryview:

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dpsnn.audit.held import Pictures
 from dpsnn.audit.identity import answers, of_module, of_tensors
 from dpsnn.audit.loading import Model, load_model
-from dpsnn.audit.pictures import Pictures, is_hidden, load_pictures
+from dpsnn.audit.picture_folder import is_hidden
+from dpsnn.audit.pictures import load_pictures
 from dpsnn.audit.plan import Budget
 from dpsnn.audit.sides import Sides, make_sides
 from dpsnn.data import DATASETS
@@ -55,13 +57,14 @@ def of_model(
     seed: int,
     budget: Budget,
     data_dir: str,
+    scratch: Path | None = None,
 ) -> Inputs:
     if model is None or data is None:
         raise UsageError("name both --model and --data, or --smashed alone")
     known = load_model(model, weights, _classes(data))
-    sides = make_sides(
-        data, surrogate, groups, trained_on, known.channels, size, seed, data_dir
-    ).within(budget.own, budget.victims)
+    most = budget.own, budget.victims
+    how = (known.channels, size, seed, data_dir)
+    sides = make_sides(data, surrogate, groups, trained_on, *how, most, scratch)
     wanted = known.image_shape
     if wanted is not None and wanted != sides.image_shape:
         raise UsageError(
@@ -109,9 +112,9 @@ def of_pairs(path: str, groups: str, trained_on: Any, seed: int, budget: Budget)
         )
     if not bool(smashed.isfinite().all()):
         raise UsageError(f"{SMASHED} in {path} holds values that are no finite numbers; mend it")
-    sides = make_sides(_given(pictures), None, "groups" if groups else "", trained_on, seed=seed)
-    sides = replace(sides, name=path, groups=groups or None)
-    return Inputs(sides.within(budget.own, budget.victims), smashed=smashed)
+    who, most = "groups" if groups else "", (budget.own, budget.victims)
+    sides = make_sides(_given(pictures), None, who, trained_on, seed=seed, most=most)
+    return Inputs(replace(sides, name=path, groups=groups or None), smashed=smashed)
 
 
 def _given(pictures: Pictures) -> Mapping[str, Any]:

@@ -1,7 +1,6 @@
 """The pictures that users send or an attacker owns: out of a folder, a file of arrays, or a function of the user's."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dpsnn.audit.held import Filling, Pictures, at_once
+from dpsnn.audit.picture_folder import PictureFolder
 from dpsnn.audit.sources import called, is_function, unnamed
-from dpsnn.data.pictures import read_picture
 from dpsnn.errors import UsageError, absent, meant, reading
-
-SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm")
-)
-
-SUBFOLDER = "subfolder"
-"""Of `--groups`: the folder that a picture lies in is a person's."""
-
-PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
-"""Folders that are parts of a data set, and no classes, where they have folders of their own."""
 
 IMAGES, LABELS = "images", "labels"
 
@@ -29,47 +19,14 @@ MOST_CLASSES = 100_000
 """From this label on they are no numbers of classes, but names."""
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Pictures of one shape."""
-
-    images: Tensor
-    """`(N, C, H, W)`: bytes, or floats in [0, 1]."""
-    labels: Tensor
-    """int64, 0 based; all 0 where there are none."""
-    classes: tuple[str, ...]
-    """Names; empty where nobody gave labels."""
-    name: str
-    groups: tuple[str, ...] | None = None
-    """Whose picture each is."""
-    notes: tuple[str, ...] = ()
-    at: Tensor | None = None
-    """Row of each in the data as it was given; None is all, in their order."""
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def rows(self, rows: Tensor) -> "Pictures":
-        """Some of them."""
-        groups = None if self.groups is None else tuple(self.groups[row] for row in rows.tolist())
-        return replace(
-            self,
-            images=self.images[rows],
-            labels=self.labels[rows],
-            groups=groups,
-            at=self.places[rows],
-        )
-
-    @property
-    def places(self) -> Tensor:
-        """Row of each in the data as it was given."""
-        return torch.arange(len(self)) if self.at is None else self.at
-
-
-def load_pictures(
-    source: Any, channels: int | None = None, size: int | None = None, groups: str = ""
-) -> Pictures:
-    """Read pictures.
+def open_pictures(
+    source: Any,
+    channels: int | None = None,
+    size: int | None = None,
+    groups: str = "",
+    scratch: Path | None = None,
+) -> Pictures | PictureFolder:
+    """Find pictures; those of a folder are not read yet.
 
     Args:
         source: A folder whose subfolders are the classes; FILE.npz with `images` and `labels`, or FILE.npz:PREFIX with
@@ -78,6 +35,7 @@ def load_pictures(
         channels: 1 for grey, 3 for colour; None: as the first picture is.
         size: Pixels on a side: pictures of a folder are scaled by their shorter side and cropped about the middle.
         groups: What tells whose picture each is: `subfolder` of a folder, else the name of an array beside the images.
+        scratch: Folder for a file with pictures that are too many for memory; None is where temporary files lie.
 
     Raises:
         UsageError: If there is nothing there, or it holds what are no pictures.
@@ -85,115 +43,33 @@ def load_pictures(
     if size is not None and size < 1:
         raise UsageError(f"--size is {size}; it must be 1 pixel or more")
     if not isinstance(source, str | Path):
-        return _checked(source, "the data", groups, size)
+        return _checked(source, "the data", groups, size, scratch)
     text = str(source)
     if is_function(text):
-        return _checked(called(text, "a data set"), text, groups, size)
+        return _checked(called(text, "a data set"), text, groups, size, scratch)
     path, _, prefix = text.rpartition(":") if ".npz:" in text else (text, "", "")
     if path.endswith(".npz"):
-        return _checked(_arrays(path, prefix), text, groups, size)
+        return _checked(_arrays(path, prefix), text, groups, size, scratch)
     if Path(text).is_dir():
-        return _folder(Path(text), channels, size, groups)
+        return PictureFolder(Path(text), channels, size, groups)
     kinds = "give a folder of pictures, FILE.npz, FILE.py:FUNCTION or a data set of ours"
     if Path(text).exists():
         raise UsageError(unnamed(text) or f"{text} is none of the kinds of data; {kinds}")
     raise UsageError(f"{absent(text).replace('no ', 'no data ', 1)}; {kinds}")
 
 
-# ---------------------------------------------------------------- folders
-
-
-def _folder(folder: Path, channels: int | None, size: int | None, groups: str) -> Pictures:
-    if groups not in ("", SUBFOLDER):
-        raise UsageError(
-            f"of a folder --groups is {SUBFOLDER!r}, not {groups!r}: CLASS/PERSON/PICTURE"
-        )
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(is_hidden(part) for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
-    if not paths:
-        raise UsageError(
-            f"{folder} holds no pictures; give a folder with one subfolder for each class"
-        )
-    found: list[np.ndarray] = []
-    kept: list[Path] = []
-    left: list[str] = []
-    for path in paths:
-        try:
-            channels = channels or _channels(path)
-            picture = read_picture(path, channels)
-        except UsageError as error:
-            left.append(str(error))
-            continue
-        kept.append(path)
-        found.append(_fitted(picture, size))
-    if not found:
-        raise UsageError(f"{folder} holds no picture that can be read: {left[0]}")
-    shapes = sorted({each.shape for each in found})
-    if len(shapes) > 1:
-        raise UsageError(
-            f"the pictures in {folder} differ in size, such as {shapes[0]} and {shapes[-1]}; give one with --size"
-        )
-    images = torch.from_numpy(np.stack(found)).view(len(found), *shapes[0][:2], -1)
-    within = [path.relative_to(folder).parts for path in kept]
-    names = [parts[0] if len(parts) > 1 else "" for parts in within]
-    classes = tuple(sorted({*names}))
-    said = [f"left out: {reason}" for reason in left]
-    if not groups and (doubt := _doubtful(within)):
-        said.append(
-            f"{doubt}: the classes are the outermost folders ({', '.join(classes[:3])}); if those are parts of the"
-            " data, give one of them"
-        )
-    return Pictures(
-        images.permute(0, 3, 1, 2).contiguous(),
-        torch.tensor([classes.index(name) for name in names]),
-        () if classes == ("",) else classes,
-        str(folder),
-        tuple(str(Path(*parts[:-1])) for parts in within) if groups else None,
-        tuple(said),
-    )
-
-
-def _doubtful(within: Sequence[tuple[str, ...]]) -> str:
-    """Why the outermost folders of pictures may be no classes; empty where nothing speaks against it."""
-    deep = {parts[:2] for parts in within if len(parts) > 2}
-    inner = [name for _, name in deep]
-    if twice := sorted(name for name in {*inner} if inner.count(name) > 1):
-        return f"several folders have a folder {twice[0]}"
-    if parts := sorted(name for name, _ in deep if name.lower() in PARTS):
-        return f"{parts[0]} has folders of its own"
-    return ""
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is not the user's own: what systems put there begins with `.` or `__`."""
-    return name.startswith((".", "__"))
-
-
-def _channels(path: Path) -> int:
-    """Grey or colour, as a picture is kept."""
-    from PIL import Image
-
-    with reading(path, "a picture", "replace it or take it out"), Image.open(path) as picture:
-        return 1 if picture.mode in ("1", "L", "LA", "I", "I;16") else 3
-
-
-def _fitted(picture: np.ndarray, size: int | None) -> np.ndarray:
-    """Scaled by its shorter side and cropped about the middle."""
-    if size is None:
-        return picture
-    from PIL import Image
-
-    made = Image.fromarray(picture)
-    scale = size / min(made.size)
-    wide, high = (max(size, round(side * scale)) for side in made.size)
-    made = made.resize((wide, high), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    left, top = (wide - size) // 2, (high - size) // 2
-    return np.asarray(made.crop((left, top, left + size, top + size)))
+def load_pictures(
+    source: Any,
+    channels: int | None = None,
+    size: int | None = None,
+    groups: str = "",
+    scratch: Path | None = None,
+) -> Pictures:
+    """Read all pictures; arguments and errors are those of `open_pictures`."""
+    found = open_pictures(source, channels, size, groups, scratch)
+    if isinstance(found, Pictures):
+        return found
+    return found.dealt([torch.arange(len(found))], [len(found)], scratch)[0]
 
 
 # ---------------------------------------------------------------- arrays
@@ -214,13 +90,15 @@ def _arrays(path: str, prefix: str) -> dict[str, Any]:
             return {n.removeprefix(start): content[n] for n in wanted}
 
 
-def _checked(given: Any, name: str, groups: str, size: int | None) -> Pictures:
+def _checked(
+    given: Any, name: str, groups: str, size: int | None, scratch: Path | None
+) -> Pictures:
     """Pictures out of arrays, pairs, or a mapping of arrays."""
     if size is not None:
         raise UsageError(
             f"--size scales pictures of a folder; {name} has to give them as they are sent"
         )
-    given = _mapped(given, name)
+    given = _mapped(given, name, scratch)
     if IMAGES not in given:
         raise UsageError(f"{name} has no {IMAGES!r}, only {[*given]}; give images and labels")
     images = as_images(given[IMAGES], name)
@@ -238,7 +116,7 @@ def _checked(given: Any, name: str, groups: str, size: int | None) -> Pictures:
     return Pictures(images, labels, classes, name, owners, said)
 
 
-def _mapped(given: Any, name: str) -> Mapping[str, Any]:
+def _mapped(given: Any, name: str, scratch: Path | None) -> Mapping[str, Any]:
     if isinstance(given, Mapping):
         return given
     if isinstance(given, tuple | list) and len(given) == 2 and len(given[0]) > 2:
@@ -246,14 +124,30 @@ def _mapped(given: Any, name: str) -> Mapping[str, Any]:
     if isinstance(given, Tensor | np.ndarray):
         return {IMAGES: given}
     try:
-        pairs = [given[row] for row in range(len(given))]
-        images = torch.stack([torch.as_tensor(np.asarray(pair[0])) for pair in pairs])
-        return {IMAGES: images, LABELS: [int(pair[1]) for pair in pairs]}
+        return _paired(given, scratch)
+    except UsageError:
+        raise
     except Exception as error:  # whatever anyone's data set may raise
         raise UsageError(
             f"{name} gives {type(given).__name__}, no images and labels ({' '.join(str(error).split())[:120]}); give"
             " two arrays, or pairs of an image in [0, 1] and its class"
         ) from error
+
+
+def _paired(given: Any, scratch: Path | None) -> Mapping[str, Any]:
+    """Both arrays out of pairs, which may be made when they are asked for."""
+    filling: Filling | None = None
+    labels = []
+    for row in range(len(given)):
+        pair = given[row]  # once: whoever makes it may draw it anew
+        image, label = pair[0], pair[1]
+        pixels = torch.as_tensor(np.asarray(image))
+        filling = filling or Filling(len(given), pixels, scratch)
+        filling.add(pixels)
+        labels.append(int(label))
+    if filling is None:
+        raise ValueError("there are none")
+    return {IMAGES: filling.done(), LABELS: labels}
 
 
 def as_images(given: Any, name: str) -> Tensor:
@@ -273,20 +167,21 @@ def as_images(given: Any, name: str) -> Tensor:
             " 1 or 3 channels"
         )
     if images.dtype == torch.uint8:
-        return images.contiguous()
+        return images
     if not images.is_floating_point():
         raise UsageError(
             f"the images of {name} are {images.dtype}; give bytes, or floats in [0, 1]"
         )
-    if not bool(images.isfinite().all()):
+    blocks = images.split(at_once(images.shape[1:], len(images)))
+    if not all(bool(block.isfinite().all()) for block in blocks):
         raise UsageError(f"the images of {name} hold values that are no finite numbers; mend them")
-    low, high = float(images.min()), float(images.max())
+    low, high = (float(each) for each in images.aminmax())
     if low < 0 or high > 1:
         raise UsageError(
             f"the images of {name} lie in [{low:.4g}, {high:.4g}]; give bytes, or floats in [0, 1], and leave"
             " normalisation to the model"
         )
-    return images.float().contiguous()
+    return images.float()
 
 
 def _labelled(given: Any, count: int, name: str) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:

@@ -3,19 +3,16 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
-
-from torch.nn import functional as F
+from typing import Any, NamedTuple, Protocol
 
 from dpsnn import parts
 from dpsnn.attacks import Attack
 from dpsnn.attacks.base import Need
 from dpsnn.attacks.feature_inversion import OWN, SQUARES, VARIATIONS
 from dpsnn.audit.lacking import INAPPLICABLE, TOO_LARGE, UNPAID
-from dpsnn.audit.wire import NO_CLIENT, Wire, attacked_shape, reduced
+from dpsnn.audit.wire import NO_CLIENT, Wire, at_lower, attacked_shape, reduced
 from dpsnn.errors import one_of
 from dpsnn.networks.grid import dense_weights
-from dpsnn.tensors import Activation, Images
 
 MOST_WEIGHTS = 6 * 10**7
 """Of one dense layer, 240 MB in float32."""
@@ -44,6 +41,16 @@ SMALLEST_SIDE = 8
 
 SMALLEST_MAP = 4
 """Pixels on a side from which on a map has a layout worth keeping."""
+
+
+class Shaped(Protocol):
+    """A cut, as far as its sizes go."""
+
+    @property
+    def cut_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def image_shape(self) -> tuple[int, ...]: ...
 
 
 class Hindrance(NamedTuple):
@@ -123,7 +130,7 @@ class Planned:
         """Its settings at a cut."""
         settings = dict(self.settings)
         if self.key == "decoder":
-            settings["decoder"] = "grid" if _is_map(wire) else "conv"
+            settings["decoder"] = "grid" if is_map(wire) else "conv"
             if wire.is_reduced or wire.target is None:
                 settings["augment"] = "none"
         made: Attack = parts.find("attack", self.key)(**settings)
@@ -147,7 +154,7 @@ class Planned:
             return Hindrance(TOO_LARGE, told)
         return None
 
-    def shape(self, wire: Wire) -> tuple[int, ...] | None:
+    def shape(self, wire: Shaped) -> tuple[int, ...] | None:
         """Of the pictures that it rebuilds.
 
         Those that are attacked; of vectors that are too long for a map to these, smaller ones; None if none are small
@@ -156,20 +163,20 @@ class Planned:
         whole = wire.image_shape
         if self._weights(wire, whole) <= MOST_WEIGHTS:
             return whole
-        side = 0 if _is_map(wire) or self.key not in ("ridge", "decoder") else max(whole[1:])
+        side = 0 if is_map(wire) or self.key not in ("ridge", "decoder") else max(whole[1:])
         while (side := side // 2) >= SMALLEST_SIDE:
             if self._weights(wire, small := attacked_shape(whole, side)) <= MOST_WEIGHTS:
                 return small
         return None
 
-    def _weights(self, wire: Wire, image_shape: tuple[int, ...]) -> int:
+    def _weights(self, wire: Shaped, image_shape: tuple[int, ...]) -> int:
         """Of its largest dense layer, where pictures have that shape."""
         first, members = (str(self.settings.get(name, "")) for name in ("first", "members"))
         made_of = {self.key, first, *members.split("+")}
         found = [0]
         if "ridge" in made_of:
-            found.append(wire.activations[0].numel() * math.prod(image_shape))
-        if "decoder" in made_of and not (self.key == "decoder" and _is_map(wire)):
+            found.append(math.prod(wire.cut_shape) * math.prod(image_shape))
+        if "decoder" in made_of and not (self.key == "decoder" and is_map(wire)):
             found.append(dense_weights(wire.cut_shape, image_shape))
         return max(found)
 
@@ -180,7 +187,7 @@ LOWER = (
 )
 
 
-def _is_map(wire: Wire) -> bool:
+def is_map(wire: Shaped) -> bool:
     """Whether a cut is a feature map whose layout is worth keeping."""
     shape = wire.cut_shape
     return len(shape) == 3 and min(shape[1:]) >= SMALLEST_MAP
@@ -188,14 +195,7 @@ def _is_map(wire: Wire) -> bool:
 
 def _smaller(wire: Wire, shape: tuple[int, ...]) -> Wire:
     """The same with pictures of a lower resolution."""
-    target, size = wire.target, wire.image_shape[1:]
-    if target is not None:
-        seen = target.client
-
-        def enlarged(images: Images) -> Activation:
-            return seen(F.interpolate(images, size, mode="bilinear", align_corners=False))
-
-        target = replace(target, client=enlarged, image_shape=shape)
+    target = None if wire.target is None else at_lower(wire.target, shape)
     own, validation, victims = (
         reduced(part, shape) for part in (wire.own, wire.validation, wire.victims)
     )

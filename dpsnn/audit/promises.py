@@ -202,7 +202,8 @@ def matched(wire: Wire, limits: Json | None) -> Json | None:
         return None
     else:
         codes = wire.heard[0, :CANDIDATES].flatten(1)
-        mean, step = codes.double().mean(0), max(ROUNDING * float(codes.abs().max()), TINY)
+        low, high = (float(end) for end in codes.aminmax())
+        mean, step = codes.mean(0, dtype=torch.double), max(ROUNDING * max(-low, high), TINY)
         # One by one, and digests of them: feature maps of a thousand pictures are large.
         rows = [
             sha256(as_bytes(((c.double() - mean) / step).round() + 0.0)).digest() for c in codes

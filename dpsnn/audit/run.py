@@ -1,6 +1,7 @@
 """The audit from its inputs to its result: cut by cut and attack by attack, going on where an earlier call stopped."""
 
 import datetime
+import math
 import os
 import platform
 import shlex
@@ -27,7 +28,14 @@ from dpsnn.audit.result import NAME, PAIRS, AuditResult, Json
 from dpsnn.audit.scoring import scales
 from dpsnn.audit.shown import recommended
 from dpsnn.audit.sides import Sides
-from dpsnn.audit.wire import Wire, attacked_shape, wire_of, wire_of_pairs
+from dpsnn.audit.wire import (
+    Wire,
+    attacked_shape,
+    check_room,
+    enough_memory,
+    wire_of,
+    wire_of_pairs,
+)
 from dpsnn.cores import cores
 from dpsnn.defences import CutInfo, DefenceList
 from dpsnn.errors import UsageError, meant
@@ -42,6 +50,7 @@ PARTS = "attacks"
 """Folder, within that of the audit, where what each attack found is kept."""
 
 
+@enough_memory()
 def audit(
     model: str | nn.Module | Callable[[], nn.Module] | None = None,
     data: Any = None,
@@ -174,7 +183,7 @@ def opened(
     if smashed:
         found: Inputs = of_pairs(smashed, groups, trained_on, seeds[0], paid)
     else:
-        found = of_model(*source, groups, trained_on, size, seeds[0], paid, data_dir)
+        found = of_model(*source, groups, trained_on, size, seeds[0], paid, data_dir, folder)
     return Opened(found, paid, seeds, queries, defences, folder, names)
 
 
@@ -259,7 +268,9 @@ class Audit:
         cuts: Sequence[Cut | None] = [None]
         refused: Mapping[str, str] = {}
         if model is not None:
-            cuts, refused = model.cuts(sides.image_shape, names)
+            found_cuts, refused = model.cuts(sides.image_shape, names)
+            cuts, too_large = _with_room(found_cuts, sides, queries, names == [ALL])
+            refused = {**refused, **too_large}
         task = Task(
             budget,
             made_with,
@@ -332,6 +343,36 @@ class Audit:
         steps = made.mechanism() if len(made) else target.mechanism.mechanism()
         self.defended = [str(step) for step in steps]
         return made
+
+
+def _with_room(
+    cuts: Sequence[Cut], sides: Sides, queries: int, some: bool
+) -> tuple[list[Cut], dict[str, str]]:
+    """Cuts whose activations memory can hold, and why others are left out.
+
+    Args:
+        cuts: All.
+        sides: Pictures.
+        queries: How often each is sent.
+        some: Whether others may be left out.
+
+    Raises:
+        UsageError: If none is left, or one was asked for by its name.
+    """
+    counts = [len(part) for part in (sides.own, sides.validation, sides.victims)]
+    able, left = [], {}
+    for cut in cuts:
+        try:
+            check_room(math.prod(cut.shape), counts, queries)
+        except UsageError as error:
+            if not some:
+                raise UsageError(f"{cut.name}: {error}") from error
+            left[cut.name] = str(error)
+        else:
+            able.append(cut)
+    if not able:
+        raise UsageError(next(iter(left.values())))
+    return able, left
 
 
 def _three(target: Target) -> tuple[int, int, int]:

@@ -1,15 +1,20 @@
 """Who has which pictures: an attacker its own ones, and the victims, whom nobody but their client has seen."""
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dpsnn.audit.identity import of_tensors
-from dpsnn.audit.pictures import Pictures, load_pictures
+from dpsnn.audit.held import Pictures
+from dpsnn.audit.identity import of_marks
+from dpsnn.audit.picture_folder import PictureFolder
+from dpsnn.audit.pictures import load_pictures, open_pictures
 from dpsnn.audit.twice import near_duplicates
 from dpsnn.batches import derived_seed
 from dpsnn.errors import UsageError
@@ -45,13 +50,15 @@ class Sides:
         return tuple(self.victims.images.shape[1:])
 
     def within(self, own: int, victims: int) -> "Sides":
-        """The first so many of each side, which were shuffled when they were dealt out."""
-        most = max(1, own * SHARES[1] / SHARES[0]).__ceil__()
-        some = [
-            part.rows(torch.arange(min(len(part), limit)))
-            for part, limit in zip((self.own, self.validation, self.victims), (own, most, victims))
-        ]
+        """The first so many of each side, which were shuffled when they were dealt out; nothing is copied."""
+        parts = zip((self.own, self.validation, self.victims), _limits(own, victims))
+        some = [part.first(limit) for part, limit in parts]
         return replace(self, own=some[0], validation=some[1], victims=some[2])
+
+
+def _limits(own: int, victims: int) -> tuple[int, int, int]:
+    """How many of each side, with own validation pictures in proportion to the own ones."""
+    return own, max(1, math.ceil(own * SHARES[1] / SHARES[0])), victims
 
 
 def deal(
@@ -96,11 +103,13 @@ def make_sides(
     size: int | None = None,
     seed: int = 0,
     data_dir: str = "data",
+    most: tuple[int, int] | None = None,
+    scratch: Path | None = None,
 ) -> Sides:
-    """Read the data and say whose they are.
+    """Say whose the data are, and read what is needed of them.
 
     Args:
-        data: What users send; see `load_pictures`, or the name of a data set of ours.
+        data: What users send; see `open_pictures`, or the name of a data set of ours.
         surrogate: What an attacker owns; None splits the data.
         groups: Whose pictures stay on one side.
         trained_on: The training data of the model, if they are known.
@@ -108,53 +117,139 @@ def make_sides(
         size: Pixels on a side.
         seed: Of the split.
         data_dir: Where data sets of ours lie.
+        most: Own pictures and victims, at most; None is all.
+        scratch: Folder for files with pictures that are too many for memory; None is where temporary files lie.
 
     Raises:
         UsageError: If there are too few pictures, or they do not fit one another.
     """
     _fits((data, surrogate, trained_on), surrogate is not None, groups, size)
-    known = _of_ours(data, data_dir)
-    if known is not None and surrogate is None:
-        own, victims = known
-        split = deal(own.labels, None, _renormed(SHARES[:2]), seed)
-        parts = [own.rows(split[0]), own.rows(split[1]), _mixed(victims, seed)]
-        total = len(own) + len(victims)
-    elif surrogate is None:
-        whole = load_pictures(data, channels, size, groups)
-        _enough(whole, FEWEST)
-        split = deal(whole.labels, whole.groups, SHARES, seed)
-        if not all(len(each) for each in split):
-            raise UsageError(
-                f"{whole.name} has too few groups to give each side one ({len(set(whole.groups or ()))}); leave out"
-                " --groups or give more"
-            )
-        parts, total = [whole.rows(each) for each in split], len(whole)
+    reading = _Reading(channels, size, groups, scratch)
+    deck = _Deck(seed, _limits(*most) if most else (sys.maxsize,) * 3, scratch)
+    users, owners = _sources(data, surrogate, data_dir, reading)
+    if owners is None:
+        parts = _whole(deck, users)
+        digest, total = of_marks(users.marks(torch.arange(len(users)))), len(users)
     else:
-        victims = known[1] if known is not None else load_pictures(data, channels, size, groups)
-        other = _of_ours(surrogate, data_dir)
-        own = other[0] if other is not None else load_pictures(surrogate, channels, size, groups)
-        if own.images.shape[1:] != victims.images.shape[1:]:
-            raise UsageError(
-                f"the surrogate has pictures of shape {tuple(own.images.shape[1:])}, the data of"
-                f" {tuple(victims.images.shape[1:])}; give both one size with --size"
-            )
-        own = _strangers(own, victims) if groups else own
-        _enough(own, 3)
-        split = deal(own.labels, own.groups, _renormed(SHARES[:2]), seed)
-        parts = [own.rows(split[0]), own.rows(split[1]), _mixed(victims, seed)]
-        total = len(victims)
+        rows, said = _strangers(owners, users) if groups else (torch.arange(len(owners)), "")
+        _enough(owners, FEWEST // 2, len(rows))
+        parts = _both(deck, owners, rows, users, said)
+        digest = of_marks(chain(owners.marks(rows), users.marks(torch.arange(len(users)))))
+        total = len(users) + (len(owners) if surrogate is None else 0)
     overlap = None
     if trained_on is not None:
         ours = _of_ours(trained_on, data_dir, ("train",))
-        seen = ours[0] if ours is not None else load_pictures(trained_on, channels, size)
-        overlap = int(near_duplicates(parts[2].images, seen.images).sum())
+        seen = ours[0] if ours else load_pictures(trained_on, channels, size, scratch=scratch)
+        overlap = int(near_duplicates(parts[2].images, [seen.images]).sum())
     own, validation, victims = parts
+    name = surrogate if isinstance(surrogate, str) else own.name
     made = Sides(
-        own, validation, victims, total, victims.name, groups=groups or None, overlap=overlap
+        own,
+        validation,
+        victims,
+        total,
+        victims.name,
+        None if surrogate is None else name,
+        groups or None,
+        overlap=overlap,
+        digest=digest,
     )
-    if surrogate is not None:
-        made = replace(made, surrogate=surrogate if isinstance(surrogate, str) else own.name)
     return _looked(made)
+
+
+Source = Pictures | PictureFolder
+"""Both are dealt out alike; of a folder only those pictures are read that somebody gets."""
+
+
+def _sources(
+    data: Any, surrogate: Any, data_dir: str, reading: "_Reading"
+) -> tuple[Source, Source | None]:
+    """What users send, and what the attacker owns; None where he owns a part of it."""
+    ours = _of_ours(data, data_dir)
+    if ours is not None and surrogate is None:
+        return ours[1], ours[0]
+    users = ours[1] if ours is not None else reading.open(data)
+    if surrogate is None:
+        return users, None
+    theirs = _of_ours(surrogate, data_dir)
+    return users, theirs[0] if theirs is not None else reading.open(surrogate)
+
+
+def _whole(deck: "_Deck", users: Source) -> list[Pictures]:
+    """Own pictures, own ones for validation and victims, out of one source.
+
+    Raises:
+        UsageError: If it has too few.
+    """
+    _enough(users, FEWEST)
+    parts = deck.split(users, SHARES)
+    if not all(len(each) for each in parts):
+        raise UsageError(
+            f"{users.name} has too few groups to give each side one ({len(set(users.groups or ()))}); leave out"
+            " --groups or give more"
+        )
+    return parts
+
+
+def _both(deck: "_Deck", owners: Source, rows: Tensor, users: Source, said: str) -> list[Pictures]:
+    """The same out of two sources.
+
+    Raises:
+        UsageError: If their pictures have different shapes.
+    """
+    own, validation = deck.split(owners, _renormed(SHARES[:2]), rows)
+    victims = deck.mixed(users)
+    if own.images.shape[1:] != victims.images.shape[1:]:
+        raise UsageError(
+            f"the surrogate has pictures of shape {tuple(own.images.shape[1:])}, the data of"
+            f" {tuple(victims.images.shape[1:])}; give both one size with --size"
+        )
+    own = replace(own, notes=(*own.notes, said)) if said else own
+    return [own, validation, victims]
+
+
+class _Reading(NamedTuple):
+    """How pictures are found."""
+
+    channels: int | None
+    size: int | None
+    groups: str
+    scratch: Path | None
+
+    def open(self, source: Any) -> Source:
+        return open_pictures(source, self.channels, self.size, self.groups, self.scratch)
+
+
+class _Deck(NamedTuple):
+    """Deals pictures out."""
+
+    seed: int
+    most: tuple[int, ...]
+    """Own ones, own ones for validation, victims."""
+    scratch: Path | None
+
+    def split(
+        self, source: Source, shares: Sequence[float], rows: Tensor | None = None
+    ) -> list[Pictures]:
+        """Between sides; a side may stay empty where there are few."""
+        rows = torch.arange(len(source)) if rows is None else rows
+        while True:
+            groups = source.groups and [source.groups[row] for row in rows.tolist()]
+            dealt = deal(source.labels[rows], groups, shares, self.seed)
+            parts = source.dealt([rows[side] for side in dealt], self.most, self.scratch)
+            broken: Collection[int] = source.left if isinstance(source, PictureFolder) else ()
+            sound = [row for row in rows.tolist() if row not in broken]
+            if all(len(part) for part in parts) or len(sound) == len(rows):
+                return parts
+            # A side had broken pictures alone.
+            rows = torch.tensor(sound, dtype=torch.long)
+            _enough(source, FEWEST if len(shares) == len(SHARES) else FEWEST // 2, len(rows))
+
+    def mixed(self, source: Source) -> Pictures:
+        """Victims, in a random order."""
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, 22))
+        order = torch.randperm(len(source), generator=generator)
+        return source.dealt([order], self.most[2:], self.scratch)[0]
 
 
 def _fits(sources: Sequence[Any], surrogate: bool, groups: str, size: int | None) -> None:
@@ -177,8 +272,8 @@ def _fits(sources: Sequence[Any], surrogate: bool, groups: str, size: int | None
         )
 
 
-def _strangers(own: Pictures, victims: Pictures) -> Pictures:
-    """The attacker's pictures without those of people who are victims.
+def _strangers(own: Source, victims: Source) -> tuple[Tensor, str]:
+    """Rows of the attacker's pictures without those of people who are victims, and what is to be said of it.
 
     Raises:
         UsageError: If none is left.
@@ -191,17 +286,15 @@ def _strangers(own: Pictures, victims: Pictures) -> Pictures:
             " --groups"
         )
     left = len(own) - len(rows)
-    if not left:
-        return own
     said = f"left out: {left} pictures of the surrogate, as they are of people who are victims"
-    return replace(own.rows(torch.tensor(rows)), notes=(*own.notes, said))
+    return torch.tensor(rows), said * bool(left)
 
 
 def _looked(sides: Sides) -> Sides:
     """The same, with what is to be said of them."""
     parts = (sides.own, sides.validation, sides.victims)
     notes = [*dict.fromkeys(note for part in parts for note in part.notes)]
-    twice = near_duplicates(parts[2].images, torch.cat([part.images for part in parts[:2]]))
+    twice = near_duplicates(parts[2].images, [part.images for part in parts[:2]])
     count, victims = int(twice.sum()), len(parts[2])
     if count:
         notes.append(
@@ -212,24 +305,18 @@ def _looked(sides: Sides) -> Sides:
         notes.append(
             f"the model was trained on {sides.overlap} of the {victims} victims: its accuracy on them is no forecast"
         )
-    digest = of_tensors(part.images for part in parts)
-    return replace(sides, near_duplicates=count, notes=tuple(notes), digest=digest)
-
-
-def _mixed(pictures: Pictures, seed: int) -> Pictures:
-    """In a random order."""
-    generator = torch.Generator().manual_seed(derived_seed(seed, 22))
-    return pictures.rows(torch.randperm(len(pictures), generator=generator))
+    return replace(sides, near_duplicates=count, notes=tuple(notes))
 
 
 def _renormed(shares: Sequence[float]) -> list[float]:
     return [share / sum(shares) for share in shares]
 
 
-def _enough(pictures: Pictures, fewest: int) -> None:
-    if len(pictures) < fewest:
+def _enough(pictures: Source, fewest: int, count: int | None = None) -> None:
+    count = len(pictures) if count is None else count
+    if count < fewest:
         raise UsageError(
-            f"{pictures.name} has {len(pictures)} pictures; give {fewest} or more, half of them an attacker's own"
+            f"{pictures.name} has {count} pictures; give {fewest} or more, half of them an attacker's own"
         )
 
 

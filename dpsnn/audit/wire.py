@@ -1,7 +1,9 @@
 """One cut with all that is heard there: computed once, and shared by every attack."""
 
+import contextlib
 import math
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -13,12 +15,14 @@ from torch.nn import functional as F
 
 from dpsnn.attacks.base import Knowledge, Need
 from dpsnn.audit.cuts import within
+from dpsnn.audit.held import at_once, gigabytes
 from dpsnn.audit.identity import as_bytes
 from dpsnn.audit.sides import Sides
 from dpsnn.batches import to_unit
 from dpsnn.defences import DefenceList
 from dpsnn.errors import UsageError
 from dpsnn.evaluation.flags import unrest
+from dpsnn.memory import memory_bytes
 from dpsnn.target import Target
 from dpsnn.tensors import Activation
 from dpsnn.training import device, seeded
@@ -28,6 +32,12 @@ SIDE = 64
 
 HELD = 2 * 10**8
 """Values of activations, and of what is heard, that are kept in memory, 0.8 GB each."""
+
+FEWEST = 30
+"""Pictures whose activations are kept, however large they are."""
+
+NO_MORE = re.compile("allocate memory|(not enough|out of) memory", re.IGNORECASE)
+"""In what PyTorch says where memory ends."""
 
 CHUNK = 250
 """Pictures that are sent at a time."""
@@ -167,15 +177,70 @@ def reduced(images: Tensor, shape: tuple[int, ...]) -> Tensor:
     if tuple(images.shape[1:]) == shape:
         return images
     parts = []
-    for block in images.split(CHUNK):
+    for block in images.split(at_once(images.shape[1:], CHUNK)):
         small = F.interpolate(to_unit(block), shape[1:], mode="area")
         parts.append((255 * small).round().byte() if images.dtype == torch.uint8 else small)
     return torch.cat(parts)
 
 
+def at_lower(target: Target, shape: tuple[int, ...]) -> Target:
+    """The same for pictures of a lower resolution, which its client is given enlarged."""
+    if shape == target.image_shape:
+        return target
+    size, seen = target.image_shape[1:], target.client
+
+    def enlarged(images: Tensor) -> Tensor:
+        return seen(F.interpolate(images, size, mode="bilinear", align_corners=False))
+
+    return replace(target, client=enlarged, image_shape=shape)
+
+
 def room(values: int, queries: int = 1) -> int:
     """How many pictures' activations are kept in memory."""
-    return max(30, HELD // max(1, values * queries))
+    return max(FEWEST, HELD // max(1, values * queries))
+
+
+def check_room(values: int, counts: Sequence[int], queries: int = 1) -> None:
+    """Refuse a cut of which memory cannot even hold as many activations as `room` says at least.
+
+    Args:
+        values: That are sent of one picture.
+        counts: Own pictures, own validation pictures and victims.
+        queries: How often each is sent.
+
+    Raises:
+        UsageError: If it is too large.
+    """
+    own, validation, victims = counts
+    most = room(values), room(values, queries)
+    # What is heard lies beside the activations, and attacks copy the own ones.
+    copies = 3 * min(own, most[0]) + (1 + queries) * min(validation + victims, 2 * most[1])
+    need, there = 4 * values * copies, memory_bytes()
+    if need > there:
+        raise UsageError(
+            f"memory does not suffice for a cut that sends {values:,} values of each picture: about"
+            f" {gigabytes(need)} for the fewest pictures that tell anything, and there are {gigabytes(there)}; name a"
+            " later cut, or give smaller pictures, in a folder with --size"
+        )
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """What is raised where memory ends becomes one line.
+
+    Raises:
+        UsageError: Then.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        if not (isinstance(error, MemoryError) or NO_MORE.search(told)):
+            raise
+        raise UsageError(
+            f"memory does not suffice ({told[:120] or 'nothing is left'}); give fewer or smaller pictures, in a folder"
+            " with --size, name later cuts, or take a smaller --budget"
+        ) from error
 
 
 def wire_of(
@@ -204,12 +269,12 @@ def wire_of(
     dealt = (sides.own, sides.validation, sides.victims)
     # Who draws random numbers in the client draws the same ones when an audit is gone on with.
     with seeded(seed, 11, 2):
-        activations = [_encoded(whole, part.images) for part in dealt]
+        activations = [encoded(whole, part.images) for part in dealt]
         wavers = bool(unrest(whole, to_unit(sides.own.images[:LOOKED])))
         anew = queries > 1 and wavers
         if anew:
             # Attackers average what they hear, and learn from as much of their own pictures.
-            more = [_encoded(whole, sides.own.images) for _ in range(queries - 1)]
+            more = [encoded(whole, sides.own.images) for _ in range(queries - 1)]
             activations[0] = torch.stack([activations[0], *more]).mean(0)
     endless = sum(int((~part.isfinite()).flatten(1).any(1).sum()) for part in activations)
     if endless:
@@ -221,21 +286,16 @@ def wire_of(
     for part in activations:
         whole = within(whole, part)
     shape = attacked_shape(sides.image_shape, side)
-    attacked = whole
-    if shape != sides.image_shape:
-        size, seen = sides.image_shape[1:], whole.client
-
-        def enlarged(images: Tensor) -> Tensor:
-            return seen(F.interpolate(images, size, mode="bilinear", align_corners=False))
-
-        attacked = replace(whole, client=enlarged, image_shape=shape)
+    attacked = at_lower(whole, shape)
 
     def sent(activation: Activation, images: Tensor, stream: int) -> Tensor:
         with seeded(seed, 11, stream):
             if anew:
                 # Whoever hears it several times hears several of its answers.
-                times = [whole.transmit(_encoded(whole, images)).cpu() for _ in range(queries)]
+                times = [whole.transmit(encoded(whole, images)).cpu() for _ in range(queries)]
                 return torch.cat(times)
+            if whole.sends_as_is and queries == 1:
+                return activation.unsqueeze(0)  # and no copy of it
             parts = [whole.transmit(part, queries).cpu() for part in activation.split(CHUNK)]
         return torch.cat(parts, 1)
 
@@ -251,7 +311,7 @@ def wire_of(
         sent(clear, sides.victims.images, 0),
         queries,
         attacked,
-        to_unit(sides.own.images[:CHUNK]),
+        to_unit(sides.own.images[: at_once(sides.image_shape, CHUNK)]),
         whole,
         work,
         None if whole.sends_as_is or anew else clear,
@@ -277,8 +337,10 @@ def _finite(activations: Activation) -> Callable[[Activation], Activation]:
     return lambda given: given.nan_to_num(0.0, high, low)
 
 
-def _encoded(target: Target, images: Tensor) -> Activation:
-    return torch.cat([target.encode(to_unit(block)) for block in images.split(CHUNK)])
+def encoded(target: Target, images: Tensor) -> Activation:
+    """What the client makes of pictures, few at a time: `(N, *cut)`, in float32 on the CPU."""
+    blocks = images.split(at_once(images.shape[1:], CHUNK))
+    return torch.cat([target.encode(to_unit(block)) for block in blocks])
 
 
 def wire_of_pairs(sides: Sides, smashed: Tensor) -> Wire:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dpsnn.cores import cores
+from dpsnn.memory import memory_bytes
 from dpsnn.numbers import Number
 
 VERSIONS = {
@@ -33,7 +34,7 @@ def machine() -> dict[str, Any]:
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "instructions": [name for name in MATTER if able.get(name)],
-        "memory": round(_memory() / 1024**3, 1),
+        "memory": round(memory_bytes() / 1024**3, 1),
         "gpu": _gpu(),
     }
 
@@ -43,14 +44,6 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _memory() -> int:
-    """Bytes that there are, or that this container may use."""
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    allowed = limit.read_text().strip() if limit.exists() else "max"
-    return min(there, int(allowed)) if allowed.isdigit() else there
 
 
 def _gpu() -> str:

@@ -48,9 +48,17 @@ def ridge(x: Float[Tensor, "n d"], y: Float[Tensor, "n p"]) -> Ridge:
         pairs = [(a.double(), b.double()) for a, b in zip(x.split(AT_ONCE), y.split(AT_ONCE))]
         spectrum, basis = torch.linalg.eigh(sum(a.T @ a for a, _ in pairs))
         return Ridge(basis, spectrum, basis.T @ sum(a.T @ b for a, b in pairs))
-    blocks = [block.double() for block in x.split(AT_ONCE, 1)]
-    spectrum, basis = torch.linalg.eigh(sum(block @ block.T for block in blocks))
-    return Ridge(torch.cat([block.T @ basis for block in blocks]), spectrum, basis.T @ y.double())
+    # Block by block, and in place: of feature maps there are more columns than memory has room for in several copies.
+    blocks = x.split(AT_ONCE, 1)
+    spectrum, turned = torch.linalg.eigh(sum(_squared(block.double()) for block in blocks))
+    basis = turned.new_empty(columns, rows)
+    for part, block in zip(basis.split(AT_ONCE), blocks):
+        part.copy_(block.double().T @ turned)
+    return Ridge(basis, spectrum, turned.T @ y.double())
+
+
+def _squared(block: Float[Tensor, "n b"]) -> Float[Tensor, "n n"]:
+    return block @ block.T
 
 
 def linear_error(seen: Float[Tensor, "n d"], wanted: Float[Tensor, "n p"], out: int) -> float:

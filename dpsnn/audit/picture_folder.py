@@ -1,0 +1,201 @@
+"""A folder of pictures: listed first, so that those which nobody needs are never read."""
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dpsnn.audit.held import Filling, Pictures
+from dpsnn.data.pictures import MOST_BYTES, read_picture
+from dpsnn.errors import UsageError, reading
+
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm")
+)
+
+SUBFOLDER = "subfolder"
+"""Of `--groups`: the folder that a picture lies in is a person's."""
+
+PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+"""Folders that are parts of a data set, and no classes, where they have folders of their own."""
+
+
+class PictureFolder:
+    """Pictures in a folder, whose outermost folders are the classes.
+
+    Args:
+        folder: With files in it, at any depth.
+        channels: 1 for grey, 3 for colour; None: as the first picture is.
+        size: Pixels on a side: pictures are scaled by their shorter side and cropped about the middle.
+        groups: `subfolder`, or nothing.
+
+    Raises:
+        UsageError: If there is no picture.
+    """
+
+    def __init__(
+        self, folder: Path, channels: int | None = None, size: int | None = None, groups: str = ""
+    ) -> None:
+        if groups not in ("", SUBFOLDER):
+            raise UsageError(
+                f"of a folder --groups is {SUBFOLDER!r}, not {groups!r}: CLASS/PERSON/PICTURE"
+            )
+        self.paths = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in SUFFIXES
+            and not any(is_hidden(part) for part in path.relative_to(folder).parts)
+            and path.is_file()
+        )
+        if not self.paths:
+            raise UsageError(
+                f"{folder} holds no pictures; give a folder with one subfolder for each class"
+            )
+        self.folder, self.size, self.name = folder, size, str(folder)
+        self.left: dict[int, str] = {}
+        """Row → why it is left out, of those that turned out to be no pictures."""
+        self.channels = channels or self._channels()
+        within = [path.relative_to(folder).parts for path in self.paths]
+        names = [parts[0] if len(parts) > 1 else "" for parts in within]
+        classes = sorted({*names})
+        self.labels = torch.tensor([classes.index(name) for name in names])
+        self.classes = () if classes == [""] else tuple(classes)
+        self.groups = tuple(str(Path(*parts[:-1])) for parts in within) if groups else None
+        self.doubts: tuple[str, ...] = ()
+        if not groups and (doubt := _doubtful(within)):
+            said = (
+                f"{doubt}: the classes are the outermost folders ({', '.join(classes[:3])}); if those are parts of the"
+                " data, give one of them"
+            )
+            self.doubts = (said,)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of what was read so far."""
+        left = (f"left out: {self.left[row]}" for row in sorted(self.left))
+        return (*left, *self.doubts)
+
+    def dealt(
+        self, sides: Sequence[Tensor], most: Sequence[int], scratch: Path | None = None
+    ) -> list[Pictures]:
+        """Read some of them; all lie in one piece of memory, or in one file.
+
+        Args:
+            sides: Rows.
+            most: How many of each are read, the first that are pictures.
+            scratch: Folder for the file, if it takes one.
+
+        Raises:
+            UsageError: If none of them is a picture, or they differ in size.
+        """
+        count = sum(min(len(side), limit) for side, limit in zip(sides, most))
+        filling: Filling | None = None
+        taken: list[list[int]] = []
+        for side, limit in zip(sides, most):
+            taken.append([])
+            for row, picture in self._pictures(side):
+                if filling is None:
+                    filling = Filling(count, picture, scratch)
+                if tuple(picture.shape) != filling.shape:
+                    raise self._differing(filling.shape, tuple(picture.shape))
+                filling.add(picture)
+                taken[-1].append(row)
+                if len(taken[-1]) == limit:
+                    break
+        if filling is None:
+            raise self._none()
+        images, parts = filling.done(), []
+        for rows in map(torch.tensor, taken):
+            rows = rows.long()
+            own, images = images[: len(rows)], images[len(rows) :]
+            groups = self.groups and tuple(self.groups[row] for row in rows.tolist())
+            known = self.labels[rows], self.classes, self.name, groups or None, self.notes
+            parts.append(Pictures(own, *known, rows))
+        return parts
+
+    def marks(self, rows: Tensor) -> Iterator[bytes]:
+        """What tells each picture from others: a digest of its file, and of how it is read."""
+        how = f"{self.channels} {self.size} ".encode()
+        for row in rows.tolist():
+            try:
+                with open(self.paths[row], "rb") as file:
+                    yield sha256(how + file.read(MOST_BYTES + 1)).digest()
+            except OSError:  # it is no picture then, which is said where it is read
+                yield sha256(how).digest()
+
+    def _pictures(self, side: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Rows with their pictures, `(C, H, W)`, of those that are some."""
+        for row in side.tolist():
+            if row in self.left:
+                continue
+            try:
+                picture = _fitted(read_picture(self.paths[row], self.channels), self.size)
+            except UsageError as error:
+                self.left[row] = str(error)
+                continue
+            pixels = picture.reshape(*picture.shape[:2], -1).transpose(2, 0, 1)
+            yield row, torch.from_numpy(np.ascontiguousarray(pixels))
+
+    def _channels(self) -> int:
+        """Grey or colour, as the first picture is kept.
+
+        Raises:
+            UsageError: If there is none.
+        """
+        from PIL import Image
+
+        for row, path in enumerate(self.paths):
+            try:
+                with reading(path, "a picture", "replace it or take it out"):
+                    with Image.open(path) as picture:
+                        return 1 if picture.mode in ("1", "L", "LA", "I", "I;16") else 3
+            except UsageError as error:
+                self.left[row] = str(error)
+        raise self._none()
+
+    def _none(self) -> UsageError:
+        return UsageError(
+            f"{self.folder} holds no picture that can be read: {self.left[min(self.left)]}"
+        )
+
+    def _differing(self, *shapes: tuple[int, ...]) -> UsageError:
+        some = sorted((*shape[1:], *([3] if shape[0] == 3 else [])) for shape in shapes)
+        return UsageError(
+            f"the pictures in {self.folder} differ in size, such as {some[0]} and {some[1]}; give one with --size"
+        )
+
+
+def _doubtful(within: Sequence[tuple[str, ...]]) -> str:
+    """Why the outermost folders of pictures may be no classes; empty where nothing speaks against it."""
+    deep = {parts[:2] for parts in within if len(parts) > 2}
+    inner = [name for _, name in deep]
+    if twice := sorted(name for name in {*inner} if inner.count(name) > 1):
+        return f"several folders have a folder {twice[0]}"
+    if parts := sorted(name for name, _ in deep if name.lower() in PARTS):
+        return f"{parts[0]} has folders of its own"
+    return ""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is not the user's own: what systems put there begins with `.` or `__`."""
+    return name.startswith((".", "__"))
+
+
+def _fitted(picture: np.ndarray, size: int | None) -> np.ndarray:
+    """Scaled by its shorter side and cropped about the middle."""
+    if size is None:
+        return picture
+    from PIL import Image
+
+    made = Image.fromarray(picture)
+    scale = size / min(made.size)
+    wide, high = (max(size, round(side * scale)) for side in made.size)
+    made = made.resize((wide, high), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    left, top = (wide - size) // 2, (high - size) // 2
+    return np.asarray(made.crop((left, top, left + size, top + size)))
