@@ -1,5 +1,6 @@
 """The linear attacker in closed form."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dpsnn.attacks.ridge import Linear
 from dpsnn.cli import main
 from dpsnn.errors import UsageError
 from dpsnn.evaluation.attackers import attacker_row, load_attacked
+from dpsnn.networks.ridge import PENALTIES, linear_error
 from dpsnn.training import Fitted
 
 torch.manual_seed(0)
@@ -120,3 +122,25 @@ def test_noise_wider_than_the_range_of_the_values_breaks_nothing(spread: float) 
     """The function that bent them is not undone where noise carries values beyond its range."""
     made = Linear(Knowledge(lambda images: (0.1 * client(images)).tanh(), gaussian(spread), OWN))
     assert made.prepare(learn).value <= 1.05 * float(OWN.var(0).mean())
+
+
+@pytest.mark.parametrize(("rows", "values", "pixels"), [(90, 40, 7), (60, 200, 7), (60, 30, 50)])
+def test_what_can_be_learnt_linearly_is_what_the_best_penalty_gives(
+    rows: int, values: int, pixels: int
+) -> None:
+    """Beside scikit-learn's ridge regression, penalty by penalty."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, values, generator=generator).double()
+    y = x @ torch.randn(values, pixels, generator=generator).double()
+    y += torch.randn(rows, pixels, generator=generator)
+    known, out = slice(0, rows - 20), slice(rows - 20, rows)
+    centred = x[known] - x[known].mean(0)
+    largest = float(torch.linalg.eigvalsh(centred.T @ centred).max())
+    errors = []
+    for penalty in PENALTIES:
+        map_ = Oracle(alpha=penalty * largest, solver="svd").fit(x[known].numpy(), y[known].numpy())
+        errors.append(float(np.square(map_.predict(x[out].numpy()) - y[out].numpy()).mean()))
+    assert linear_error(x, y, 20) == pytest.approx(min(errors), rel=1e-6)
+    assert linear_error(x[:20], y[:20], 20) == math.inf, "nothing is left to learn from"
+    if values < rows - 20:
+        assert linear_error(x, x, 20) < 1e-12

@@ -218,17 +218,18 @@ class Curve:
         """Attack noises with one decoder for all, where it is as good as dedicated ones."""
         part = self.decoder
         known = [self.knowledge(target, part) for target in self.targets]
-        made = ConditionedDecoder(
-            known,
-            part.decoder,
-            self.wire.queries,
-            part.learning_rate,
-            TWICE * part.max_epochs,
-            self.seed,
-            part.augment,
-            part.batch_size,
-        )
-        made.to(device()).prepare(self.learn)
+        with seeded(self.seed, 43):
+            made = ConditionedDecoder(
+                known,
+                part.decoder,
+                self.wire.queries,
+                part.learning_rate,
+                TWICE * part.max_epochs,
+                self.seed,
+                part.augment,
+                part.batch_size,
+            )
+            made.to(device()).prepare(self.learn)
         made.to(device())
         for place, each in dedicated.items():
             if each is not None:

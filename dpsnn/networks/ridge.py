@@ -30,10 +30,27 @@ class Ridge(NamedTuple):
         Args:
             penalty: λ over the largest eigenvalue of XᵀX; 0 is least squares, of which the smallest is taken.
         """
+        return self.basis @ (self.targets * self.factors(penalty).unsqueeze(1))
+
+    def factors(self, penalty: float) -> Float[Tensor, " r"]:
+        """1 / (spectrum + λ), and 0 in directions in which the inputs do not differ."""
         largest = float(self.spectrum.max().clamp(min=torch.finfo(torch.float64).tiny))
         known = self.spectrum > 1e-14 * largest
-        shrunk = torch.where(known, self.spectrum + penalty * largest, torch.inf)
-        return self.basis @ (self.targets / shrunk.unsqueeze(1))
+        return torch.where(known, self.spectrum + penalty * largest, torch.inf).reciprocal()
+
+    def least_error(self, x: Float[Tensor, "m d"], y: Float[Tensor, "m p"]) -> float:
+        """The mean squared error on other inputs and outputs, centred alike, under the penalty that is best for them.
+
+        ‖Y - S·F·T‖² with S = X·basis, T the targets and F the factors on a diagonal is quadratic in F: all penalties
+        cost what one does.
+        """
+        seen, y = x.double() @ self.basis, y.double()
+        square = (seen.T @ seen) * (self.targets @ self.targets.T)
+        line = ((y @ self.targets.T) * seen).sum(0)
+        errors = [
+            y.square().sum() + f @ square @ f - 2 * f @ line for f in map(self.factors, PENALTIES)
+        ]
+        return max(0.0, float(min(errors))) / y.numel()
 
 
 def ridge(x: Float[Tensor, "n d"], y: Float[Tensor, "n p"]) -> Ridge:
@@ -71,8 +88,5 @@ def linear_error(seen: Float[Tensor, "n d"], wanted: Float[Tensor, "n p"], out: 
     part = torch.linspace(0, seen.shape[1] - 1, min(PROBED, seen.shape[1])).long()
     split = [len(seen) - out, out]
     (x, x_out), (y, y_out) = seen[:, part].split(split), wanted.split(split)
-    maps, centre, mean = ridge(x - x.mean(0), y - y.mean(0)), x.mean(0), y.mean(0)
-    return min(
-        float(((x_out - centre).double() @ maps.weights(each) + mean - y_out).square().mean())
-        for each in PENALTIES
-    )
+    centre, mean = x.mean(0), y.mean(0)
+    return ridge(x - centre, y - mean).least_error(x_out - centre, y_out - mean)
