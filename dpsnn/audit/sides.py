@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dpsnn.audit.identity import of_tensors
+from dpsnn.audit.people import one_of_each_first
 from dpsnn.audit.pictures import Pictures, load_pictures
 from dpsnn.audit.twice import near_duplicates
 from dpsnn.batches import derived_seed
@@ -148,7 +149,7 @@ def make_sides(
         ours = _of_ours(trained_on, data_dir, ("train",))
         seen = ours[0] if ours is not None else load_pictures(trained_on, channels, size)
         overlap = int(near_duplicates(parts[2].images, seen.images).sum())
-    own, validation, victims = parts
+    own, validation, victims = *parts[:2], one_of_each_first(parts[2])
     made = Sides(
         own, validation, victims, total, victims.name, groups=groups or None, overlap=overlap
     )
