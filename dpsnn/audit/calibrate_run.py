@@ -24,6 +24,7 @@ from dpsnn.audit.cuts import Cut
 from dpsnn.audit.identity import of_module
 from dpsnn.audit.inputs import of_model
 from dpsnn.audit.loading import Model
+from dpsnn.audit.people import people_of
 from dpsnn.audit.plan import SMALLEST_MAP, Budget
 from dpsnn.audit.plan import budget as budget_of
 from dpsnn.audit.result import NAME as AUDIT
@@ -92,7 +93,7 @@ def calibrate_model(
     folder = Path(out)
     ensure_writable(folder)
     given = of_model(model, data, weights, surrogate, groups, None, size, seed, paid, data_dir)
-    known, sides = given.model, given.sides
+    known, sides = given.model, _strangers(given.sides)
     assert known is not None
     if attacked_shape(sides.image_shape) != sides.image_shape:
         raise UsageError(
@@ -120,6 +121,17 @@ def calibrate_model(
     if (reason := beside.give(folder / AUDIT, content, truth)) != refused:
         _warn(folder, reason)
     return path
+
+
+def _strangers(sides: Sides) -> Sides:
+    """The same with one picture of each victim: a promise is checked on other people than it was found with."""
+    people = people_of(sides.victims)
+    if people is None:
+        return sides
+    count, victims = int(people.max()) + 1, len(sides.victims)
+    said = f"of {victims} pictures of victims {count} are used, one of each person"
+    firsts = sides.victims.rows(torch.arange(count))
+    return replace(sides, victims=firsts, notes=(*sides.notes, said))
 
 
 def _truth(roles: Roles, sides: Sides) -> beside.Truth:
