@@ -253,6 +253,7 @@ def test_floors_of_other_victims_are_not_those_of_all() -> None:
         != [point.floor for point in ssim.points]
     )
     assert "dashed in each line" in mse.caption and "floor 0.0680" in mse.words
+    assert "floor 0.0680" in depth_chart(mse)
     assert "the floor" in ssim.caption and "floor" not in ssim.words
     for cut in made["cuts"]:
         cut["strongest"]["MSE"]["floor"] = 0.069  # of all cuts, and of other victims than measures'

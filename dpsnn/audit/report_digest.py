@@ -290,7 +290,7 @@ def _facts(cut: Json) -> list[Fact]:
         found.append(Fact("Distance correlation", f"{told}{beside}{at}"))
     for column, gain in cut.get("gains", {}).items():
         told = PERCENT.both(Estimate.of(gain, 100))
-        if gain.get("reach", gain["value"]) > gain["value"]:
+        if "reach" in gain:
             told += f"; attacks on fewer victims may reach {PERCENT.text(100 * gain['reach'])}"
         found.append(Fact(f"Of the way to the truth, {clean(column)}", told))
     if copied := cut.get("copied"):

@@ -177,7 +177,8 @@ _attack = _object(
 def _strongest(value: object, where: str) -> None:
     _estimate(value, where)
     more = {
-        **dict.fromkeys(("floor", "class_floor", "reach"), _maybe_number),
+        **dict.fromkeys(("floor", "class_floor"), _maybe_number),
+        "reach": _number,
         "people": _count,
         "open": _texts,
     }
