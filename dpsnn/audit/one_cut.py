@@ -315,7 +315,8 @@ def _of_strongest(
             wire.people,
         ),
         "pictures": shown.pictures(
-            *((firsts[name].guesses, scores[name]) for name in (label, worst)),
+            (firsts[label].guesses, scores[label]),
+            (firsts[worst].guesses, scores[worst]),
             wire.victims,
             task.rows,
             main.lower_leaks,
