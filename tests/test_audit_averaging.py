@@ -10,7 +10,8 @@ from test_audit_doubts import heard
 from torch import Tensor, nn
 
 from dpsnn.audit.attacking import JUDGED, Attempt, attempt
-from dpsnn.audit.averaging import averaged
+from dpsnn.audit.averaging import AVERAGE, averaged
+from dpsnn.audit.doubts import doubts
 from dpsnn.audit.plan import RIDGE, Planned
 from dpsnn.audit.wire import Wire
 
@@ -51,6 +52,7 @@ def test_two_that_err_apart_are_weighed_by_their_precision() -> None:
     assert error(found.guesses, given.victims) == pytest.approx(0.008, rel=0.05)
     assert found.own_error == pytest.approx(0.008, rel=0.1)
     assert found.own_floor == pytest.approx(1 / 12, rel=0.1) and found.status == "ok"
+    assert found.own_spread is not None and 0 < found.own_spread < 0.01
 
 
 def test_what_victims_look_like_weighs_nothing() -> None:
@@ -84,6 +86,20 @@ def test_who_is_left_out() -> None:
     assert averaged({"a": [one], "b": [two]}, short) == []
 
 
+def test_of_what_its_members_know_nothing_is_taken_from_its_name() -> None:
+    given = wire()
+    rows = [
+        {
+            "label": planned.label, "attack": planned.key, "status": "ok", "victims": 500, "doubling": None,
+            "measures": {"MSE": {"value": value, "low": value - 0.001, "high": value + 0.001}},
+            "own_error": 0.01, "own_floor": 0.08, "own_spread": 0.0,
+        }
+        for planned, value in ((RIDGE, 0.02), (AVERAGE, 0.03), (Planned("refiner", "r"), 0.04))
+    ]  # fmt: skip
+    said = [each["raised"] for each in doubts(given, rows, "cut", "", [])]
+    assert [each.partition(":")[0] for each in said] == ["r"], "who knows more and finds less"
+
+
 def test_every_seed_has_its_own() -> None:
     given = wire()
     attempts = {
@@ -102,6 +118,18 @@ def test_what_weighs_is_kept_and_what_lacks_it_is_made_anew(tmp_path: Path) -> N
     again = attempt(given, RIDGE, 0, tmp_path)
     assert again.kept and first.judged is not None and again.judged is not None
     assert torch.equal(first.judged, again.judged)
+    names = ("own_error", "own_floor", "own_spread")
+    told = [[getattr(each, name) for name in names] for each in (first, again)]
+    assert told[0] == told[1] and None not in told[0]
+    truth = given.validation[:JUDGED].float() / (
+        255 if given.validation.dtype == torch.uint8 else 1
+    )
+    usual = (given.own.float() / (255 if given.own.dtype == torch.uint8 else 1)).mean(0)
+    apart = [
+        float((guess - each).square().mean() - (usual - each).square().mean())
+        for guess, each in zip(first.judged, truth)
+    ]
+    assert told[0][2] == pytest.approx(np.std(apart, ddof=1) / np.sqrt(len(apart)), rel=1e-4)
     assert len(first.judged) == min(JUDGED, len(given.validation))
     (path,) = tmp_path.iterdir()
     with np.load(path) as kept:

@@ -11,24 +11,16 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from dpsnn.audit.attacking import Attempt
+from dpsnn.audit.intervals import estimate, of_quantile, unseen
 from dpsnn.audit.lacking import CAUSES, learned, lost
 from dpsnn.audit.plan import LEAST, NEAREST, RIDGE, Budget, Planned
-from dpsnn.audit.scoring import (
-    Scale,
-    estimate,
-    gained,
-    of_quantile,
-    reidentified,
-    scales,
-    strongest_of,
-    unseen,
-)
+from dpsnn.audit.scoring import Scale, gained, scales, searched, strongest_of
 from dpsnn.audit.shown import recommended, verdict
 from dpsnn.audit.wire import Wire
 
 Json = dict[str, Any]
 
-FLOORS = {"MSE": {"floor": 0.08, "class_floor": None}, "SSIM": {"floor": 0.1, "class_floor": None}}
+FLOORS = {"MSE": 0.08, "SSIM": 0.1}
 
 
 def row(key: str, status: str = "ok", cause: str | None = None) -> Json:
@@ -46,10 +38,17 @@ def found(value: float, low: float, high: float, victims: int = 1000) -> Json:
 def level(
     mse: Json, *rows: Json, ssim: Json | None = None, named: Json | None = None, victims: int = 1000
 ) -> str:
-    best = {"MSE": mse} | ({"SSIM": ssim} if ssim else {})
     attacks = [row("ridge"), row("nearest"), *rows]
-    said: str = verdict("conv", best, FLOORS, named, attacks, victims)["level"]
-    return said
+    return str(told(mse, attacks, ssim=ssim, found=named, victims=victims)["level"])
+
+
+def told(
+    mse: Json, rows: list[Json], ssim: Json | None = None, victims: int = 1000, **more: Any
+) -> Json:
+    best = {"MSE": mse} | ({"SSIM": ssim} if ssim else {})
+    none = {"class_floor": None}
+    with_floors = {name: {"floor": FLOORS[name], **none, **each} for name, each in best.items()}
+    return verdict("conv", with_floors, rows, victims, **more)
 
 
 CLOSE = found(0.0797, 0.0790, 0.0805)
@@ -70,7 +69,8 @@ def test_nothing_was_found_where_that_is_known() -> None:
         (found(0.06, 0.05, 0.07), {}, "partly"),
         (found(0.0795, 0.030, 0.13), {}, "unknown"),  # its interval reaches far
         (found(0.06, 0.03, 0.09), {}, "unknown"),  # more than nothing, by chance maybe
-        (CLOSE, {"ssim": found(0.8, 0.79, 0.81)}, "partly"),
+        (CLOSE, {"ssim": found(0.8, 0.79, 0.81)}, "leaks"),  # contrast alone is lost
+        (CLOSE, {"ssim": found(0.5, 0.48, 0.52)}, "partly"),
         (CLOSE, {"ssim": found(0.12, 0.05, 0.3)}, "unknown"),
         (CLOSE, {"named": {"value": 0.2, "low": 0.1, "high": 0.3, "candidates": 1000}}, "partly"),
         (found(0.03, 0.02, 0.04, 16), {}, "unknown"),  # scored on a few of many
@@ -87,19 +87,19 @@ def test_who_names_victims_is_not_taken_for_who_rebuilds_them_best() -> None:
         (["ridge"], ", and picks the right"),
         (["decoder"], ", and decoder picks the"),
     ):
-        told = verdict("conv", {"MSE": CLOSE}, FLOORS, {**named, "by": by}, [row("ridge")], 1000)
-        assert "attack (ridge) leaves" in told["sentence"] and said in told["sentence"]
+        sentence = told(CLOSE, [row("ridge")], found={**named, "by": by})["sentence"]
+        assert "attack (ridge) leaves" in sentence and said in sentence
 
 
 def test_where_nothing_was_found_who_holds_the_pictures_may_know_which_one_it_was() -> None:
     def sentence(**matched: float) -> str:
         given = matched or None
-        said = verdict("conv", {"MSE": CLOSE}, FLOORS, None, [row("ridge")], 1000, None, given)
+        said = told(CLOSE, [row("ridge")], matched=given)
         assert said["level"] == "floor"
         return str(said["sentence"])
 
-    told = "; but who holds 1000 pictures and the client tells which one was sent, for 99 of 100."
-    assert sentence(value=0.99, low=0.98, high=1, candidates=1000).endswith(told)
+    known = "; but who holds 1000 pictures and the client tells which one was sent, for 99 of 100."
+    assert sentence(value=0.99, low=0.98, high=1, candidates=1000).endswith(known)
     assert "holds" not in sentence(value=0.001, low=0.0001, high=0.01, candidates=1000)
     assert "holds" not in sentence()
 
@@ -108,22 +108,21 @@ def test_where_nothing_was_found_who_holds_the_pictures_may_know_which_one_it_wa
 def test_what_did_not_run_is_not_nothing(cause: str) -> None:
     status = "failed" if cause == "failed" else "skipped"
     rows = [row("ridge", status, cause), row("nearest")]
-    said = verdict("conv", {"MSE": CLOSE}, FLOORS, None, rows, 1000)
+    said = told(CLOSE, rows)
     assert said["level"] == "unknown"  # nothing that ran could have learnt
     assert not learned(rows)
     assert len(lost(rows)) == (cause != "inapplicable")
     beside = [row("decoder"), *rows]
     open_still = cause in ("unpaid", "failed")
     assert bool(lost(beside)) == open_still
-    said = verdict("conv", {"MSE": CLOSE}, FLOORS, None, beside, 1000)
+    said = told(CLOSE, beside)
     assert said["level"] == ("unknown" if open_still else "floor")
-    part = verdict("conv", {"MSE": found(0.06, 0.05, 0.07)}, FLOORS, None, beside, 1000)
+    part = told(found(0.06, 0.05, 0.07), beside)
     assert ("there may be more, as ridge" in part["sentence"]) == open_still
 
 
 def test_pictures_whose_floor_is_a_rounding_error_are_alike() -> None:
-    floors = {"MSE": {"floor": 5.6e-17, "class_floor": None}}
-    said = verdict("conv", {"MSE": found(0, 0, 0)}, floors, None, [row("ridge")], 1000)
+    said = told({**found(0, 0, 0), "floor": 5.6e-17}, [row("ridge")])
     assert said["level"] == "unknown" and "all alike" in said["sentence"]
 
 
@@ -139,18 +138,33 @@ def test_what_is_not_known_is_not_recommended() -> None:
 
 
 def test_nothing_is_said_of_a_cut_of_which_nothing_is_known() -> None:
-    def reason(*levels: str) -> str:
+    def reason(*levels: str, **more: Json) -> str:
         cuts = [{"name": each, "verdict": {"level": each}, "gains": {}} for each in levels]
+        for cut, gain in zip(cuts, more.values()):
+            cut["gains"] = {"MSE": gain}
         chosen = recommended(cuts)
         assert chosen
         return str(chosen["reason"]).partition(": noise")[0]
 
-    assert reason("leaks", "leaks") == "of all cuts it leaks least, yet pictures leak at every one"
+    most, less = {"value": 0.9, "low": 0.88, "high": 0.92}, {
+        "value": 0.8,
+        "low": 0.78,
+        "high": 0.82,
+    }
+    told = "of all cuts it leaks least, yet pictures leak at every one"
+    assert reason("leaks", "leaks", a=most, b=less) == told
+    # By chance, maybe, or nobody knows.
+    less["value"] = 0.89
+    for close in ({}, {"a": most, "b": {**less, "high": 0.91}}):
+        said = "of all cuts none is known to leak less, yet pictures leak at every one"
+        assert reason("leaks", "leaks", **close) == said
     assert reason("leaks") == "pictures leak"
     only = "it is the only cut of which enough is known, and pictures leak"
     assert reason("leaks", "unknown") == only
-    said = "of the cuts of which enough is known it leaks least, yet "
-    assert reason("leaks", "unknown", "leaks") == f"{said}pictures leak at every one of them"
+    of = "of the cuts of which enough is known"
+    said = f"{of} none is known to leak less, yet pictures leak at every one of them"
+    assert reason("leaks", "unknown", "leaks") == said
+    said = f"{of} it leaks least, yet "
     assert reason("unknown", "leaks", "partly") == f"{said}it leaks in part"
 
 
@@ -207,7 +221,7 @@ def test_one_sharp_picture_for_everybody_is_no_information() -> None:
     got = share(wire, "SSIM", sharp.clone())
     assert got["value"] < 1e-6 and got["high"] < 0.1
     assert share(wire, "SSIM", wire.victims.clone())["value"] == pytest.approx(1, abs=1e-6)
-    assert scale.floor is not None and isinstance(scale, Scale)
+    assert scale.floors(60)["floor"] is not None and isinstance(scale, Scale)
 
 
 def test_who_was_asked_for_a_few_victims_looks_for_these_among_all() -> None:
@@ -217,13 +231,13 @@ def test_who_was_asked_for_a_few_victims_looks_for_these_among_all() -> None:
     def attempts(**guesses: Tensor) -> dict[str, list[Attempt]]:
         return {name: [Attempt(RIDGE, 0, guesses=each)] for name, each in guesses.items()}
 
-    found = reidentified(attempts(ridge=others, inversion=wire.victims[:30]), wire)
+    found, _ = searched(attempts(ridge=others, inversion=wire.victims[:30]), wire)
     assert found and (found["value"], found["victims"], found["candidates"]) == (1, 30, 60)
     assert found["by"] == ["inversion"] and found["low"] == pytest.approx(0.025 ** (1 / 30))
     # Of nobody the more victims say more.
-    found = reidentified(attempts(inversion=others[:30], ridge=others), wire)
+    found, _ = searched(attempts(inversion=others[:30], ridge=others), wire)
     assert found and (found["value"], found["victims"], found["by"]) == (0, 60, ["ridge"])
-    assert reidentified(attempts(ridge=wire.victims[:1]), digits_wire(1)) is None
+    assert searched(attempts(ridge=wire.victims[:1]), digits_wire(1)) == (None, None)
 
 
 def test_an_interval_over_seeds_has_the_width_of_victims_and_of_seeds() -> None:

@@ -23,6 +23,7 @@ def _said(*rows: dict[str, str]) -> list[str]:
 
 def test_a_sound_row_raises_none() -> None:
     assert _said(_row(OwnMSE=0.02, OwnMSEFloor=0.06, Doubling=0.02, MSEBound=0.01)) == []
+    assert _said(_row(OwnMSE=0.067, OwnMSEFloor=0.068, OwnMSESE=0.0004)) == []
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,7 @@ def test_a_sound_row_raises_none() -> None:
     [
         ({"Images": 499}, "499 victims"),
         ({"OwnMSE": 0.07, "OwnMSEFloor": 0.068}, "on own images its error is 0.07"),
+        ({"OwnMSE": 0.067, "OwnMSEFloor": 0.068, "OwnMSESE": 0.0006}, "chance may be ±0.0012"),
         ({"Doubling": 0.05}, "5.0 % off"),
         ({"MSEBound": 0.03}, "below the bound"),
     ],

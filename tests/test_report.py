@@ -237,6 +237,56 @@ def test_the_table_has_every_number_with_its_interval_and_a_key_to_sort_by() -> 
     assert [row.marked for row in table.rows] == ["", "recommended"]
 
 
+def test_floors_of_other_victims_are_not_those_of_all() -> None:
+    made = content()
+    for cut, floor in zip(made["cuts"], (0.068, 0.071)):
+        cut["strongest"]["MSE"] |= {"floor": floor, "class_floor": None, "people": 35}
+    shown = digest(AuditResult.of(made))
+    feet = {row.cells[0].text: [c.text for c in row.cells[3:5]] for row in shown.table.foot}
+    assert feet["Floor: the mean picture"] == ["0.100", "0.0680 to 0.0710"]
+    assert feet["Mean picture of the class"] == ["0.200", ""]
+    ssim, mse = shown.series.depth
+    assert (ssim.axis.floor, mse.axis.floor) == (0.1, None)
+    assert (
+        [point.floor for point in mse.points]
+        == [0.068, 0.071]
+        != [point.floor for point in ssim.points]
+    )
+    assert "dashed in each line" in mse.caption and "floor 0.0680" in mse.words
+    assert "floor 0.0680" in depth_chart(mse)
+    assert "the floor" in ssim.caption and "floor" not in ssim.words
+    for cut in made["cuts"]:
+        cut["strongest"]["MSE"]["floor"] = 0.069  # of all cuts, and of other victims than measures'
+    assert digest(AuditResult.of(made)).series.depth[1].axis.floor == 0.069
+
+
+def test_people_and_copies_are_said() -> None:
+    made = content()
+    made["data"]["people"] = 35
+    cut = made["cuts"][0]
+    cut["copied"] = {"value": 0.05, "low": 0.01, "high": 0.17, "chance": 0.0006}
+    cut["copied"] |= {"victims": 40, "by": ["nearest"], "tried": 3}
+    cut["gains"]["MSE"]["reach"] = 0.95
+    cut["distribution"]["worst_by"] = "nearest own image"
+    result = AuditResult.of(made)
+    shown = digest(result)
+    assert any(each.startswith("Victims are 35 people, some") for each in shown.assumptions)
+    facts = {fact.name: fact.text for fact in shown.cuts[0].facts}
+    percent = "\N{NO-BREAK SPACE}%"
+    assert facts["Rebuilt nearly exactly"] == (
+        f"5.0{percent} (1.0 to 17.0) of 40 victims; others by chance: 0.06{percent}"
+    )
+    told = f"; attacks on fewer victims may reach 95.0{percent}"
+    assert facts["Of the way to the truth, MSE"].endswith(told)
+    spread = spread_table(cut, result)
+    assert spread and ", by nearest own image, the worst of the attacks" in (
+        spread.rows[0].cells[-1].below
+    )
+    made["cuts"][0]["strongest"]["MSE"]["people"] = 41
+    with pytest.raises(UsageError, match="people is 41, of 40 victims"):
+        AuditResult.of(made)
+
+
 def test_flags_that_cuts_share_are_said_once() -> None:
     made = content()
     (flag,) = digest(AuditResult.of(made)).flags

@@ -166,6 +166,10 @@ def _of_cut(cut: Json, scales: Mapping[str, Json], scored: int) -> Iterator[str]
                 f"{where} is of {found['tried']} attacks and {found['victims']} victims; there are {len(labels)}, and"
                 f" {scored} victims were attacked"
             )
+        if found.get("people", 0) > found["victims"]:
+            yield f"{where}.people is {found['people']}, of {found['victims']} victims"
+        if unknown := {*found.get("open", ())} - known:
+            yield f"{where}.open is {min(unknown)!r}, which is no attack there"
         if column in scales:
             yield from (f"{where}{said}" for said in _of_strongest(cut, column, scales[column]))
     for column, gain in cut.get("gains", {}).items():
@@ -186,11 +190,18 @@ def _found(cut: Json, scales: Mapping[str, Json]) -> dict[str, float | None]:
         for column, gain in cut.get("gains", {}).items()
         if column in RANGES
     }
-    best, nothing = cut["strongest"].get("MSE"), scales.get("MSE", {}).get("floor")
+    best = cut["strongest"].get("MSE")
+    nothing = _floor(best, scales)
     if best and best["value"] is not None and nothing:
         found.setdefault("gains.MSE.value", 1 - best["value"] / nothing)
     named = cut["reidentified"]
     return found | {"reidentified.low": named["low"] if named else None}
+
+
+def _floor(best: Json | None, scales: Mapping[str, Json]) -> float | None:
+    """Of the squared error, over the victims of the strongest; files of before have that of one cut's alone."""
+    found = (best or {}).get("floor", scales.get("MSE", {}).get("floor"))
+    return None if found is None else float(found)
 
 
 def _rounding(gain: Json, scale: Json | None) -> float:
@@ -253,6 +264,8 @@ def _of_people(cut: Json, columns: set[str], scored: int) -> Iterator[str]:
         yield f".reidentified.candidates is {found['candidates']}, and {scored} were attacked"
     if found and found.get("victims", 0) > found["candidates"]:
         yield f".reidentified.victims is {found['victims']}, among {found['candidates']} candidates"
+    if (copied := cut.get("copied")) and copied["victims"] > scored:
+        yield f".copied.victims is {copied['victims']}, and {scored} were attacked"
 
 
 def _of_promises(cut: Json, scales: Mapping[str, Json]) -> Iterator[str]:
@@ -272,7 +285,7 @@ def _of_promises(cut: Json, scales: Mapping[str, Json]) -> Iterator[str]:
         return
     # An interval is four standard deviations wide. That of the bound stands nowhere: who knows the victims and is taken
     # in by the noise may be off by twice what the mean image is, or not at all.
-    scatter = (scales.get("MSE", {}).get("floor") or value) / math.sqrt(count)
+    scatter = (_floor(best, scales) or value) / math.sqrt(count)
     chance = math.hypot((high - low) / 4, scatter)
     if limits["mse"] > value + DOUBTLESS * chance + ROUNDING:
         yield f".bounds.mse is {limits['mse']:g}, and the strongest attack has {value:g}, which is below it"

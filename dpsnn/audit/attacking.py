@@ -22,6 +22,7 @@ from dpsnn.audit.plan import Planned
 from dpsnn.audit.wire import Wire
 from dpsnn.batches import to_unit
 from dpsnn.errors import UsageError, reading
+from dpsnn.metrics.base import standard_error
 from dpsnn.metrics.squared_error import mse
 from dpsnn.training import Fitted, device, fit, seeded
 
@@ -44,6 +45,8 @@ class Attempt:
     seconds: float = 0.0
     own_error: float | None = None
     own_floor: float | None = None
+    own_spread: float | None = None
+    """Standard error of their difference, picture by picture; None of what did not judge itself on these."""
     doubling: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     kept: bool = False
@@ -109,15 +112,15 @@ def _attacked(wire: Wire, planned: Planned, method: Attack, seed: int) -> Attemp
     with seeded(seed, 13):
         fitted = attack.to(device()).prepare(_Lesson(seed))
     attack.to(device()).eval()
-    truth = to_unit(wire.validation[:JUDGED])
-    floor = float(mse(to_unit(wire.own).mean(0).expand_as(truth), truth).mean())
-    # Who descends for each picture by itself has judged itself on own ones already.
-    own = fitted.value if planned.gradients and math.isfinite(fitted.value) else None
+    # Who descends for each picture by itself has judged itself already, on other own ones than these.
+    own: Judgement = (None, None, None)
+    if planned.gradients and math.isfinite(fitted.value):
+        own = (fitted.value, None, None)
     judged = None
     if planned.maps:
         with torch.no_grad(), seeded(seed, 12):
-            judged = _guessed(attack, wire.heard_validation[:, : len(truth)])
-        own = float(mse(judged, truth).mean())
+            judged = _guessed(attack, wire.heard_validation[:, :JUDGED])
+        own = judgement(judged, wire)
     with torch.no_grad(), seeded(seed, 11):
         guesses = _guessed(attack, wire.heard)
     chosen = {**method.flattened(), **attack.chosen(), "seed": seed, "own_pictures": len(given.own)}
@@ -128,11 +131,32 @@ def _attacked(wire: Wire, planned: Planned, method: Attack, seed: int) -> Attemp
         seed,
         guesses=guesses,
         judged=judged,
-        own_error=own,
-        own_floor=floor,
+        own_error=own[0],
+        own_floor=own[1],
+        own_spread=own[2],
         doubling=doubling,
         settings=settings,
     )
+
+
+Judgement = tuple[float | None, float | None, float | None]
+"""Own error, floor and spread of an attempt."""
+
+
+def judgement(
+    judged: Float[Tensor, "m c h w"], wire: Wire, rows: slice = slice(JUDGED)
+) -> Judgement:
+    """The error of guesses of own validation pictures, that of the mean image, and the standard error between them.
+
+    Args:
+        judged: Guesses.
+        wire: Whose pictures.
+        rows: Of which of them.
+    """
+    truth = to_unit(wire.validation[rows])
+    errors, usual = mse(judged, truth), mse(wire.usual.expand_as(truth), truth)
+    spread = standard_error(errors - usual)
+    return float(errors.mean()), float(usual.mean()), spread if math.isfinite(spread) else None
 
 
 def _is_plain(value: object) -> bool:
@@ -188,7 +212,7 @@ def _read(path: Path, planned: Planned, seed: int, wire: Wire) -> Attempt | None
     try:
         with reading(path, "an attempt", "make it anew"), np.load(path, allow_pickle=False) as kept:
             numbers = [None if math.isnan(each) else float(each) for each in kept["numbers"]]
-            seconds, own_error, own_floor, doubling = numbers
+            seconds, own_error, _, doubling = numbers
             settings = {
                 name.removeprefix("set_"): ast.literal_eval(str(kept[name]))
                 for name in kept.files
@@ -200,17 +224,19 @@ def _read(path: Path, planned: Planned, seed: int, wire: Wire) -> Attempt | None
         return None
     if not _sound(guesses, wire, range(1, len(wire.victims) + 1)):
         return None
-    own = min(JUDGED, len(wire.validation))
-    if judged is not None and not _sound(judged, wire, range(own, own + 1)):
+    count = min(JUDGED, len(wire.validation))
+    if judged is not None and not _sound(judged, wire, range(count, count + 1)):
         return None
+    own: Judgement = (own_error, None, None) if judged is None else judgement(judged, wire)
     return Attempt(
         planned,
         seed,
         guesses=guesses,
         judged=judged,
         seconds=seconds or 0.0,
-        own_error=own_error,
-        own_floor=own_floor,
+        own_error=own[0],
+        own_floor=own[1],
+        own_spread=own[2],
         doubling=doubling,
         settings=settings,
         kept=True,

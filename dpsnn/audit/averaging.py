@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from dpsnn.attacks.ensemble import best_weights
-from dpsnn.audit.attacking import JUDGED, Attempt
+from dpsnn.audit.attacking import JUDGED, Attempt, judgement
 from dpsnn.audit.plan import Planned
 from dpsnn.audit.wire import Wire
 from dpsnn.batches import to_unit
-from dpsnn.metrics.floors import mean_image
-from dpsnn.metrics.squared_error import mse
 
 AVERAGE = Planned("ensemble", "weighted average", asks=False, share=0.0)
 
@@ -46,6 +44,7 @@ def _average(made: Sequence[Attempt], wire: Wire, seed: int) -> Attempt:
     judged = torch.stack([each.judged for each in made if each.judged is not None])
     weights = best_weights(judged[:, ::2], truth[::2])
     own = torch.einsum("m,m...->...", weights, judged[:, 1::2])
+    error, floor, spread = judgement(own, wire, slice(1, len(truth), 2))
     guesses = torch.zeros_like(made[0].guesses)
     for weight, each in zip(weights.tolist(), made):
         guesses += weight * each.guesses
@@ -53,7 +52,8 @@ def _average(made: Sequence[Attempt], wire: Wire, seed: int) -> Attempt:
         AVERAGE,
         seed,
         guesses=guesses,
-        own_error=float(mse(own, truth[1::2]).mean()),
-        own_floor=float(mse(mean_image(wire.own, len(own)), truth[1::2]).mean()),
+        own_error=error,
+        own_floor=floor,
+        own_spread=spread,
         settings={f"weight_{a.planned.key}": w for a, w in zip(made, weights.tolist())},
     )

@@ -26,6 +26,7 @@ from dpsnn.audit.identity import of_module
 from dpsnn.audit.inputs import of_model
 from dpsnn.audit.loading import Model
 from dpsnn.audit.one_cut import Task, attacked
+from dpsnn.audit.people import people_of
 from dpsnn.audit.plan import Budget
 from dpsnn.audit.plan import budget as budget_of
 from dpsnn.audit.plan import is_map
@@ -101,7 +102,7 @@ def calibrate_model(
     given = of_model(
         model, data, weights, surrogate, groups, None, size, seed, paid, data_dir, folder
     )
-    known, sides = given.model, given.sides
+    known, sides = given.model, _strangers(given.sides)
     assert known is not None
     place = known.cuts(sides.image_shape, [cut])[0][0]
     sides = fitting(sides, place, queries)
@@ -127,6 +128,17 @@ def calibrate_model(
     if (reason := beside.give(folder / AUDIT, content, truth)) != refused:
         _warn(folder, reason)
     return path
+
+
+def _strangers(sides: Sides) -> Sides:
+    """The same with one picture of each victim: a promise is checked on other people than it was found with."""
+    people = people_of(sides.victims)
+    if people is None:
+        return sides
+    count, victims = int(people.max()) + 1, len(sides.victims)
+    said = f"of {victims} pictures of victims {count} are used, one of each person"
+    firsts = sides.victims.rows(torch.arange(count))
+    return replace(sides, victims=firsts, notes=(*sides.notes, said))
 
 
 def _truth(roles: Roles, sides: Sides) -> beside.Truth:

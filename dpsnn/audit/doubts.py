@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from dpsnn.audit.averaging import AVERAGE
 from dpsnn.audit.result import Json
 from dpsnn.audit.wire import Wire
 from dpsnn.errors import one_line
@@ -174,11 +175,13 @@ def _row(row: Json, name: str) -> dict[str, str]:
         spread = (mse["high"] - mse["low"]) / 3.92
     cells = {
         "Attacker": row["label"],
-        "Attack": row["attack"],
+        # Of the average nobody can tell by its name what its members know.
+        "Attack": row["label" if row["attack"] == AVERAGE.key else "attack"],
         "Model": name,
         "Images": row["victims"],
         "OwnMSE": row["own_error"],
         "OwnMSEFloor": row["own_floor"],
+        "OwnMSESE": row["own_spread"],
         "Doubling": row["doubling"],
         "MSE": mse.get("value"),
         "SEMSE": spread,

@@ -62,6 +62,12 @@ def ends(estimate: Mapping[str, Any]) -> tuple[Number, Number]:
     return low, high
 
 
+def leaking(estimate: Mapping[str, Any], column: Column) -> Number:
+    """How bad it may be: that end of the interval, or further where attacks on fewer victims may get further."""
+    reach = estimate.get("reach", estimate["value"])
+    return max(ends(estimate)[1], reach) if column.worse == ABOVE else min(ends(estimate)[0], reach)
+
+
 def shown(estimate: Mapping[str, Any]) -> str:
     if estimate["low"] is None or estimate["high"] is None:
         return f"{estimate['value']:.4g}"

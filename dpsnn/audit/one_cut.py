@@ -13,7 +13,9 @@ from dpsnn.audit.attacking import Attempt, attempt
 from dpsnn.audit.averaging import AVERAGE, averaged
 from dpsnn.audit.cuts import Cut
 from dpsnn.audit.doubts import doubts
+from dpsnn.audit.intervals import estimate, share_of, students, unseen
 from dpsnn.audit.lacking import FAILED
+from dpsnn.audit.people import People
 from dpsnn.audit.plan import Budget, Planned
 from dpsnn.audit.progress import Progress
 from dpsnn.audit.result import Json
@@ -21,7 +23,7 @@ from dpsnn.audit.scoring import Scale
 from dpsnn.audit.wire import Wire
 from dpsnn.metrics.dependence import LEAST, block_size, dcorr_blocks
 from dpsnn.metrics.distance_correlation import signed_root
-from dpsnn.metrics.floors import majority_share, mean_image
+from dpsnn.metrics.floors import majority_share
 
 PIXELS = "pixels"
 """Setting of an attack that rebuilds pictures at a lower resolution than others."""
@@ -67,7 +69,10 @@ def audit_cut(
         label: {scale.column: scoring.per_victim(each, scale, wire) for scale in measures}
         for label, each in attempts.items()
     }
-    rows = [_row(each, values[label], causes.get(label)) for label, each in attempts.items()]
+    rows = [
+        _row(each, values[label], wire.people, causes.get(label))
+        for label, each in attempts.items()
+    ]
     total = len(wire.victims)
     strongest: dict[str, Json] = {}
     gains: dict[str, Json] = {}
@@ -78,17 +83,17 @@ def audit_cut(
             if each[scale.column]
         }
         of_seeds = {label: each[scale.column] for label, each in values.items()}
-        if found := scoring.strongest_of(scores, scale.lower_leaks, total, of_seeds):
-            strongest[scale.column] = found
+        if found := scoring.strongest_of(scores, scale.lower_leaks, total, of_seeds, wire.people):
+            # Beside floors of the very victims that it is of: other attacks, and other cuts, have others.
+            strongest[scale.column] = {**found, **scale.floors(found["victims"])}
         if scale.column in shown.REACH and (
             gain := scoring.gained(attempts, of_seeds, scale, wire)
         ):
             gains[scale.column] = gain
-    identified = scoring.reidentified(attempts, wire)
+    identified, copied = scoring.searched(attempts, wire)
     said = _of_strongest(attempts, values, strongest, measures, wire, task)
     promised, beaten = promises.kept(promises.guarantees(wire), identified, said.pop("beaten"))
     matched = promises.matched(wire, said["bounds"])
-    plain = {scale.column: scale.plain() for scale in measures}
     accuracy = _accuracy(wire, bool(task.classes))
     return {
         "name": name,
@@ -99,18 +104,23 @@ def audit_cut(
         "bytes": 4 * wire.activations[0].numel(),
         "weights_share": cut.weights_share if cut else None,
         "flops_share": cut.flops_share if cut else None,
-        "notes": [*(cut.notes if cut else ()), *_notes(wire, rows, len(task.rows)), *short],
+        "notes": [
+            *(cut.notes if cut else ()),
+            *_notes(wire, rows, len(task.rows), strongest),
+            *short,
+        ],
         "accuracy": accuracy,
         "dcorr": _dcorr(wire),
         "attacks": rows,
         "strongest": strongest,
         "gains": gains,
         "reidentified": identified,
+        "copied": copied,
         "matched": matched,
         **said,
         "guarantees": promised,
         "flags": doubts(wire, rows, name, beaten, task.doubts, accuracy),
-        "verdict": shown.verdict(name, strongest, plain, identified, rows, total, gains, matched),
+        "verdict": shown.verdict(name, strongest, rows, total, gains, identified, matched, copied),
     }
 
 
@@ -152,13 +162,12 @@ def attacked(
     return attempts, causes, short
 
 
-def _notes(wire: Wire, rows: Sequence[Json], asked: int) -> list[str]:
+def _notes(
+    wire: Wire, rows: Sequence[Json], asked: int, strongest: Mapping[str, Json]
+) -> list[str]:
     found, total = [], len(wire.victims)
     if total < asked:
-        found.append(
-            f"{total} of {asked} victims are attacked here, as there is no room for more; floors are those of the cut"
-            " with most"
-        )
+        found.append(f"{total} of {asked} victims are attacked here, as there is no room for more")
     if wire.is_reduced:
         size = "×".join(map(str, wire.image_shape[1:]))
         found.append(
@@ -167,7 +176,13 @@ def _notes(wire: Wire, rows: Sequence[Json], asked: int) -> list[str]:
         )
     for row in rows:
         if row["status"] == "ok" and row["victims"] < total:
-            found.append(f"{row['label']} was scored on {row['victims']} of {total} victims")
+            ahead = [
+                name for name, each in strongest.items() if row["label"] in each.get("open", ())
+            ]
+            found.append(
+                f"{row['label']} was scored on {row['victims']} of {total} victims"
+                + (f", and on all may find more by {', '.join(ahead)}" if ahead else "")
+            )
         if size := row["settings"].get(PIXELS):
             found.append(
                 f"{row['label']} rebuilds pictures of {size} pixels, as a map to larger ones would be too large"
@@ -196,6 +211,7 @@ def _whole(done: Attempt, wire: Wire) -> Attempt:
 def _row(
     attempts: Sequence[Attempt],
     values: Mapping[str, Sequence[Tensor]],
+    people: People,
     skipped: str | None = None,
 ) -> Json:
     """One attack, over all seeds.
@@ -203,6 +219,7 @@ def _row(
     Args:
         attempts: One for each seed.
         values: Column → for each seed one for each victim.
+        people: Whose pictures the victims are.
         skipped: Why it was not made, by `dpsnn.audit.lacking.CAUSES`.
     """
     done = [each for each in attempts if each.status == "ok"]
@@ -225,10 +242,11 @@ def _row(
         "cause": None if bad is None else skipped or FAILED,
         "learns": first.planned.maps,
         "victims": min((each.victims for each in done), default=0),
-        "measures": {c: scoring.estimate(each) for c, each in values.items() if each},
+        "measures": {c: estimate(each, people) for c, each in values.items() if each},
         "seconds": sum(each.seconds for each in attempts),
         "own_error": mean("own_error"),
         "own_floor": mean("own_floor"),
+        "own_spread": mean("own_spread"),
         "doubling": mean("doubling"),
     }
 
@@ -243,7 +261,8 @@ def _of_strongest(
 ) -> Json:
     """What is shown of the strongest attack by the squared error alone: its victims, classes, pictures, bounds.
 
-    Victims and pictures are those of one seed: an attacker has one run.
+    Victims and pictures are those of one seed: an attacker has one run. The worst are those of the attack that is worst
+    for these, of all that were scored on as many victims as any.
     """
     nothing: Json = {
         "distribution": None,
@@ -256,12 +275,21 @@ def _of_strongest(
     if main is None or main.column not in strongest:
         return nothing
     label = strongest[main.column]["by"][0]
-    best = next(each for each in attempts[label] if each.status == "ok")
-    count = len(values[label][main.column][0])
-    scores = {column: each[0] for column, each in values[label].items()}
-    mean = mean_image(wire.own, count)
-    nothing = {scale.column: scale.of(mean, wire) for scale in measures}
-    rows = task.rows[:count]
+    firsts = {
+        name: next(each for each in attempts[name] if each.status == "ok")
+        for name, each in values.items()
+        if each[main.column]
+    }
+    scores = {name: {column: each[0] for column, each in values[name].items()} for name in firsts}
+    most = max(len(each[main.column]) for each in scores.values())
+    tails = {
+        name: float(shown.tail(each[main.column], main.lower_leaks)[0].mean())
+        for name, each in scores.items()
+        if len(each[main.column]) == most
+    }
+    worst = (min if main.lower_leaks else max)(tails, key=lambda name: tails[name])
+    count = len(scores[label][main.column])
+    usual = {scale.column: scale.of(scale.nothing.reconstructions, wire) for scale in measures}
     every = {
         f"{name}, seed {each.seed}": each.guesses
         for name, of_seeds in attempts.items()
@@ -270,12 +298,28 @@ def _of_strongest(
     }
     limits, beaten = promises.bounds(wire, every)
     return {
-        "distribution": shown.distribution(
-            main.column, scores[main.column], nothing[main.column], rows, main.lower_leaks
+        "distribution": {
+            "column": main.column,
+            **shown.spread(scores[label][main.column], main.lower_leaks, wire.people),
+            **shown.worst(
+                scores[worst][main.column], usual[main.column], task.rows, main.lower_leaks
+            ),
+            "worst_by": worst,
+            "fare_worse": unseen(min(most, wire.strangers), len(tails)),
+        },
+        "by_class": shown.by_class(
+            values[label],
+            {column: each[:count] for column, each in usual.items()},
+            wire.labels[:count],
+            task.classes,
+            wire.people,
         ),
-        "by_class": shown.by_class(values[label], nothing, wire.labels[:count], task.classes),
         "pictures": shown.pictures(
-            best.guesses[:count], wire.victims[:count], scores, rows, main.lower_leaks
+            (firsts[label].guesses, scores[label]),
+            (firsts[worst].guesses, scores[worst]),
+            wire.victims,
+            task.rows,
+            main.lower_leaks,
         ),
         "bounds": limits,
         "beaten": beaten,
@@ -291,8 +335,7 @@ def _accuracy(wire: Wire, labelled: bool) -> Json | None:
     if logits.dim() != 2 or int(wire.labels.max()) >= max(2, logits.shape[1]):
         return None
     guess = logits.argmax(1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
-    share = float((guess == wire.labels).double().mean())
-    low, high = scoring.binomial(share, len(logits))
+    share, low, high = share_of((guess == wire.labels).double(), wire.people)
     return {
         "value": 100 * share,
         "low": 100 * low,
@@ -307,14 +350,14 @@ def _dcorr(wire: Wire) -> Json | None:
     Of victims enough for ten blocks of `BLOCKED` it has an interval, over these blocks. Of them the squares are
     averaged, which are unbiased; the mean of roots is too small where little leaks.
     """
-    count = min(scoring.CANDIDATES, len(wire.victims))
+    count = min(scoring.CANDIDATES, wire.strangers)
     if count < LEAST:
         return None
     many = count >= BLOCKS * BLOCKED
     size = count // BLOCKS if many else block_size(count)
     blocks = dcorr_blocks(wire.victims[:count], wire.heard[0, :count], size)
     squares, floors = (each.double() * each.double().abs() for each in blocks)
-    ends = scoring.students(squares) if many else (squares.mean(), None, None)
+    ends = students(squares) if many else (squares.mean(), None, None)
     value, low, high, floor = (
         None if end is None else float(signed_root(torch.tensor(float(end))).clamp(-1, 1))
         for end in (*ends, floors.mean())

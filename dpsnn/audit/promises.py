@@ -9,8 +9,9 @@ import torch
 
 from dpsnn.audit.agreement import beyond
 from dpsnn.audit.identity import as_bytes
+from dpsnn.audit.intervals import binomial
 from dpsnn.audit.result import Json
-from dpsnn.audit.scoring import CANDIDATES, binomial
+from dpsnn.audit.scoring import CANDIDATES
 from dpsnn.audit.wire import CHUNK, Wire
 from dpsnn.defences.mechanism import naming
 from dpsnn.defences.values import Clamp, Clip, Map, Values
@@ -32,7 +33,7 @@ PATIENCE = 10**10
 
 def guarantees(wire: Wire) -> Json:
     """ε, δ, the share of people that anybody can name, and the bound for unbiased attackers, in numbers and words."""
-    candidates = max(2, min(CANDIDATES, len(wire.victims)))
+    candidates = max(2, min(CANDIDATES, wire.strangers))
     if wire.whole is None:
         said = "no guarantee: only pairs of images and what was sent of them are given"
         return _none("not known", candidates, said)
@@ -192,16 +193,20 @@ def bounds(wire: Wire, guesses: Mapping[str, torch.Tensor]) -> tuple[Json | None
 def matched(wire: Wire, limits: Json | None) -> Json | None:
     """The share of victims that who holds the candidates names: he sends them himself, and compares what is heard.
 
-    With noise it is the best that anybody can, as of `bounds`. Without, everybody is named whose code no other
-    candidate has, but for rounding. It is not known of pairs, of noise without a likelihood, nor of a client that
-    wavers.
+    Candidates are pictures of different people. With noise it is the best that anybody can, as of `bounds`. Without,
+    everybody is named whose code no other candidate has, but for rounding. It is not known of pairs, of noise without a
+    likelihood, nor of a client that wavers.
     """
     if limits is not None and limits["named"] is not None:
         share, count = limits["named"], limits["n"]
+        if wire.people is not None and wire.strangers > 1:
+            cells = _watched(wire, torch.zeros_like(wire.victims[: wire.strangers]))
+            assert cells is not None
+            share, count = cells["NamedBound"] / 100, _counted(cells)  # type: ignore[operator]
     elif wire.target is None or wire.noisy or wire.wavers:
         return None
     else:
-        codes = wire.heard[0, :CANDIDATES].flatten(1)
+        codes = wire.heard[0, : min(CANDIDATES, wire.strangers)].flatten(1)
         low, high = (float(end) for end in codes.aminmax())
         mean, step = codes.mean(0, dtype=torch.double), max(ROUNDING * max(-low, high), TINY)
         # One by one, and digests of them: feature maps of a thousand pictures are large.

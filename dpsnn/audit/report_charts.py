@@ -75,6 +75,9 @@ def depth_chart(chart: Depth) -> str:
                     markeredgewidth=2,
                     linestyle="",
                 )
+            if point.floor is not None:
+                ends, dashes = [at - 0.38, at + 0.38], (0, (3, 2))
+                axis.plot([point.floor] * 2, ends, color=INKS["ink"], lw=1.1, linestyle=dashes)
         _leakage(axis, chart.axis, axis.set_xlim, [end for p in chart.points for end in _ends(p)])
         return svg(figure, chart.key, chart.title, f"{chart.words}. {chart.caption}")
 
@@ -154,7 +157,7 @@ def _short(name: str) -> str:
 
 
 def _ends(point: Point) -> list[Number]:
-    return point.leakage.known() + ([point.bound] if point.bound is not None else [])
+    return point.leakage.known() + [end for end in (point.bound, point.floor) if end is not None]
 
 
 def _mark(axis: Axes, point: Point, at: Number) -> None:

@@ -290,7 +290,13 @@ def _facts(cut: Json) -> list[Fact]:
         found.append(Fact("Distance correlation", f"{told}{beside}{at}"))
     for column, gain in cut.get("gains", {}).items():
         told = PERCENT.both(Estimate.of(gain, 100))
+        if "reach" in gain:
+            told += f"; attacks on fewer victims may reach {PERCENT.text(100 * gain['reach'])}"
         found.append(Fact(f"Of the way to the truth, {clean(column)}", told))
+    if copied := cut.get("copied"):
+        told = f"{PERCENT.both(Estimate.of(copied, 100))} of {count(copied['victims'], 'victim')}"
+        told += f"; others by chance: {rough(100 * copied['chance'])}\N{NO-BREAK SPACE}%"
+        found.append(Fact("Rebuilt nearly exactly", told))
     return found
 
 
@@ -304,7 +310,12 @@ def _guarantees(cut: Json) -> list[Fact]:
     if given["naming"] is not None and given["naming"] < 1:
         found.append(Fact("Naming bound", _named(given["naming"], cut)))
     if given["dfil"]:
-        found.append(Fact("1/dFIL", f"{rough(given['dfil'])}, of unbiased attackers alone"))
+        found.append(
+            Fact(
+                "1/dFIL",
+                f"{rough(given['dfil'])}, of unbiased attackers alone, at a few own pictures",
+            )
+        )
     if bounds and bounds["mse"] is not None:
         found.append(Fact("Least possible MSE", _against(bounds)))
     if known := cut.get("matched"):
@@ -359,6 +370,11 @@ def _assumptions(result: AuditResult) -> list[str]:
     else:
         found.append(
             "Pictures were not told apart by person: one person's may stand on both sides."
+        )
+    if people := data.get("people"):
+        found.append(
+            f"Victims are {count(people, 'person', 'people')}, some with several pictures: intervals are over people,"
+            " and candidates are one picture of each."
         )
     if data["near_duplicates"]:
         twins = count(data["near_duplicates"], "victim has", "victims have")

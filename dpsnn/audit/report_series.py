@@ -1,9 +1,10 @@
 """What the charts of an audit's page show, in plain values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from dpsnn.audit.report_table import beside
 from dpsnn.audit.report_words import PERCENT, Estimate, Scale, clean, rough
 from dpsnn.audit.result import AuditResult
 from dpsnn.numbers import Number
@@ -60,6 +61,8 @@ class Point:
     recommended: bool = False
     short: str = ""
     """Of a noise: how much, in a few letters."""
+    floor: Number | None = None
+    """What no information gives for its victims, where cuts differ in that."""
 
     @property
     def x(self) -> Number:
@@ -92,13 +95,20 @@ class Depth:
         told = [self.axis.references(), "bars are 95 % intervals"]
         if any(point.bound is not None for point in self.points):
             told.append("an upright stroke is the least that anybody’s error can be")
+        if any(point.floor is not None for point in self.points):
+            told.append("dashed in each line, what the mean picture gives for the victims there")
         text = "; ".join(filter(None, told))
         return f"{text[0].upper()}{text[1:]}."
 
     @property
     def words(self) -> str:
         """The numbers, for who cannot see them."""
-        return "; ".join(f"{p.name}: {self.axis.scale.both(p.leakage)}" for p in self.points)
+        write = self.axis.scale
+        return "; ".join(
+            f"{p.name}: {write.both(p.leakage)}"
+            + (f", floor {write.text(p.floor)}" if p.floor is not None else "")
+            for p in self.points
+        )
 
 
 @dataclass(frozen=True)
@@ -209,8 +219,8 @@ def series(
         result: The audit that they are of.
         measures: The measures to draw, the most telling first, and how their numbers are written.
     """
-    axes = [Axis.of(measure, scale) for measure, scale in measures]
-    found = {axis.name: _points(cuts, result, axis.name) for axis in axes}
+    axes = [_shared(measure, scale, cuts) for measure, scale in measures]
+    found = {axis.name: _points(cuts, result, axis.name, axis.floor is None) for axis in axes}
     depth = [Depth(f"depth-{at}", axis, found[axis.name]) for at, axis in enumerate(axes, 1)]
     return Series(
         tuple(chart for chart in depth if chart.points),
@@ -219,7 +229,17 @@ def series(
     )
 
 
-def _points(cuts: Sequence[Json], result: AuditResult, column: str) -> tuple[Point, ...]:
+def _shared(measure: Json, scale: Scale, cuts: Sequence[Json]) -> Axis:
+    """With lines across the chart only where they are those of every cut."""
+    found = {key: beside(measure, cuts, key) for key in ("floor", "class_floor")}
+    alike = all(len({*map(scale.text, each)}) < 2 for each in found.values())
+    floor, classes = (each[0] if alike and each else None for each in found.values())
+    return replace(Axis.of(measure, scale), floor=floor, class_floor=classes)
+
+
+def _points(
+    cuts: Sequence[Json], result: AuditResult, column: str, floors: bool
+) -> tuple[Point, ...]:
     # Around a single cut a ring would say nothing.
     best = result.recommended["cut"] if result.recommended and len(cuts) > 1 else None
     found = []
@@ -236,6 +256,7 @@ def _points(cuts: Sequence[Json], result: AuditResult, column: str) -> tuple[Poi
                     Estimate.of(cut["accuracy"]),
                     bounds["mse"] if bounds else None,
                     cut["name"] == best,
+                    floor=cut["strongest"][column].get("floor") if floors else None,
                 )
             )
     return tuple(found)
@@ -250,8 +271,8 @@ def _tradeoff(
             at,
             f"{clean(point['kind'])} noise {rough(point['noise'])}",
             "",
-            Estimate(point[axis.name]),
-            Estimate(point["accuracy"]),
+            _estimated(point, axis.name),
+            _estimated(point, "accuracy"),
             short=rough(point["noise"]),
         )
         for at, point in enumerate(sorted(result.curve or [], key=lambda p: float(p["noise"])), 1)
@@ -265,6 +286,12 @@ def _tradeoff(
     floors = {cut["accuracy"]["floor"] for cut in cuts if cut["accuracy"]} - {None}
     floor = min(floors) if len(floors) == 1 else None
     return Tradeoff(axis, tuple(known), tuple(line), floor, clean(result.curve_cut or ""))
+
+
+def _estimated(point: Json, name: str) -> Estimate:
+    """Of a noise; files of earlier versions have no intervals there."""
+    found = (point.get("intervals") or {}).get(name)
+    return Estimate.of(found) if found else Estimate(point[name])
 
 
 def _spread(
@@ -289,4 +316,4 @@ def _spread(
         for number, cut in enumerate(cuts, 1)
         if (found := cut["distribution"]) and found["column"] == measure["column"]
     )
-    return Spread(Axis.of(measure, scales.get(measure["column"], Scale())), boxes)
+    return Spread(_shared(measure, scales.get(measure["column"], Scale()), cuts), boxes)

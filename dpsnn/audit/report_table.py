@@ -90,7 +90,17 @@ def scale_of(measure: Json, cuts: Sequence[Json]) -> Scale:
     values: list[Number | None] = [measure["floor"], measure["class_floor"], measure["perfect"]]
     for cut in cuts:
         values += Estimate.of(cut["strongest"].get(column)).known()
+    values += [each for key, _ in FOOT for each in beside(measure, cuts, key)]
     return Scale.of(values)
+
+
+def beside(measure: Json, cuts: Sequence[Json], key: str) -> list[Number]:
+    """A floor, or what is perfect, at each cut that has it: over the very victims of the strongest attack there.
+
+    Cuts may have other victims, and so may attacks. Files of earlier versions have that of one cut alone.
+    """
+    found = [cut["strongest"].get(measure["column"], {}).get(key, measure[key]) for cut in cuts]
+    return [each for each in found if each is not None]
 
 
 def _estimated(found: Estimate, scale: Scale) -> Cell:
@@ -103,8 +113,14 @@ def _measure(measure: Json, cuts: Sequence[Json]) -> _Column:
     def cell(cut: Json) -> Cell:
         return _estimated(Estimate.of(cut["strongest"].get(column)), scale)
 
-    foot = tuple("" if measure[key] is None else scale.text(measure[key]) for key, _ in FOOT)
-    return _Column(Heading(clean(column), direction(measure)), cell, foot)
+    def foot(key: str) -> str:
+        found = beside(measure, cuts, key)
+        ends = [scale.text(end(found)) for end in (min, max)] if found else []
+        return " to ".join(dict.fromkeys(ends))
+
+    return _Column(
+        Heading(clean(column), direction(measure)), cell, tuple(foot(key) for key, _ in FOOT)
+    )
 
 
 def _share(name: str, below: str, key: str) -> _Column:
@@ -291,6 +307,8 @@ def spread_table(cut: Json, result: AuditResult) -> Table | None:
     scale = Scale.of([*found["quantiles"].values(), found["worst_one_percent"]])
     cells = [Cell(scale.text(found["quantiles"][q])) for q in QUANTILES]
     told = f"worst victim: no. {found['worst_victim']}"
+    if "worst_by" in found:
+        told += f", by {clean(found['worst_by'])}, the worst of the attacks for these"
     if (floor := found.get("worst_one_percent_floor")) is not None:
         told += f"; mean image: {scale.text(floor)}"
     if "fare_worse" in found:

@@ -21,6 +21,7 @@ from dpsnn.audit.cuts import Cut
 from dpsnn.audit.inputs import SMASHED, Inputs, of_model, of_pairs
 from dpsnn.audit.one_cut import Task, audit_cut
 from dpsnn.audit.options import defence_options
+from dpsnn.audit.people import people_of
 from dpsnn.audit.plan import Budget
 from dpsnn.audit.plan import budget as budget_of
 from dpsnn.audit.progress import Progress
@@ -420,6 +421,7 @@ def _made(command: str) -> Json:
 
 
 def _data(sides: Sides) -> Json:
+    people = people_of(sides.victims)
     return {
         "name": sides.name,
         "digest": sides.digest,
@@ -427,6 +429,7 @@ def _data(sides: Sides) -> Json:
         "own": len(sides.own),
         "own_validation": len(sides.validation),
         "victims": len(sides.victims),
+        "people": None if people is None else int(people.max()) + 1,
         "surrogate": sides.surrogate,
         "groups": sides.groups,
         "near_duplicates": sides.near_duplicates,

@@ -143,7 +143,7 @@ def _estimate(value: object, where: str) -> None:
     """A value with its interval, and over what that is."""
     _interval(value, where)
     assert isinstance(value, dict)
-    over = _one_of("victims", "seeds", "victims and seeds")
+    over = _one_of("victims", "people", "seeds", "victims and seeds", "people and seeds")
     (over if value["low"] is not None else _or_none(over))(value.get("over"), f"{where}.over")
 
 
@@ -159,7 +159,7 @@ def _interval(value: object, where: str) -> None:
 
 
 _attack = _object(
-    {"cause": _or_none(_one_of(*CAUSES)), "learns": _flag},
+    {"cause": _or_none(_one_of(*CAUSES)), "learns": _flag, "own_spread": _maybe_size},
     attack=_text,
     label=_text,
     settings=_named(lambda value, where: None),
@@ -176,7 +176,13 @@ _attack = _object(
 
 def _strongest(value: object, where: str) -> None:
     _estimate(value, where)
-    _object(by=_texts, tried=_count, best_of_each=_maybe_number, victims=_count)(value, where)
+    more = {
+        **dict.fromkeys(("floor", "class_floor"), _maybe_number),
+        "reach": _number,
+        "people": _count,
+        "open": _texts,
+    }
+    _object(more, by=_texts, tried=_count, best_of_each=_maybe_number, victims=_count)(value, where)
 
 
 QUANTILES = ("0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99")
@@ -192,7 +198,7 @@ _shown = _object(
 def _gain(value: object, where: str) -> None:
     """A share of what lies between no information and the truth."""
     _interval(value, where)
-    _object(victims=_count, floor=_number)(value, where)
+    _object({"reach": _number}, victims=_count, floor=_number)(value, where)
 
 
 def _accuracy(value: object, where: str) -> None:
@@ -207,6 +213,13 @@ def _reidentified(value: object, where: str) -> None:
     _object(more, value=_share, low=_share, high=_share, candidates=_count)(value, where)
 
 
+def _copied(value: object, where: str) -> None:
+    """Who was rebuilt nearly exactly, and by what chance pictures of others are."""
+    _interval(value, where)
+    shares = dict.fromkeys(("value", "low", "high", "chance"), _share)
+    _object(None, **shares, victims=_count, by=_texts, tried=_count)(value, where)
+
+
 def _dcorr(value: object, where: str) -> None:
     more = {"low": _maybe_signed, "high": _maybe_signed, "n": _count}
     _object(more, value=_maybe_signed, floor=_maybe_signed)(value, where)
@@ -215,7 +228,11 @@ def _dcorr(value: object, where: str) -> None:
 
 
 _cut = _object(
-    {"gains": _named(_gain), "matched": _or_none(_reidentified)},
+    {
+        "gains": _named(_gain),
+        "matched": _or_none(_reidentified),
+        "copied": _or_none(_copied),
+    },
     name=_text,
     order=_count,
     kind=_text,
@@ -232,7 +249,12 @@ _cut = _object(
     reidentified=_or_none(_reidentified),
     distribution=_or_none(
         _object(
-            {"worst_one_percent_floor": _number, "one_percent": _interval, "fare_worse": _share},
+            {
+                "worst_one_percent_floor": _number,
+                "one_percent": _interval,
+                "fare_worse": _share,
+                "worst_by": _text,
+            },
             column=_text,
             quantiles=_named(_number, QUANTILES),
             worst_one_percent=_number,
@@ -290,7 +312,7 @@ _audit = _object(
         classes=_maybe_count,
     ),
     data=_object(
-        {"digest": _maybe_text},
+        {"digest": _maybe_text, "people": _maybe_count},
         name=_text,
         images=_count,
         own=_count,
@@ -323,6 +345,7 @@ _audit = _object(
     curve=_or_none(
         _list(
             _object(
+                {"intervals": _named(_or_none(_interval))},
                 noise=_size,
                 kind=_text,
                 accuracy=_maybe_percent,

@@ -4,23 +4,20 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.special import betaincinv, stdtrit
-from scipy.stats import binom
 from torch import Tensor
 
 from dpsnn.audit.attacking import Attempt
+from dpsnn.audit.intervals import TAIL, binomial, over_seeds, students
+from dpsnn.audit.people import People, by_person
 from dpsnn.audit.plan import LEAST
 from dpsnn.audit.result import Json
 from dpsnn.audit.wire import Wire
-from dpsnn.evaluation.strongest import LEVEL, RESAMPLES, strongest
+from dpsnn.evaluation.strongest import strongest
 from dpsnn.metrics.base import Metric, Scored, known
-from dpsnn.metrics.floors import class_means, mean_image
-from dpsnn.tensors import Labels, Number
-
-TAIL = (1 - LEVEL) / 2
+from dpsnn.metrics.floors import class_means
+from dpsnn.tensors import Labels
 
 ALIKE = 1e-9
 """Distance between no information and the truth below which pictures are all alike: what is left is rounding."""
@@ -32,13 +29,15 @@ CANDIDATES = 1000
 """Pictures among which a victim's is to be found, at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scale:
     """One measure, with what it gives for no information and for all of it."""
 
     metric: Metric
-    floor: float | None
-    class_floor: float | None
+    nothing: Scored
+    """The mean of the own pictures in the place of everybody's reconstruction."""
+    classes: Float[Tensor, " n"] | None
+    """For each victim what the mean own picture of its class gives; None where that is not known."""
     perfect: float | None
 
     @property
@@ -54,10 +53,16 @@ class Scale:
             "column": self.column,
             "label": self.metric.label,
             "lower_leaks": self.lower_leaks,
-            "floor": self.floor,
-            "class_floor": self.class_floor,
+            **self.floors(len(self.nothing.images)),
             "perfect": self.perfect,
         }
+
+    def floors(self, count: int) -> Json:
+        """What no information gives for the first victims of this cut, and the class alone."""
+        parts = (self.nothing.reconstructions, self.nothing.images, self.nothing.labels)
+        classes = None if self.classes is None else float(self.classes[:count].mean())
+        few = Scored(*(part[:count] for part in parts))
+        return {"floor": self.metric.least(few), "class_floor": classes}
 
     def of(self, guesses: Tensor, wire: Wire) -> Float[Tensor, " n"]:
         """One value for each of the first victims."""
@@ -81,108 +86,17 @@ def scales(wire: Wire, own_labels: Labels | None) -> list[Scale]:
         own_labels: Classes of the attacker's own pictures, where they are those of the victims.
     """
     truth, labels = wire.victims, wire.labels
-    nothing = Scored(mean_image(wire.own, len(truth)), truth, labels)
+    nothing = Scored(wire.usual.expand(len(truth), -1, -1, -1), truth, labels)
     guess = None if own_labels is None else class_means(wire.own, own_labels, labels)
     found = []
     for metric in known():
         values = metric.defined(Scored(truth, truth, labels))
         if values is None or len(values) != len(truth) or not bool(values.isfinite().all()):
             continue
-        classes = None
-        if guess is not None:
-            of_classes = metric.defined(Scored(guess, truth, labels))
-            classes = None if of_classes is None else float(of_classes.double().mean())
-        perfect = float(values.double().mean())
-        found.append(Scale(metric, metric.least(nothing), classes, perfect))
+        classes = None if guess is None else metric.defined(Scored(guess, truth, labels))
+        classes = None if classes is None else classes.double()
+        found.append(Scale(metric, nothing, classes, float(values.double().mean())))
     return found
-
-
-# ---------------------------------------------------------------- intervals
-
-
-def estimate(values: Sequence[Float[Tensor, " n"]], seed: int = 0) -> Json:
-    """The mean over victims, and over seeds where there are several, with its 95 % interval.
-
-    Over victims it is a bootstrap of each one's mean over seeds, or Student's t where there are few. Of several seeds
-    Student's t over their means is added in squares: seeds share their victims, so that their means alone do not say
-    how far those are from all people's.
-
-    Args:
-        values: For each seed one value for each victim.
-        seed: Of the bootstrap.
-    """
-    means = [float(each.mean()) for each in values]
-    value, count = float(np.mean(means)), len(values[0])
-    low: float | None = None
-    high: float | None = None
-    over: str | None = None
-    if 1 < count < LEAST:
-        # Resamples of a few are too narrow: of two victims they hold the truth half of the time.
-        low, high, over = (*students(torch.stack([*values]).mean(0))[1:], "victims")
-    elif count > 1:
-        draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-        spread = draws @ torch.stack([*values]).mean(0).numpy() / count
-        ends = np.quantile(spread, [TAIL, 1 - TAIL])
-        low, high, over = min(float(ends[0]), value), max(float(ends[1]), value), "victims"
-    return _over_seeds({"value": value, "low": low, "high": high, "over": over}, means)
-
-
-def _over_seeds(found: Json, *means: Sequence[float]) -> Json:
-    """The same with an interval that is over seeds as well, where there are several.
-
-    Args:
-        found: A value with its interval over victims, or none.
-        means: One for each seed; of several attacks those that vary most count.
-    """
-    halves = [
-        float(stdtrit(len(each) - 1, 1 - TAIL)) * float(np.std(each, ddof=1)) / math.sqrt(len(each))
-        for each in means
-        if len(each) > 1
-    ]
-    if not halves:
-        return found
-    half, value, low, high = max(halves), found["value"], found["low"], found["high"]
-    below, above = (0.0, 0.0) if low is None or high is None else (value - low, high - value)
-    over = "seeds" if low is None else "victims and seeds"
-    ends = {"low": value - math.hypot(below, half), "high": value + math.hypot(above, half)}
-    return {**found, **ends, "over": over}
-
-
-def students(values: Float[Tensor, " n"]) -> tuple[float, float, float]:
-    """The mean of two or more values and the ends of its 95 % interval, by Student's t."""
-    value = float(values.mean())
-    half = float(stdtrit(len(values) - 1, 1 - TAIL)) * float(values.std()) / math.sqrt(len(values))
-    return value, value - half, value + half
-
-
-def of_quantile(values: Float[Tensor, " n"], level: Number, lower_leaks: bool) -> Json:
-    """What so many of all people fare worse than, with its exact 95 % interval by order statistics.
-
-    No distribution is assumed; an end that no victim reaches is None.
-
-    Args:
-        values: For each victim.
-        level: Share of people.
-        lower_leaks: Whether lower values leak more.
-    """
-    ordered, count = values.sort(descending=not lower_leaks).values.tolist(), len(values)
-    ranks = int(binom.ppf(TAIL, count, level)), int(binom.ppf(1 - TAIL, count, level)) + 1
-    ends = [ordered[rank - 1] if 1 <= rank <= count else None for rank in ranks]
-    low, high = ends if lower_leaks else ends[::-1]
-    return {"value": ordered[math.ceil(count * level) - 1], "low": low, "high": high}
-
-
-def unseen(count: int) -> float:
-    """The share of people who at most fare worse than the worst of so many victims, 95 times of 100."""
-    return 1 - (2 * TAIL) ** (1 / count)
-
-
-def binomial(share: float, count: int) -> tuple[float, float]:
-    """The exact 95 % interval of a share of `count` (Clopper & Pearson 1934)."""
-    right = share * count
-    low = float(betaincinv(right, count - right + 1, TAIL)) if right > 0 else 0.0
-    high = float(betaincinv(right + 1, count - right, 1 - TAIL)) if right < count else 1.0
-    return low, high
 
 
 # ---------------------------------------------------------------- of attacks
@@ -202,7 +116,11 @@ def per_victim(attempts: Sequence[Attempt], scale: Scale, wire: Wire) -> list[Te
 
 
 def strongest_of(
-    scores: Scores, lower_leaks: bool, total: int, of_seeds: OfSeeds | None = None
+    scores: Scores,
+    lower_leaks: bool,
+    total: int,
+    of_seeds: OfSeeds | None = None,
+    people: People = None,
 ) -> Json | None:
     """The strongest, chosen on one half of the victims and scored on the other, all on the same victims.
 
@@ -215,6 +133,11 @@ def strongest_of(
         lower_leaks: Whether lower values leak more.
         total: Number of victims.
         of_seeds: Of the same attacks, where the interval shall be over seeds too.
+        people: Whose pictures the victims are: halves and intervals are of people.
+
+    Returns:
+        None where there is nobody. `open` are attacks on a part of the victims of which it is not sure, by pairs, that
+        they are behind, and `reach` is how far they may come on all.
     """
     finite = {name: each for name, each in scores.items() if bool(each.isfinite().all())}
     many = {name: each for name, each in finite.items() if len(each) >= min(LEAST, total)}
@@ -224,30 +147,56 @@ def strongest_of(
     count = min(map(len, usable.values()))
     means = {name: float(each[:count].mean()) for name, each in usable.items()}
     best = (min if lower_leaks else max)(means, key=lambda name: means[name])
-    if count < 2:
+    each_one = {name: by_person(each[:count], people) for name, each in usable.items()}
+    if len(each_one[best]) < 2:
         alone: Json = {"value": means[best], "low": None, "high": None, "over": None}
         return {
-            **_over_seeds(alone, *_means(of_seeds, [best], count)),
+            **over_seeds(alone, *_means(of_seeds, [best], count)),
             "by": [best],
             "tried": len(usable),
             "best_of_each": means[best],
             "victims": count,
+            **({} if count < 2 else {"people": 1}),
         }
-    found = strongest({name: each[:count] for name, each in usable.items()}, lower_leaks)
+    found = strongest(each_one, lower_leaks)
     every = {name: each for name, each in usable.items() if len(each) == total}
     # Where nobody finds any of a few, who was asked for all says more.
     tied = any(means[name] == means[best] for name in every)
+    more: Json = {}
     if count < total and every and (tied or {*found.names} <= every.keys()):
-        found, count = strongest(every, lower_leaks), total
+        each_one = {name: by_person(each, people) for name, each in every.items()}
+        found, count = strongest(each_one, lower_leaks), total
+        more = _open(usable, found.names, found.value, lower_leaks, people)
+    drawn = len(each_one[found.names[0]])
+    who = "victims" if drawn == count else "people"
     ends = {"low": min(found.low, found.value), "high": max(found.high, found.value)}
-    estimated = {"value": found.value, **ends, "over": "victims"}
+    estimated = {"value": found.value, **ends, "over": who}
     return {
-        **_over_seeds(estimated, *_means(of_seeds, found.names, count)),
+        **over_seeds(estimated, *_means(of_seeds, found.names, count)),
         "by": [*dict.fromkeys(found.names)],
         "tried": len(usable),
         "best_of_each": found.oracle,
         "victims": count,
+        **({} if drawn == count else {"people": drawn}),
+        **more,
     }
+
+
+def _open(
+    scores: Scores, names: Sequence[str], value: float, lower_leaks: bool, people: People
+) -> Json:
+    """Attacks on fewer victims than the strongest that may be ahead of it on all, and how far they may come."""
+    best = torch.stack([scores[name] for name in names]).mean(0)
+    reach: dict[str, float] = {}
+    for name, each in scores.items():
+        apart = by_person(each - best[: len(each)], people)
+        if len(each) < len(best) and len(apart) > 1:
+            _, low, high = students(apart)
+            if (ahead := low if lower_leaks else high) * (1 if lower_leaks else -1) < 0:
+                reach[name] = value + ahead
+    if not reach:
+        return {}
+    return {"open": [*reach], "reach": (min if lower_leaks else max)(reach.values())}
 
 
 def _means(of_seeds: OfSeeds | None, names: Iterable[str], count: int) -> list[list[float]]:
@@ -277,7 +226,7 @@ def gained(
     """
     if scale.perfect is None:
         return None
-    mean = scale.of(mean_image(wire.own, len(wire.victims)), wire)
+    mean = scale.of(scale.nothing.reconstructions, wire)
     worse = 1 if scale.lower_leaks else -1
     shares: dict[str, list[Tensor]] = {}
     for name, scores in of_seeds.items():
@@ -292,49 +241,86 @@ def gained(
         if count and min(map(abs, wholes)) >= ALIKE:
             shares[name] = [(s - n) / whole for s, n, whole in zip(scores, nothing, wholes)]
     means = {name: torch.stack(each).mean(0) for name, each in shares.items()}
-    found = strongest_of(means, False, len(wire.victims), shares)
+    found = strongest_of(means, False, len(wire.victims), shares, wire.people)
     if found is None:
         return None
     floor = float(mean[: found["victims"]].mean())
-    return {**{end: found[end] for end in ("value", "low", "high", "victims")}, "floor": floor}
+    ends = ("value", "low", "high", "victims", "reach")
+    return {**{end: found[end] for end in ends if end in found}, "floor": floor}
 
 
-def named(guesses: Tensor, victims: Tensor) -> Float[Tensor, " n"]:
-    """1 where of all candidates the victim's own picture is nearest to its reconstruction, else 0.
+NEAR = 0.1
+"""Of the error that the mean own picture has for somebody, the share below which a guess is nearly a copy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sought:
+    """What a guess of each of the first n victims is nearest to, among all candidates."""
+
+    named: Float[Tensor, " n"]
+    """1 where the victim's own picture is nearest, else 0."""
+    copies: int
+    """Victims whose picture it nearly is."""
+    strays: int
+    """Pictures of others that it nearly is, over all victims."""
+
+
+def sought(
+    guesses: Tensor, candidates: Tensor, near: Float[Tensor, " candidates"] | None = None
+) -> Sought:
+    """Look for each of the first victims among all candidates.
 
     Args:
-        guesses: Of the first n victims.
-        victims: All, the candidates.
+        guesses: Of the first n of them.
+        candidates: Pictures of different people.
+        near: For each of them the distance below which a guess is nearly a copy; by default it is never one.
     """
-    candidates = victims[:CANDIDATES].flatten(1)
-    found = []
+    found, copies, strays = [torch.zeros(0, dtype=torch.bool)], 0, 0
+    candidates = candidates.flatten(1)
+    near = torch.zeros(len(candidates)) if near is None else near
     for start in range(0, min(len(guesses), len(candidates)), 250):
         block = guesses[start : start + 250].flatten(1)[: len(candidates) - start]
         # A guess that is as near to another counts as one that is not: who cannot tell them apart names neither.
         apart = torch.cdist(block, candidates, compute_mode="donot_use_mm_for_euclid_dist")
         own = apart.gather(1, torch.arange(start, start + len(block)).unsqueeze(1))
         found.append((apart < own).sum(1) + ((apart == own).sum(1) > 1) == 0)
-    return torch.cat(found).double() if found else torch.zeros(0, dtype=torch.double)
+        right = int((own[:, 0] < near[start : start + len(block)]).sum())
+        copies, strays = copies + right, strays + int((apart < near).sum()) - right
+    return Sought(torch.cat(found).double(), copies, strays)
 
 
-def reidentified(attempts: Mapping[str, Sequence[Attempt]], wire: Wire) -> Json | None:
-    """The share of victims that the strongest attacker at this finds among the candidates; of one candidate nothing.
+def searched(
+    attempts: Mapping[str, Sequence[Attempt]], wire: Wire
+) -> tuple[Json | None, Json | None]:
+    """The victims that the strongest attacker at this finds among the candidates, and those that any rebuilds nearly.
 
-    An attack that was scored on the first victims alone looks for these, among as many candidates.
+    Candidates are pictures of different people; of one candidate nothing is known. An attack that was scored on the
+    first victims alone looks for these, among as many candidates.
     """
-    candidates = min(CANDIDATES, len(wire.victims))
+    candidates = wire.victims[: min(CANDIDATES, wire.strangers)]
+    if len(candidates) < 2:
+        return None, None
+    near = math.sqrt(NEAR) * (candidates - wire.usual).flatten(1).norm(dim=1)
+    every = {
+        name: [sought(one.guesses, candidates, near) for one in each if one.status == "ok"]
+        for name, each in attempts.items()
+    }
+    made = {name: each for name, each in every.items() if each}
+    return _reidentified(made, len(candidates)), _copied(made, len(candidates))
+
+
+def _reidentified(made: Mapping[str, Sequence[Sought]], candidates: int) -> Json | None:
     of_seeds = {}
-    for name, each in attempts.items():
-        done = [one.guesses for one in each if one.status == "ok"]
-        if count := min(map(len, done), default=0):
-            of_seeds[name] = [named(guesses[:count], wire.victims) for guesses in done]
+    for name, each in made.items():
+        count = min(len(one.named) for one in each)
+        of_seeds[name] = [one.named[:count] for one in each]
     scores = {name: torch.stack(each).mean(0) for name, each in of_seeds.items()}
-    found = strongest_of(scores, False, candidates) if candidates > 1 else None
+    found = strongest_of(scores, False, candidates)
     if found is None:
         return None
     share, count = min(1.0, max(0.0, found["value"])), found["victims"]
     low, high = binomial(share, count)
-    wide = _over_seeds(
+    wide = over_seeds(
         {"value": share, "low": low, "high": high}, *_means(of_seeds, found["by"], count)
     )
     return {
@@ -346,3 +332,20 @@ def reidentified(attempts: Mapping[str, Sequence[Attempt]], wire: Wire) -> Json 
         "tried": found["tried"],
         "by": found["by"],
     }
+
+
+def _copied(made: Mapping[str, Sequence[Sought]], candidates: int) -> Json | None:
+    """Of all attacks the largest share of victims that one rebuilds nearly exactly, be it ever so poor on the others.
+
+    Its interval is that of the most of so many attacks (Bonferroni), and beside it stands the chance that a guess of
+    somebody is nearly the picture of somebody else: one more than were seen, so that it is never 0.
+    """
+    tried = sum(map(len, made.values()))
+    found: list[Json] = []
+    for name, one in ((name, one) for name, runs in made.items() for one in runs):
+        count = len(one.named)
+        low, high = binomial(one.copies / count, count, TAIL / tried)
+        chance = (one.strays + 1) / (count * (candidates - 1) + 1)
+        ends = {"value": one.copies / count, "low": low, "high": high, "chance": chance}
+        found.append({**ends, "victims": count, "by": [name], "tried": tried})
+    return max(found, key=lambda each: (each["low"], each["victims"]), default=None)

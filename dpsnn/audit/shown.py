@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,10 +10,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from dpsnn.audit.intervals import estimate, of_quantile
 from dpsnn.audit.lacking import FAILED, TOO_LARGE, UNPAID, cause, learned, lost
+from dpsnn.audit.people import People, worst_of_each
 from dpsnn.audit.plan import LEAST as FEWEST
 from dpsnn.audit.result import QUANTILES, Json
-from dpsnn.audit.scoring import ALIKE, estimate, of_quantile, unseen
+from dpsnn.audit.scoring import ALIKE
 
 NEAR = 0.5
 """Share of the error of the mean image that an attacker must take away for pictures to count as leaked."""
@@ -35,60 +38,74 @@ def png(picture: Float[Tensor, "c h w"]) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def pictures(
-    guesses: Tensor, truth: Tensor, scores: dict[str, Tensor], rows: Tensor, lower_leaks: bool
-) -> Json:
-    """The victims of whom least, usual and most was found.
+Seen = tuple[Tensor, Mapping[str, Tensor]]
+"""What an attacker guessed of the first victims, and by measure one value for each; the first measure decides."""
+
+
+def pictures(strongest: Seen, worst: Seen, truth: Tensor, rows: Tensor, lower_leaks: bool) -> Json:
+    """The victims of whom least and usually much was found, and the one of whom most was.
 
     Args:
-        guesses: Of the strongest attacker.
-        truth: The same victims.
-        scores: By measure, one value for each; the first decides.
+        strongest: Of the attacker who is that on average.
+        worst: Of the one who is worst for those who fare worst.
+        truth: All victims.
         rows: Of the victims, in the data as it was given.
-        lower_leaks: Whether lower values of the first leak more.
+        lower_leaks: Whether lower values of the first measure leak more.
     """
-    first = next(iter(scores.values()))
+    first, last = (next(iter(scores.values())) for _, scores in (strongest, worst))
     order = first.argsort(descending=lower_leaks)
     at = {
-        "best": int(order[0]),
-        "median": int(order[(len(order) - 1) // 2]),
-        "worst": int(order[-1]),
+        "best": (strongest, int(order[0])),
+        "median": (strongest, int(order[(len(order) - 1) // 2])),
+        "worst": (worst, int(tail(last, lower_leaks)[1][0])),
     }
     return {
-        "truth": {which: png(truth[row]) for which, row in at.items()},
-        "guess": {which: png(guesses[row]) for which, row in at.items()},
-        "victims": {which: int(rows[row]) for which, row in at.items()},
+        "truth": {which: png(truth[row]) for which, (_, row) in at.items()},
+        "guess": {which: png(guesses[row]) for which, ((guesses, _), row) in at.items()},
+        "victims": {which: int(rows[row]) for which, (_, row) in at.items()},
         "scores": {
             which: {column: float(each[row]) for column, each in scores.items()}
-            for which, row in at.items()
+            for which, ((_, scores), row) in at.items()
         },
     }
 
 
-def distribution(
-    column: str, values: Tensor, nothing: Tensor, rows: Tensor, lower_leaks: bool
-) -> Json:
-    """How a measure is spread over the victims, and how badly the worst one in a hundred fares.
+def spread(values: Tensor, lower_leaks: bool, people: People) -> Json:
+    """How a measure is spread over victims, and what one person in a hundred fares worse than in their worst picture.
 
     Args:
-        column: Of the measure.
+        values: For each victim.
+        lower_leaks: Whether lower values leak more.
+        people: Whose pictures the victims are.
+    """
+    levels = torch.tensor([float(each) for each in QUANTILES], dtype=torch.double)
+    return {
+        "quantiles": dict(zip(QUANTILES, torch.quantile(values, levels).tolist())),
+        "one_percent": of_quantile(worst_of_each(values, people, lower_leaks), 0.01, lower_leaks),
+    }
+
+
+def tail(values: Tensor, lower_leaks: bool) -> tuple[Tensor, Tensor]:
+    """The values of the victims who fare worst, one in a hundred and one at least, and where they stand."""
+    found = values.sort(descending=not lower_leaks)
+    count = max(1, round(len(values) / 100))
+    return found.values[:count], found.indices[:count]
+
+
+def worst(values: Tensor, nothing: Tensor, rows: Tensor, lower_leaks: bool) -> Json:
+    """How badly the worst one in a hundred fares, and who is worst off.
+
+    Args:
         values: For each victim.
         nothing: The same of the mean image.
         rows: Of the victims, in the data as it was given.
         lower_leaks: Whether lower values leak more.
     """
-    levels = torch.tensor([float(each) for each in QUANTILES], dtype=torch.double)
-    found = torch.quantile(values, levels).tolist()
-    order = values.argsort(descending=not lower_leaks)
-    worst = order[: max(1, round(len(values) / 100))]
+    found, at = tail(values, lower_leaks)
     return {
-        "column": column,
-        "quantiles": dict(zip(QUANTILES, found)),
-        "worst_one_percent": float(values[worst].mean()),
-        "worst_one_percent_floor": float(nothing[worst].mean()),
-        "one_percent": of_quantile(values, 0.01, lower_leaks),
-        "fare_worse": unseen(len(values)),
-        "worst_victim": int(rows[order[0]]),
+        "worst_one_percent": float(found.mean()),
+        "worst_one_percent_floor": float(nothing[at].mean()),
+        "worst_victim": int(rows[at[0]]),
     }
 
 
@@ -97,6 +114,7 @@ def by_class(
     nothing: Mapping[str, Tensor],
     labels: Tensor,
     classes: Sequence[str],
+    people: People,
 ) -> list[Json]:
     """The means of MSE and SSIM over the victims of each class, with interval and floor; empty without classes.
 
@@ -105,13 +123,15 @@ def by_class(
         nothing: By measure what the mean image gives.
         labels: Of the victims.
         classes: Names.
+        people: Whose pictures the victims are.
     """
     found = []
     for label, name in enumerate(classes):
         here = labels == label
         if count := int(here.sum()):
+            whose = None if people is None else people[: len(labels)][here]
             means = {
-                column: estimate([each[here] for each in scores[column]])
+                column: estimate([each[here] for each in scores[column]], whose)
                 for column in ("MSE", "SSIM")
                 if column in scores
             }
@@ -129,70 +149,84 @@ def by_class(
 # ---------------------------------------------------------------- the verdict
 
 
-def unpaired(strongest: dict[str, Json], measures: dict[str, Json]) -> dict[str, Json]:
+def unpaired(strongest: Mapping[str, Json]) -> dict[str, Json]:
     """Shares as of `scoring.gained`, of means alone: their intervals hold how hard the victims are as well."""
     found: dict[str, Json] = {}
     for column in REACH:
-        best, scale = strongest.get(column), measures.get(column)
-        perfect = {"MSE": 0.0, "SSIM": 1.0}[column]
-        if best is None or scale is None or scale["floor"] is None:
+        best, perfect = strongest.get(column), {"MSE": 0.0, "SSIM": 1.0}[column]
+        if best is None or best["floor"] is None:
             continue
-        if abs(whole := perfect - scale["floor"]) >= ALIKE:
+        if abs(whole := perfect - best["floor"]) >= ALIKE:
             ends = (best["low"], best["value"], best["high"])
-            shares = [None if end is None else (end - scale["floor"]) / whole for end in ends]
+            shares = [None if end is None else (end - best["floor"]) / whole for end in ends]
             low, value, high = shares if whole > 0 else shares[::-1]
-            found[column] = {"value": value, "low": low, "high": high, "floor": scale["floor"]}
+            found[column] = {"value": value, "low": low, "high": high, "floor": best["floor"]}
     return found
 
 
 def verdict(
     name: str,
-    strongest: dict[str, Json],
-    measures: dict[str, Json],
-    found: Json | None,
+    strongest: Mapping[str, Json],
     attacks: Sequence[Json],
     victims: int,
-    gains: dict[str, Json] | None = None,
+    gains: Mapping[str, Json] | None = None,
+    found: Json | None = None,
     matched: Json | None = None,
+    copied: Json | None = None,
 ) -> Json:
     """One sentence, and one word for it.
 
     Args:
         name: Of the cut.
-        strongest: By column.
-        measures: Column → floors.
-        found: Who was re-identified.
+        strongest: By column, with floors.
         attacks: The rows.
         victims: How many there are.
         gains: Column → share that the strongest attack gets; by default what `unpaired` makes of the others.
-        matched: Who was named by whoever holds the pictures. It is said where nothing else was found, and is no part of
+        found: Who was re-identified.
+        matched: Who was named by whoever holds the pictures. It is said unless pictures leak anyway, and is no part of
             the word: a client without noise gives away which of some pictures it was, whatever it does to them.
+        copied: Who was rebuilt nearly exactly by any attack.
     """
     if "MSE" not in strongest:
         return _said("unknown", f"{name}: unknown, as no attack came to an end")
-    gains = unpaired(strongest, measures) if gains is None else gains
+    gains = unpaired(strongest) if gains is None else gains
     mse, share, looks = strongest["MSE"], gains.get("MSE"), gains.get("SSIM")
     facts = _facts(mse, share, found)
-    scored = min(victims, mse.get("victims", victims))
-    if scored < FEWEST:
-        few = f"{scored} victims are too few for a verdict ({FEWEST} or more are needed)"
-        return _said("unknown", f"{name}: unknown, as {few}; {facts}")
     if share is None:
         return _said("unknown", f"{name}: unknown, as the pictures are all alike; {facts}")
-    chance = 1 / found["candidates"] if found else 0.0
-    told = found is not None and found["low"] > chance
-    if share["value"] >= NEAR or (found is not None and found["low"] > NEAR):
-        return _said("leaks", f"{name} leaks: {facts}")
-    missed = ", ".join(f"{each['label']} {LOST[cause(each) or '']}" for each in lost(attacks))
+    scored, who = min(victims, mse["victims"]), "victims"
+    if mse.get("people", scored) < scored:
+        scored, who = mse["people"], "people"
+    if scored < FEWEST:
+        few = f"{scored} {who} are too few for a verdict ({FEWEST} or more are needed)"
+        return _said("unknown", f"{name}: unknown, as {few}; {facts}")
+    told = found is not None and found["low"] > 1 / found["candidates"]
     alike = looks is not None and _sure(looks)
     if alike and looks is not None:
         facts += (
             f", and gets {100 * looks['value']:.0f} of 100 of the structural similarity there is"
         )
-    if told or alike or _sure(share):
-        class_floor = measures["MSE"]["class_floor"]
-        only = class_floor is not None and mse["value"] >= class_floor and not (told or alike)
-        more = "; that is no more than the class alone tells" if only else ""
+    if (
+        share["value"] >= NEAR
+        or (looks is not None and looks["low"] is not None and looks["low"] >= NEAR)
+        or (found is not None and found["low"] > NEAR)
+    ):
+        return _said("leaks", f"{name} leaks: {facts}")
+    some = copied is not None and copied["low"] > copied["chance"]
+    if some and copied is not None:
+        facts += _copies(copied)
+    if matched and matched["low"] > 1 / matched["candidates"]:
+        facts += (
+            f"; but who holds {matched['candidates']} pictures and the client tells which one was sent, for"
+            f" {100 * matched['value']:.0f} of 100"
+        )
+    missed = ", ".join(f"{each['label']} {LOST[cause(each) or '']}" for each in lost(attacks))
+    if told or alike or some or _sure(share):
+        # Said only where no chance explains it: it makes little of what was found.
+        least = mse["value"] if mse["low"] is None else mse["low"]
+        only = mse["class_floor"] is not None and least >= mse["class_floor"]
+        more = "; that is no more than the class alone tells"
+        more = more if only and not (told or alike or some) else ""
         more += f"; there may be more, as {missed}" if missed else ""
         return _said("partly", f"{name} leaks in part: {facts}{more}")
     if missed:
@@ -202,14 +236,17 @@ def verdict(
             "unknown", f"{name}: unknown, as no attack that learns came to an end; {facts}"
         )
     if wide := [column for column, each in gains.items() if not _near_nothing(column, each)]:
-        why = f"the interval of {' and '.join(wide)} reaches too far for so few victims ({scored})"
+        why = f"the interval of {' and '.join(wide)} reaches too far for so few {who} ({scored})"
         return _said("unknown", f"{name}: unknown, as {why}; {facts}")
-    if matched and matched["low"] > 1 / matched["candidates"]:
-        facts += (
-            f"; but who holds {matched['candidates']} pictures and the client tells which one was sent, for"
-            f" {100 * matched['value']:.0f} of 100"
-        )
+    if further := [c for c, each in gains.items() if each.get("reach", 0.0) > REACH[c]]:
+        why = f"attacks on a part of the victims may find more by {' and '.join(further)}"
+        return _said("unknown", f"{name}: unknown, as {why}; {facts}")
     return _said("floor", f"{name}: nothing was found beyond what no information gives: {facts}")
+
+
+def _copies(copied: Json) -> str:
+    count = round(copied["value"] * copied["victims"])
+    return f"; {' and '.join(copied['by'])} rebuilds {count} of {copied['victims']} victims nearly exactly"
 
 
 def _facts(mse: Json, share: Json | None, found: Json | None) -> str:
@@ -257,14 +294,28 @@ def recommended(cuts: Sequence[Json]) -> Json | None:
         least = ""
     elif len(known) == 1:
         least = "it is the only cut of which enough is known, and "
-    elif len(known) < len(cuts):
-        least = "of the cuts of which enough is known it leaks least, yet "
-        where = " at every one of them"
     else:
-        least, where = "of all cuts it leaks least, yet ", " at every one"
+        all_known = len(known) == len(cuts)
+        least = "of all cuts " if all_known else "of the cuts of which enough is known "
+        where = " at every one" if all_known else " at every one of them"
+        rest = [cut for cut in known if cut is not best and order(cut)[0] == order(best)[0]]
+        sure = all(_less(best["gains"].get("MSE"), cut["gains"].get("MSE")) for cut in rest)
+        least += "it leaks least, yet " if sure else "none is known to leak less, yet "
     reason = {
         "floor": "it is the first cut at which nothing is found",
         "partly": f"{least}it leaks in part: noise, or more of it, is needed as well",
         "leaks": f"{least}pictures leak{where}: noise, or more of it, is needed",
     }[level]
     return {"cut": best["name"], "reason": reason}
+
+
+def _less(one: Json | None, other: Json | None) -> bool:
+    """Whether one share is below another by more than chance, as far as both are known to be shares."""
+    if one is None or other is None:
+        return False
+    high, low = (
+        share["value"] if share.get(end) is None else share[end]
+        for share, end in ((one, "high"), (other, "low"))
+    )
+    chance = math.hypot(high - one["value"], other["value"] - low)
+    return bool(other["value"] - one["value"] > chance)

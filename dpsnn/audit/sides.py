@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dpsnn.audit.held import Pictures
 from dpsnn.audit.identity import of_marks
+from dpsnn.audit.people import in_turns, one_of_each_first
 from dpsnn.audit.picture_folder import PictureFolder
 from dpsnn.audit.pictures import load_pictures, open_pictures
 from dpsnn.audit.twice import near_duplicates
@@ -141,7 +142,7 @@ def make_sides(
         ours = _of_ours(trained_on, data_dir, ("train",))
         seen = ours[0] if ours else load_pictures(trained_on, channels, size, scratch=scratch)
         overlap = int(near_duplicates(parts[2].images, [seen.images]).sum())
-    own, validation, victims = parts
+    own, validation, victims = *parts[:2], one_of_each_first(parts[2])
     name = surrogate if isinstance(surrogate, str) else own.name
     made = Sides(
         own,
@@ -236,7 +237,9 @@ class _Deck(NamedTuple):
         while True:
             groups = source.groups and [source.groups[row] for row in rows.tolist()]
             dealt = deal(source.labels[rows], groups, shares, self.seed)
-            parts = source.dealt([rows[side] for side in dealt], self.most, self.scratch)
+            sides = [rows[side] for side in dealt]
+            sides[2:] = [_firsts(source, side) for side in sides[2:]]
+            parts = source.dealt(sides, self.most, self.scratch)
             broken: Collection[int] = source.left if isinstance(source, PictureFolder) else ()
             sound = [row for row in rows.tolist() if row not in broken]
             if all(len(part) for part in parts) or len(sound) == len(rows):
@@ -249,7 +252,14 @@ class _Deck(NamedTuple):
         """Victims, in a random order."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, 22))
         order = torch.randperm(len(source), generator=generator)
-        return source.dealt([order], self.most[2:], self.scratch)[0]
+        return source.dealt([_firsts(source, order)], self.most[2:], self.scratch)[0]
+
+
+def _firsts(source: Source, rows: Tensor) -> Tensor:
+    """Rows of victims, a picture of everybody before the second one of anybody, as fewer may be taken than there are."""
+    if source.groups is None:
+        return rows
+    return rows[in_turns([source.groups[row] for row in rows.tolist()])]
 
 
 def _fits(sources: Sequence[Any], surrogate: bool, groups: str, size: int | None) -> None:

@@ -17,12 +17,14 @@ from dpsnn.attacks.base import Knowledge, Need
 from dpsnn.audit.cuts import within
 from dpsnn.audit.held import at_once, gigabytes
 from dpsnn.audit.identity import as_bytes
+from dpsnn.audit.people import People, people_of
 from dpsnn.audit.sides import Sides
 from dpsnn.batches import to_unit
 from dpsnn.defences import DefenceList
 from dpsnn.errors import UsageError
 from dpsnn.evaluation.flags import unrest
 from dpsnn.memory import memory_bytes
+from dpsnn.metrics.floors import mean_image
 from dpsnn.target import Target
 from dpsnn.tensors import Activation
 from dpsnn.training import device, seeded
@@ -83,6 +85,8 @@ class Wire:
     """Whether activations lie outside the set in which the client's last layer would put them."""
     wavers: bool = False
     """Whether the client answers otherwise when it is asked once more."""
+    people: People = None
+    """Whose pictures the victims are, one of everybody first."""
 
     @property
     def cut_shape(self) -> tuple[int, ...]:
@@ -96,6 +100,16 @@ class Wire:
     def is_reduced(self) -> bool:
         """Whether pictures are attacked at a lower resolution than they are sent."""
         return self.target is not None and self.whole is not self.target
+
+    @property
+    def strangers(self) -> int:
+        """So many of the victims, the first ones, are pictures of different people."""
+        return len(self.victims) if self.people is None else int(self.people.max()) + 1
+
+    @cached_property
+    def usual(self) -> Tensor:
+        """The mean of the own pictures, `(c, h, w)`: the best guess of who hears nothing."""
+        return mean_image(self.own, 1)[0]
 
     @property
     def noisy(self) -> bool:
@@ -319,6 +333,7 @@ def wire_of(
         given,
         whole.values != claimed,
         wavers,
+        people_of(sides.victims),
     )
 
 
@@ -362,4 +377,5 @@ def wire_of_pairs(sides: Sides, smashed: Tensor) -> Wire:
         to_unit(victims),
         sides.victims.labels,
         heard[2].unsqueeze(0),
+        people=people_of(sides.victims),
     )

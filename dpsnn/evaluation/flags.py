@@ -161,11 +161,14 @@ def few_victims(row: Row) -> Flag | None:
 
 def learnt_nothing(row: Row) -> Flag | None:
     own, mean = number(row, "OwnMSE"), number(row, "OwnMSEFloor")
-    if own is None or mean is None or own < mean:
+    # Of the difference, picture by picture, where it is known.
+    spread = number(row, "OwnMSESE") or 0.0
+    if own is None or mean is None or own < mean - ERRORS * spread:
         return None
     return Flag(
         row.get("Attacker", ""),
-        f"on own images its error is {own:.4g}, that of their mean image {mean:.4g}",
+        f"on own images its error is {own:.4g}, that of their mean image {mean:.4g}"
+        + (f", and chance may be ±{ERRORS * spread:.2g}" if own < mean else ""),
         "an attacker that did not learn says nothing about what leaks",
         "give it another step size, more epochs or more images before calling the target private",
     )
