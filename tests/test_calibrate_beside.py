@@ -196,6 +196,7 @@ def test_what_it_was_of_is_written_down_and_the_audit_gets_the_curve(
     expected = known()
     assert content["data"].pop("own") == 90 and content["model"].pop("accuracy") is not None
     expected["model"].pop("accuracy")
+    assert content["model"].pop("attacked_shape") == [1, 8, 8]
     assert len(content["model"].pop("answers")) == 6 and expected["model"].pop("answers")
     for part in ("model", "data"):
         content[part].pop("notes")

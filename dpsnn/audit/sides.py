@@ -256,7 +256,7 @@ class _Deck(NamedTuple):
 
 
 def _firsts(source: Source, rows: Tensor) -> Tensor:
-    """Rows of victims, a picture of everybody before the second one of anybody, as fewer may be taken than there are."""
+    """Rows of victims, a picture of everybody before the second one of anybody: fewer may be taken than there are."""
     if source.groups is None:
         return rows
     return rows[in_turns([source.groups[row] for row in rows.tolist()])]
