@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from dpsnn.attacks.base import DIVERGED
 from dpsnn.audit.result import Json
 from dpsnn.audit.wire import Wire
 from dpsnn.errors import one_line
@@ -179,7 +180,7 @@ def _row(row: Json, name: str) -> dict[str, str]:
         "Images": row["victims"],
         "OwnMSE": row["own_error"],
         "OwnMSEFloor": row["own_floor"],
-        "Doubling": row["doubling"],
+        "Doubling": DIVERGED if row.get("diverged") else row["doubling"],
         "MSE": mse.get("value"),
         "SEMSE": spread,
         "Adaptive": "True",
