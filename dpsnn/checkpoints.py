@@ -69,6 +69,17 @@ def progress_path(folder: Path, name: str, arguments: dict[str, Any]) -> Path:
     return folder / PROGRESS / f"{name}_{mark}.ckpt"
 
 
+def trial_progress(progress: Path, number: int) -> Path:
+    """Where a training that only prepares another keeps its state: beside that one's, by its turn."""
+    return progress.with_name(f"{progress.stem}.{number}{progress.suffix}")
+
+
+def all_progress(progress: Path) -> list[Path]:
+    """Where the state of a training is kept, and that of all there is that prepares it."""
+    trials = progress.parent.glob(f"{glob.escape(progress.stem)}.*{progress.suffix}")
+    return [progress, *sorted(trials)]
+
+
 def _epochs_of(folder: Path, name: str) -> list[Path]:
     return sorted(folder.glob(f"{glob.escape(name)}_epoch=*.ckpt"))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dpsnn import checkpoints, manifest, signals
 from dpsnn.atomic import clear_stale
-from dpsnn.checkpoints import ATTACKER, already, ensure_writable, progress_path
+from dpsnn.checkpoints import ATTACKER, all_progress, already, ensure_writable, progress_path
 from dpsnn.errors import UsageError
 from dpsnn.names import names_of
 from dpsnn.specs import AttackerSpec, ClassifierSpec
@@ -24,8 +24,14 @@ def finished(folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> P
     """
     done = already(folder, name, kind, arguments)
     if done:
-        progress_path(folder, name, arguments).unlink(missing_ok=True)
+        _forget(progress_path(folder, name, arguments))
     return done
+
+
+def _forget(progress: Path) -> None:
+    """Remove what a training kept to go on from."""
+    for path in all_progress(progress):
+        path.unlink(missing_ok=True)
 
 
 class Claim:
@@ -41,7 +47,7 @@ class Claim:
     def __init__(self, folder: Path, name: str, kind: str, arguments: dict[str, Any]) -> None:
         self.folder, self.name, self.kind, self.arguments = folder, name, kind, arguments
         self.progress = progress_path(folder, name, arguments)
-        """Where an unfinished training keeps its state."""
+        """Where an unfinished training keeps its state; those that only prepare it do so beside it."""
         self.done = finished(folder, name, kind, arguments)
         """The checkpoint, where it is there already."""
 
@@ -53,7 +59,7 @@ class Claim:
         with signals.held():
             self._set_aside(path)
             checkpoints.save(path, self.kind, self.arguments, record, weights)
-            self.progress.unlink(missing_ok=True)
+            _forget(self.progress)
         return path
 
     def _set_aside(self, path: Path) -> None:

@@ -108,14 +108,31 @@ class KeepBest(Callback):
 class _SeedEpochs(Callback):
     """Give every epoch its own seed, so that a resumed training draws what an uninterrupted one would.
 
-    So does every process of one: the same noise on two images would be none on what tells them apart.
+    So does every process of one: the same noise on two images would be none on what tells them apart. What is drawn
+    after a training is the same as well where it was found finished, and no epoch of it was left.
     """
 
     def __init__(self, seed: int, rank: int = 0) -> None:
         self.seed = seed
         self.streams = (rank,) if rank else ()
+        self.after: list[Tensor] = []
+        """States of the generators after the epochs that were done before."""
+
+    def state_dict(self) -> dict[str, Any]:
+        states = [torch.get_rng_state()]
+        if torch.cuda.is_available():
+            states.append(torch.cuda.get_rng_state())
+        return {"after": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.after = state_dict["after"]
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for state, restore in zip(self.after, (torch.set_rng_state, torch.cuda.set_rng_state)):
+            restore(state)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.after = []
         torch.manual_seed(derived_seed(self.seed, 2, trainer.current_epoch, *self.streams))
 
 

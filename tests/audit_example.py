@@ -33,6 +33,7 @@ def attack(key: str, label: str, mse: float, ssim: float) -> dict[str, Any]:
         "own_error": mse,
         "own_floor": 0.07,
         "doubling": None,
+        "diverged": False,
     }
 
 

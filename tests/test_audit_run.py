@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import audit_models as models
@@ -14,9 +15,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import dpsnn
+from dpsnn.attacks.base import DIVERGED
 from dpsnn.audit import plan, promises
 from dpsnn.audit import wire as wires
+from dpsnn.audit.attacking import Attempt, _is_plain, _keep, _read
+from dpsnn.audit.doubts import _row as as_in_tables
 from dpsnn.audit.gate import gate
+from dpsnn.audit.one_cut import _row
 from dpsnn.audit.plan import NEAREST, RIDGE, Budget, Planned
 from dpsnn.audit.result import AuditResult
 from dpsnn.audit.run import audit, cut_names
@@ -171,7 +176,29 @@ def test_an_audit_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     other = only(audit(models.layers, digits(), **given, noise_scale=0.1))
     assert [each["status"] for each in other["attacks"]] == ["failed", "failed"]
     assert "AssertionError: made anew" in other["attacks"][0]["reason"]
+    monkeypatch.setattr(attacking, "MAKING", attacking.MAKING + 1)
+    later = only(audit(models.layers, digits(), **given))
+    assert [each["status"] for each in later["attacks"]] == ["failed", "failed"]
     assert other["verdict"]["level"] == "unknown" and other["pictures"] is None
+
+
+def test_twice_the_epochs_that_diverged_are_kept_and_said(tmp_path: Path) -> None:
+    given: Any = SimpleNamespace(victims=range(3), validation=range(1), image_shape=(1, 4, 4))
+    settings = {"doubling": DIVERGED, "epochs": 3, "augment": "warp", "learning_rate": None}
+    settings = {name: value for name, value in settings.items() if _is_plain(value)}
+    assert [*settings] == ["epochs", "augment", "learning_rate"]
+    guesses, path = torch.rand(3, 1, 4, 4), tmp_path / "ridge.npz"
+    made = [
+        Attempt(plan.NEAREST, seed, guesses=guesses, doubling=gain, settings=settings)
+        for seed, gain in enumerate([0.01, DIVERGED])
+    ]
+    _keep(path, made[1])
+    again = _read(path, plan.NEAREST, 1, given)
+    assert again and again.doubling == DIVERGED and again.settings == settings
+    for attempts, gain, said in ((made[:1], 0.01, "0.01"), (made, None, "-inf")):
+        row = json.loads(json.dumps(_row(attempts, {}), allow_nan=False))
+        assert (row["doubling"], row["diverged"]) == (gain, gain is None)
+        assert as_in_tables(row, "model")["Doubling"] == said
 
 
 @pytest.mark.parametrize("cuts", ["stem,pool", "stem, pool", ["stem,", "pool"], ["stem", "pool"]])

@@ -1,8 +1,10 @@
 """Columns of what nobody can beat: beside every attacker of known noise, and in the way of those who cheat."""
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 from dpsnn.cli import main
 from dpsnn.defences import DefenceModule
 from dpsnn.defences.clip import ClipGaussian
-from dpsnn.defences.densities import Gaussian
+from dpsnn.defences.densities import Gaussian, Laplace
+from dpsnn.defences.mechanism import pace
 from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
 from dpsnn.defences.quantise import Quantise
 from dpsnn.evaluation import attackers, bounds, tables
@@ -162,6 +165,27 @@ def test_of_what_takes_long_only_the_first_are_looked_at(monkeypatch: pytest.Mon
     assert cells["BoundN"] == 10
     monkeypatch.undo()
     assert watched(wire, best(wire))["MSEBound"] > cells["MSEBound"]
+
+
+@pytest.mark.parametrize(
+    "steps, nanoseconds",
+    [
+        ([Laplace(1.0)], 0.15),
+        ([Gaussian(1.0)], 0.1),
+        ([Laplace(1.0), Laplace(0.5)], 10),
+        ([Laplace(1.0), Gaussian(0.5)], 120),
+        ([Laplace(1.0), *Quantise(3, -1.0, 1.0).mechanism()], 70),
+        ([Gaussian(1.0), *Quantise(3, -1.0, 1.0).mechanism()], 160),
+    ],
+)
+def test_how_long_it_takes_goes_by_what_is_done(steps: list[Any], nanoseconds: float) -> None:
+    assert pace(steps, torch.zeros(1, 1).expand(5000, 500)) == nanoseconds
+
+
+def test_what_is_not_compiled_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pace([Laplace(1.0)], torch.zeros(200, 8)) == 1.2, "too few to compile for"
+    monkeypatch.setitem(sys.modules, "numba", None)  # as where it is missing
+    assert pace([Laplace(1.0)], torch.zeros(1, 1).expand(5000, 500)) == 1.2
 
 
 def test_what_was_heard_before_is_not_worked_out_again(monkeypatch: pytest.MonkeyPatch) -> None:

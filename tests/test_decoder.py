@@ -1,5 +1,6 @@
 """What the learned attack does before and around its training: looking, augmenting, doubling; and what it once was."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,9 @@ def test_epochs_are_doubled_until_that_pays_no_more(
     assert made.chosen().get("doubling") == (None if gain is None else pytest.approx(gain))
 
 
-@pytest.mark.parametrize("errors, gain", [([1.0], None), ([1.0, 0.8], 0.2), ([0.0, 0.0], 0.0)])
+@pytest.mark.parametrize("errors, gain", [([1.0], -math.inf), ([1.0, 0.8], 0.2), ([0.0, 0.0], 0.0)])
 def test_a_doubling_that_diverges_or_has_nothing_to_lower_leaves_what_was_found(
-    errors: list[float], gain: float | None
+    errors: list[float], gain: float
 ) -> None:
     class Breaks(Lessons):
         def __call__(self, module: Any, **options: Any) -> Fitted:
@@ -95,7 +96,8 @@ def test_a_doubling_that_diverges_or_has_nothing_to_lower_leaves_what_was_found(
     layer = made.decoder.layers[1]
     assert isinstance(layer, torch.nn.Linear) and layer.bias[0] == kept
     assert fitted.value == errors[-1]
-    assert made.chosen().get("doubling") == (None if gain is None else pytest.approx(gain))
+    assert made.chosen()["doubling"] == pytest.approx(gain)
+    assert made.chosen()["epochs"] == 3 * 2 ** (kept - 1)
 
 
 def test_twice_the_epochs_start_from_the_same_weights() -> None:

@@ -13,13 +13,15 @@ from unsteady import Unsteady, job
 from dpsnn import registry
 from dpsnn.cli import main
 from dpsnn.errors import UsageError
+from dpsnn.folders import Folders
 from dpsnn.names import classifier_name
 from dpsnn.runner import engines
-from dpsnn.runner.ahead import work_off
+from dpsnn.runner.ahead import _planned, urgencies, work_off
 from dpsnn.runner.engines import ENGINES, OWN, Where
 from dpsnn.runner.engines.base import Job, Outcome, packed, perform
 from dpsnn.runner.engines.submitit import parameters
-from dpsnn.specs import ClassifierSpec
+from dpsnn.runner.experiment import Experiment
+from dpsnn.specs import AttackerSpec, ClassifierSpec, replace
 
 
 @pytest.mark.parametrize(
@@ -191,3 +193,72 @@ def test_help_asks_no_engine_for_its_library() -> None:
     (section,) = (part for part in done.stdout.split("\n\n") if part.startswith("where it runs:"))
     for option in vars(Where()):
         assert f"--{option} " in section
+
+
+class Clocked(Unsteady):
+    """Takes as long over each job as its effort says, by its own clock, and loses once those that it is to lose."""
+
+    def __init__(self, jobs: int, lost: Sequence[str] = ()) -> None:
+        super().__init__(jobs)
+        self.now, self.to_lose = 0.0, [*lost]
+        self.ends: dict[Future[Outcome], tuple[float, Job]] = {}
+
+    def _start(self, jobs: Sequence[Job]) -> list[Future[Outcome]]:
+        started = super()._start(jobs)
+        self.ends |= {each: (self.now + one.effort, one) for each, one in zip(started, jobs)}
+        return started
+
+    def _until_one_ends(self) -> list[Future[Outcome]]:
+        first = min(self.ends, key=lambda each: self.ends[each][0])
+        self.now, ended = self.ends.pop(first)
+        if ended.name in self.to_lose:
+            self.to_lose.remove(ended.name)
+            first.set_exception(OSError("killed"))
+        else:
+            first.set_result(Outcome(True, ended.name))
+        return [first]
+
+    @property
+    def begun(self) -> list[str]:
+        return [name for batch in self.batches for name in batch]
+
+
+def lasting(name: str, effort: float = 1.0) -> Job:
+    return Job(name, engine_jobs.said, (name,), effort)
+
+
+@pytest.mark.parametrize("places, begun", [(1, "abbcd"), (2, "abcbd")])
+def test_what_is_lost_comes_before_all_that_waits(places: int, begun: str) -> None:
+    jobs = {name: lasting(name) for name in "abcd"}
+    with Clocked(places, lost="b") as engine:
+        work_off({each: set() for each in jobs.values()}, engine, "all")
+    assert "".join(engine.begun) == begun
+
+
+def test_what_has_the_longest_chain_behind_it_is_begun_first() -> None:
+    """On two places in the time that their sum allows; in the order in which they come it would take 11."""
+    short = [lasting(name) for name in "abcdef"]
+    first, last = lasting("first", 1.0), lasting("last", 7.0)
+    waiting: dict[Job, set[Job]] = {each: set() for each in [*short, first]}
+    waiting[last] = {first}
+    assert urgencies(waiting) == {**{each: 1.0 for each in short}, first: 8.0, last: 7.0}
+    with Clocked(2) as engine:
+        work_off(waiting, engine, "all")
+    assert engine.begun[:2] == ["first", "a"] and engine.now == 8.0
+    alike = [lasting(name) for name in "edcba"]
+    with Clocked(1) as engine:
+        work_off({each: set() for each in alike}, engine, "all")
+    assert "".join(engine.begun) == "edcba"
+
+
+def test_an_attack_that_doubles_its_epochs_is_begun_before_others(tmp_path: Path) -> None:
+    classifier, plain = ClassifierSpec(), AttackerSpec()
+    doubled = [replace(plain, doublings=2), AttackerSpec(attack="refiner", refiner_doublings=1)]
+    jobs = _planned(
+        [Experiment(classifier, (plain, *doubled))],
+        ClassifierSpec(validator=True),
+        Folders(models_dir=str(tmp_path)),
+        "all",
+    )
+    assert [each.effort for each in jobs] == [1, 1, 1, 7, 3]
+    assert [*urgencies(jobs).values()] == [8, 8, 1, 7, 3]

@@ -1,5 +1,6 @@
 """Each flag goes up where it must and stays down where it must not."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -33,6 +34,7 @@ def test_a_sound_row_raises_none() -> None:
         ({"OwnMSE": 0.07, "OwnMSEFloor": 0.068}, "on own images its error is 0.07"),
         ({"OwnMSE": 0.067, "OwnMSEFloor": 0.068, "OwnMSESE": 0.0006}, "chance may be ±0.0012"),
         ({"Doubling": 0.05}, "5.0 % off"),
+        ({"Doubling": -math.inf}, "training it for twice the epochs diverged"),
         ({"MSEBound": 0.03}, "below the bound"),
     ],
 )
@@ -55,6 +57,24 @@ def test_who_stopped_too_early_is_told_an_option_that_there_is(
 ) -> None:
     (said,) = _said(_row(Doubling=0.05, **cells))
     assert words in said and said.count("--") <= 1
+
+
+@pytest.mark.parametrize(
+    "cells, words",
+    [
+        ({"MaxEpochs": 20}, "train it with a lower --learning_rate"),
+        (
+            {"MaxEpochs": 20, "Attack": "refiner"},
+            "take what it found for less",
+        ),  # it has no such option
+        ({}, "take what it found for less"),
+    ],
+)
+def test_who_diverged_for_twice_the_epochs_is_told_an_option_that_there_is(
+    cells: dict[str, object], words: str
+) -> None:
+    (said,) = _said(_row(Doubling=-math.inf, **cells))
+    assert words in said
 
 
 def test_a_row_at_its_bound_raises_none() -> None:

@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
 from dpsnn import checkpoints, cli
+from dpsnn.attacks import DecoderAttack, Knowledge
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
-from dpsnn.training import _SaveProgress
+from dpsnn.data import Digits
+from dpsnn.networks.decoder import DECODERS
+from dpsnn.training import _SaveProgress, fit
 
 FileMaker = Callable[..., Path]
 
@@ -150,6 +154,64 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     assert [name for name in weights if not torch.equal(weights[name], resumed_weights[name])] == []
     progress = list(place.glob("*/*/.progress/*"))
     assert {path.suffix for path in progress} == {".lock"}
+
+
+def test_what_only_prepares_an_attacker_goes_on_as_well(
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    classifier_file: FileMaker,
+) -> None:
+    """Step sizes are tried, the decoder is trained, and anew for twice the epochs; Ctrl-C strikes in each of these."""
+    save, saved, strikes = _SaveProgress.on_train_epoch_end, list[Path](), list[int]()
+
+    def strike(self: _SaveProgress, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        save(self, trainer, module)
+        saved.append(self.path)
+        if strikes and len(saved) == strikes[0]:
+            strikes.pop(0)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_SaveProgress, "on_train_epoch_end", strike)
+    words = [*ATTACK.split(), "--decoder", "linear", "--max_epochs", "2", "--doublings", "1"]
+    epochs, ends = [], []
+    for models in ("straight", "interrupted"):
+        classifier_file(place / models, noise_scale=0.5)
+        saved.clear()
+        called = [*words, "--precision", "32", "--models_dir", models]
+        if models == "interrupted":
+            trials = len(epochs[0]) - 6
+            assert trials > 1
+            strikes += [1, trials + 1, trials + 3]
+            assert [cli.main(called) for _ in range(3)] == [130] * 3
+            capsys.readouterr()
+        assert cli.main(called) == 0
+        path = place / capsys.readouterr().out.splitlines()[-1]
+        stored = checkpoints.read(path, ATTACKER)
+        told = {name: stored.record[name] for name in ("epoch", "best", "learning_rate")}
+        told |= {name: stored.record[name] for name in ("doubling", "epochs")}
+        epochs.append([each.name for each in saved])
+        ends.append((told, stored.weights))
+    assert epochs[0] == epochs[1], "no epoch is done twice"
+    (straight, weights), (resumed, resumed_weights) = ends
+    assert resumed == straight
+    assert [name for name in weights if not torch.equal(weights[name], resumed_weights[name])] == []
+    assert {each.suffix for each in place.glob("*/*/.progress/*")} == {".lock"}
+
+
+def test_what_is_drawn_after_a_training_does_not_depend_on_when_it_was_done(
+    tmp_path: Path,
+) -> None:
+    own = Digits().tensors("surrogate")[0][:60]
+    knowledge = Knowledge(lambda images: images.flatten(1), nn.Identity(), own)
+    drawn = []
+    for before in (1, 2):  # who goes on may have drawn other numbers before
+        torch.manual_seed(before)
+        attack = DecoderAttack(DECODERS["linear"]((784,), (1, 28, 28)), knowledge)
+        how = {"monitor": "val/mse", "mode": "min", "precision": "32"}
+        fit(attack, **how, max_epochs=1, seed=0, progress_file=tmp_path / "progress.ckpt")
+        drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
 
 
 def test_the_progress_of_other_arguments_is_not_resumed(

@@ -579,7 +579,7 @@ def test_the_table_of_what_a_part_may_say_is_what_the_source_says() -> None:
         )
         for name, about in said_by(documented, heading)
     ]
-    for each in (Attack.needs.fget, Attack.unaware.fget, Attack.aware):
+    for each in (Attack.needs.fget, Attack.unaware.fget, Attack.effort.fget, Attack.aware):
         rows.append(
             f"| an attack | `{each.__name__}` | {(inspect.getdoc(each) or '').splitlines()[0]} |"
         )

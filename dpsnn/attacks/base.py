@@ -191,7 +191,11 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 @runtime_checkable
 class Learn(Protocol):
-    """A training as whoever runs the attack wants it: where its progress is kept, and in which precision."""
+    """A training as whoever runs the attack wants it: where its progress is kept, and in which precision.
+
+    Whoever goes on after an interruption may do all of `prepare` again: it must come to the same trainings in the same
+    order, all but one of them trials.
+    """
 
     def __call__(
         self,
@@ -209,7 +213,7 @@ class Learn(Protocol):
             monitor: The quantity that tells which epoch was best.
             mode: `min` or `max` of it.
             max_epochs: Passes over its data.
-            trial: What a training is for that only prepares another: it is shown, and no progress is kept.
+            trial: What a training is for that only prepares another, to be shown.
         """
         ...
 
@@ -256,6 +260,11 @@ class Attack(Part):
     def unaware(self) -> bool:
         """Whether its preparation asks for activations alone, and would be the same under any mechanism."""
         return False
+
+    @property
+    def effort(self) -> float:
+        """How many times as long as usual it takes to prepare, about; of several the longest is begun first."""
+        return 1.0
 
     def aware(self) -> "Attack":
         """The attack that it is where the mechanism does nothing."""
@@ -337,6 +346,10 @@ NO_MORE = 0.03
 """Share of the own error by which twice the epochs must lower it, or training pays no more."""
 
 
+DIVERGED = -math.inf
+"""By how much twice the epochs lower the own error where their training leaves the finite numbers."""
+
+
 def pays(gains: Sequence[float], doublings: int) -> bool:
     """Whether to train anew for twice the epochs.
 
@@ -345,6 +358,11 @@ def pays(gains: Sequence[float], doublings: int) -> bool:
         doublings: How often at most.
     """
     return len(gains) < doublings and (not gains or gains[-1] > NO_MORE)
+
+
+def trained(doublings: int) -> float:
+    """Trainings as long as the first that doublings come to, it included, if all of them are made."""
+    return 2.0 ** (doublings + 1) - 1
 
 
 def gained(once: float, twice: float) -> float:
@@ -357,7 +375,7 @@ def prepare_within(
 ) -> AttackModule:
     """Prepare an attack that another one is made of.
 
-    What it trains is a trial of that one, of which no progress is kept: who goes on does it again, the same.
+    What it trains is a trial of that one.
 
     Args:
         inner: The attack.

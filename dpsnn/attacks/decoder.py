@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from dpsnn.attacks.base import OWN_VALIDATION  # noqa: F401  known here as well
 from dpsnn.attacks.base import (
     BLOCK,
+    DIVERGED,
     Attack,
     AttackModule,
     Knowledge,
@@ -25,6 +26,7 @@ from dpsnn.attacks.base import (
     gained,
     held_out,
     pays,
+    trained,
 )
 from dpsnn.batches import TensorBatches, derived_seed, to_unit
 from dpsnn.errors import Diverged, one_of
@@ -123,6 +125,10 @@ class LearnedDecoder(Attack):
 
     def columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
         return {**super().columns(record), "Augment": record.get("augment", "none")}
+
+    @property
+    def effort(self) -> float:
+        return trained(self.doublings)
 
     @property
     def unaware(self) -> bool:
@@ -235,7 +241,8 @@ class DecoderAttack(AttackModule, pl.LightningModule):
                 trial=f"  trying {epochs} epochs",
             )
         except Diverged:
-            # What was found before is as good as it was.
+            # What was found before is as good as it was; whether more epochs would better it is known of those before.
+            self.gains = self.gains or [DIVERGED]
             self.doublings = len(self.gains)
             return once
         self.gains.append(gained(once.value, twice.value))

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from dpsnn.attacks.base import (
     BLOCK,
+    DIVERGED,
     Attack,
     AttackModule,
     Knowledge,
@@ -35,6 +36,7 @@ from dpsnn.attacks.base import (
     held_out,
     pays,
     prepare_within,
+    trained,
 )
 from dpsnn.batches import TensorBatches, derived_seed, to_unit
 from dpsnn.errors import Diverged, UsageError
@@ -74,6 +76,7 @@ class Refiner(Attack):
     """Better another attack's guess by learned steps along the gradient through the client; white-box."""
 
     key = "refiner"
+    version = 1  # still, since factors are in bf16: own errors keep their first two digits
     order = 25
     learns = True
 
@@ -107,6 +110,10 @@ class Refiner(Attack):
     def scored(self) -> int | None:  # type: ignore[override]
         """As many images as the first attack is."""
         return self.method.scored
+
+    @property
+    def effort(self) -> float:
+        return trained(self.doublings)
 
     def build(self, knowledge: Knowledge, queries: int, seed: int) -> AttackModule:
         assert isinstance(knowledge, WhiteBox)
@@ -262,7 +269,8 @@ class LearnedSteps(AttackModule, pl.LightningModule):
                 trial=f"  trying {epochs} epochs",
             )
         except Diverged:
-            # What was found before is as good as it was.
+            # What was found before is as good as it was; whether more epochs would better it is known of those before.
+            self.gains = self.gains or [DIVERGED]
             self.doublings = len(self.gains)
             self.steps.load_state_dict(found)
             self.to("cpu", memory_format=torch.contiguous_format).eval()

@@ -48,6 +48,7 @@ class Attempt:
     own_spread: float | None = None
     """Standard error of their difference, picture by picture; None of what did not judge itself on these."""
     doubling: float | None = None
+    """By how much the last doubling of its epochs lowered the own error, as a share; `DIVERGED` where the first did."""
     settings: dict[str, Any] = field(default_factory=dict)
     kept: bool = False
     """Whether an earlier call made it."""
@@ -160,7 +161,9 @@ def judgement(
 
 
 def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, bool | int | str)
 
 
 def _with_fewer(wire: Wire, own: int) -> Wire:
@@ -177,13 +180,20 @@ def _guessed(attack: AttackModule, heard: Tensor) -> Tensor:
 # ---------------------------------------------------------------- kept
 
 
+MAKING = 2
+"""Raised when the same attacks of the same versions come out otherwise, if ever so little: what was kept is no answer.
+
+Their own versions are for what is named and shown, and are raised for more than that.
+"""
+
+
 def _mark(wire: Wire, method: Attack, planned: Planned, seed: int) -> str:
     """What tells this attempt from every other: what is sent, and for who has more of the halves what these do."""
     seen = (
         wire.slope if Need.WEIGHTS in method.needs else "",
         wire.answers if Need.SERVER in method.needs else "",
     )
-    how = (method, method.version, planned.own, planned.gradients, seed, __version__)
+    how = (method, method.version, planned.own, planned.gradients, seed, __version__, MAKING)
     said = repr((wire.digest, wire.queries, *seen, *how))
     return f"{planned.key}-{hashlib.sha256(said.encode()).hexdigest()[:24]}"
 

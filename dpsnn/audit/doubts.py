@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from dpsnn.attacks.base import DIVERGED
 from dpsnn.audit.averaging import AVERAGE
 from dpsnn.audit.result import Json
 from dpsnn.audit.wire import Wire
@@ -182,7 +183,7 @@ def _row(row: Json, name: str) -> dict[str, str]:
         "OwnMSE": row["own_error"],
         "OwnMSEFloor": row["own_floor"],
         "OwnMSESE": row["own_spread"],
-        "Doubling": row["doubling"],
+        "Doubling": DIVERGED if row.get("diverged") else row["doubling"],
         "MSE": mse.get("value"),
         "SEMSE": spread,
         "Adaptive": "True",

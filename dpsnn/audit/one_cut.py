@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dpsnn.attacks.base import DIVERGED
 from dpsnn.audit import promises, scoring, shown
 from dpsnn.audit.attacking import Attempt, attempt
 from dpsnn.audit.averaging import AVERAGE, averaged
@@ -230,6 +231,7 @@ def _row(
         found = [getattr(each, name) for each in done if getattr(each, name) is not None]
         return sum(found) / len(found) if found else None
 
+    diverged = any(each.doubling == DIVERGED for each in done)
     reason = None if bad is None else bad.reason
     if bad is not None and len({each.reason for each in attempts}) > 1:
         reason = f"seed {bad.seed}: {bad.reason}"
@@ -247,7 +249,8 @@ def _row(
         "own_error": mean("own_error"),
         "own_floor": mean("own_floor"),
         "own_spread": mean("own_spread"),
-        "doubling": mean("doubling"),
+        "doubling": None if diverged else mean("doubling"),
+        "diverged": diverged,
     }
 
 

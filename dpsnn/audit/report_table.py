@@ -281,12 +281,12 @@ def attack_table(cut: Json, result: AuditResult) -> Table:
 
 def _learnt(attack: Json) -> tuple[Cell, ...]:
     """How far an attack learnt, and what it took."""
-    gain = attack["doubling"]
+    gain, diverged = attack["doubling"], attack.get("diverged")
     took = attack["seconds"]
     return (
         Cell(count(attack["victims"])),
         Cell(rough(attack["own_error"]), rough(attack["own_floor"]).replace(NOTHING, "")),
-        Cell(PERCENT.text(None if gain is None else 100 * gain)),
+        Cell("diverged" if diverged else PERCENT.text(None if gain is None else 100 * gain)),
         Cell(NOTHING if took is None else lasted(took)),
     )
 

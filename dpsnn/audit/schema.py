@@ -159,7 +159,12 @@ def _interval(value: object, where: str) -> None:
 
 
 _attack = _object(
-    {"cause": _or_none(_one_of(*CAUSES)), "learns": _flag, "own_spread": _maybe_size},
+    {
+        "cause": _or_none(_one_of(*CAUSES)),
+        "learns": _flag,
+        "own_spread": _maybe_size,
+        "diverged": _flag,
+    },
     attack=_text,
     label=_text,
     settings=_named(lambda value, where: None),

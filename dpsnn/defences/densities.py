@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpsnn.defences.city_block import city_block
+from dpsnn.defences.city_block import pace as city_block_pace
 from dpsnn.defences.values import Values
 from dpsnn.errors import NoLikelihood
 from dpsnn.metrics.naming import gaussian_power, laplace_power, pairwise_naming
@@ -58,8 +59,8 @@ class Noise(ABC):
     """Independent additive noise of one distribution."""
 
     random = True
-    pace: ClassVar[float] = 60.0
-    """Nanoseconds, about, for each pair of values that meet in `pairwise`."""
+    in_cells: ClassVar[float] = 150.0
+    """Nanoseconds, about, that a core takes for the mass of a cell; as all that follow, measured beside one another."""
 
     @property
     @abstractmethod
@@ -75,6 +76,10 @@ class Noise(ABC):
     ) -> Float[Tensor, "n m"]:
         """`misfit` of all rows heard to all rows known, summed over values and transmissions."""
         return in_pairs(lambda mapped, said: self.misfit(said - mapped), known, heard)
+
+    def pace(self, pairs: int) -> float:
+        """Nanoseconds, about, that `pairwise` takes on a core for each of so many pairs of values that meet."""
+        return 60.0
 
     @abstractmethod
     def log_tail(self, distance: Tensor) -> Tensor:
@@ -115,7 +120,7 @@ class Laplace(Noise):
     """Laplace(0, scale), with the density `exp(-|x|/scale) / 2 scale`."""
 
     scale: Number
-    pace: ClassVar[float] = 1.2
+    in_cells: ClassVar[float] = 70.0
 
     @property
     def spread(self) -> Number:
@@ -131,6 +136,9 @@ class Laplace(Noise):
         for said in heard[1:]:
             total += city_block(said, known)
         return total / self.scale
+
+    def pace(self, pairs: int) -> float:
+        return city_block_pace(pairs)
 
     def log_tail(self, distance: Tensor) -> Tensor:
         return -distance / self.scale - math.log(2)
@@ -158,7 +166,7 @@ class Gaussian(Noise):
     """N(0, std²)."""
 
     std: Number
-    pace: ClassVar[float] = 0.1
+    in_cells: ClassVar[float] = 160.0
 
     @property
     def spread(self) -> Number:
@@ -177,6 +185,9 @@ class Gaussian(Noise):
         squares = mean.pow(2).sum(1)[:, None] + rows.pow(2).sum(1) - 2 * mean @ rows.T
         total = len(heard) * squares.clamp(min=0) + apart[:, None]
         return (total / (2 * self.std**2)).to(heard.dtype)
+
+    def pace(self, pairs: int) -> float:
+        return 0.1
 
     def log_tail(self, distance: Tensor) -> Tensor:
         return torch.special.log_ndtr(-distance / self.std)
@@ -205,10 +216,14 @@ class NormalLaplace(Noise):
 
     scale: Number
     std: Number
+    in_cells: ClassVar[float] = 450.0
 
     @property
     def spread(self) -> Number:
         return math.hypot(self.scale, self.std)
+
+    def pace(self, pairs: int) -> float:
+        return 120.0
 
     def misfit(self, residual: Tensor) -> Tensor:
         # In single precision two large numbers would leave nothing of their difference where s is far above b.
@@ -239,10 +254,14 @@ class TwoLaplaces(Noise):
 
     scale: Number
     narrow: Number
+    in_cells: ClassVar[float] = 85.0
 
     @property
     def spread(self) -> Number:
         return self.scale
+
+    def pace(self, pairs: int) -> float:
+        return 10.0
 
     def _reach(self, distance: Tensor) -> Tensor:
         """(1 - e^(-d·t)) / d with d = 1/narrow - 1/scale, which is t for equal scales."""

@@ -127,8 +127,8 @@ def pace(steps: Sequence[Step], activation: Activation) -> float:
     noise = convolved(noises)
     furthest = activation.abs().max() + 10 * noise.spread
     if rounding is None or _is_fine(rounding, noise, furthest.view(1, 1, 1)):
-        return noise.pace
-    return Noise.pace
+        return noise.pace(len(activation) * activation.numel())
+    return noise.in_cells
 
 
 def _in_order(steps: Sequence[Step]) -> tuple[list[Map], list[Noise], Cells | None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from dpsnn import manifest
-from dpsnn.attacks.base import BLOCK, NO_MORE, Need
+from dpsnn.attacks.base import BLOCK, DIVERGED, NO_MORE, Need
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import legends, tables
 from dpsnn.evaluation.columns import attack_columns
@@ -176,6 +176,13 @@ def learnt_nothing(row: Row) -> Flag | None:
 
 def untrained(row: Row) -> Flag | None:
     gain = number(row, "Doubling")
+    if gain == DIVERGED:
+        return Flag(
+            row.get("Attacker", ""),
+            "training it for twice the epochs diverged",
+            "whether it was trained for long enough is not known, so more may leak than its row shows",
+            _slower(row),
+        )
     if gain is None or gain <= NO_MORE:
         return None
     return Flag(
@@ -190,12 +197,24 @@ def _longer(row: Row) -> str:
     """How the attack is trained for longer: by an option of its own, if it is known here."""
     if "MaxEpochs" not in row:  # of an audit, which takes no options of attacks
         return "take what it found for less than leaks; a larger --budget, if there is one, trains it for longer"
+    name = _option(row, "epochs")
+    return f"train it with a larger --{name}" if name else "train it for more epochs"
+
+
+def _slower(row: Row) -> str:
+    """How its training is kept from diverging, likewise."""
+    name = _option(row, "learning_rate") if "MaxEpochs" in row else ""
+    return f"train it with a lower --{name}" if name else "take what it found for less than leaks"
+
+
+def _option(row: Row, ending: str) -> str:
+    """The attack's own option whose field ends so; empty where there is none, or the attack is not known here."""
     try:
         part = legends.attack(row)
     except UsageError:
-        return "train it for more epochs"
-    names = (part.flat(each.name) for each in part.own_fields() if each.name.endswith("epochs"))
-    return next((f"train it with a larger --{name}" for name in names), "train it for more epochs")
+        return ""
+    names = (part.flat(each.name) for each in part.own_fields() if each.name.endswith(ending))
+    return next(names, "")
 
 
 def beyond_bound(row: Row) -> Flag | None:

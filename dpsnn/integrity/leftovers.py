@@ -65,7 +65,8 @@ def _finished(pair: Pair, kind: str) -> Iterator[Path]:
         if seen:
             name = seen.path.name.removesuffix(".ckpt")
             name = name.rsplit("_epoch=", 1)[0] if kind == CLASSIFIER else name
-            yield checkpoints.progress_path(pair.folder(kind), name, dict(seen.arguments))
+            own = checkpoints.progress_path(pair.folder(kind), name, dict(seen.arguments))
+            yield from checkpoints.all_progress(own)
 
 
 def _unreadable(path: Path) -> str:

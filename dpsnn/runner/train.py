@@ -197,9 +197,10 @@ def _twin(
 
 
 class _Lessons:
-    """How an attack is trained here: logged, and with its progress kept.
+    """How an attack is trained here: logged, and with its progress kept, a file for each of its trainings.
 
-    Of what it only tries, such as twice the epochs, no progress is kept, and the rows follow in the same log.
+    Whoever goes on does all again that comes between them, takes what was finished as it was left, and hence comes to
+    the same trainings in the same order. Rows of what is only tried, such as twice the epochs, follow in the same log.
     """
 
     def __init__(
@@ -214,12 +215,17 @@ class _Lessons:
         self.spec, self.target, self.folders = spec, target, folders
         self.name, self.group, self.progress = name, group, progress
         self.loggers: list[Logger] = []
+        self.trials = 0
 
     def __call__(
         self, module: LightningModule, *, monitor: str, mode: str, max_epochs: int, trial: str = ""
     ) -> Fitted:
         spec, target = self.spec, self.target
-        if not trial:
+        progress = self.progress
+        if trial:
+            progress = checkpoints.trial_progress(progress, self.trials)
+            self.trials += 1
+        else:
             self.loggers = make_loggers(
                 Path(self.folders.results_dir),
                 self.name,
@@ -240,7 +246,7 @@ class _Lessons:
             max_epochs=max_epochs,
             seed=spec.seed,
             precision=spec.precision,
-            progress_file=None if trial else self.progress,
+            progress_file=progress,
             loggers=self.loggers,
             title=trial or f"training attacker {self.name}",
         )

@@ -3,7 +3,7 @@
 import os
 import pickle
 from abc import ABC, abstractmethod
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -32,6 +32,8 @@ class Job:
     """Found by its name wherever the job runs; returns what was made, in a word."""
     arguments: tuple[Any, ...]
     """Plain values."""
+    effort: float = 1.0
+    """How long it takes, about, by that of others; what is begun first goes by it, and nothing else."""
 
 
 class Outcome(NamedTuple):
@@ -84,8 +86,19 @@ def perform(place: Place, packed: bytes) -> Outcome:
         return Outcome(False, " ".join(str(error).split()) or type(error).__name__)
 
 
+class Queued(NamedTuple):
+    """A job that waits for a place."""
+
+    urgency: float
+    job: Job
+    handle: Future[Outcome]
+
+
 class Engine(ABC):
-    """Runs jobs somewhere, at most so many at a time, in the order in which they come.
+    """Runs jobs somewhere, at most so many at a time: the most urgent first, equally urgent ones as they come.
+
+    What waits does so here, for every engine. Where it has more jobs at a time than the cluster behind it has places,
+    the scheduler there decides which of those it begins first.
 
     Args:
         jobs: Jobs at a time.
@@ -101,22 +114,30 @@ class Engine(ABC):
         self.threads = threads or (threads_of(jobs) if self.here else 1)
         self.logs = logs
         self._is_open = False
-        self._queue: deque[tuple[Job, Future[Outcome]]] = deque()
+        self._queue: list[Queued] = []
+        """The next first."""
         self._running: dict[Future[Outcome], Future[Outcome]] = {}
         """What `_start` gave → what `submit` gave."""
 
-    def submit(self, jobs: Iterable[Job]) -> "list[Future[Outcome]]":
+    def submit(
+        self, jobs: Iterable[Job], urgency: Callable[[Job], float] = lambda job: 0.0
+    ) -> "list[Future[Outcome]]":
         """Take jobs; a handle for each. Its result is the outcome; an exception means that the job was lost.
+
+        Args:
+            jobs: What to run.
+            urgency: Of each: the greater, the sooner it is begun.
 
         Raises:
             UsageError: If the engine cannot be started.
         """
-        taken: list[tuple[Job, Future[Outcome]]] = [(job, Future()) for job in jobs]
+        taken = [Queued(urgency(job), job, Future()) for job in jobs]
         if taken and not self._is_open:
             self._is_open = True
             self._open()
-        self._queue += taken
-        return [handle for _, handle in taken]
+        for each in taken:
+            insort(self._queue, each, key=lambda queued: -queued.urgency)
+        return [each.handle for each in taken]
 
     def wait(self) -> "list[Future[Outcome]]":
         """Start what there is room for, and wait until something has ended.
@@ -141,16 +162,16 @@ class Engine(ABC):
         room = min(self.jobs - len(self._running), len(self._queue))
         if room <= 0:
             return []
-        batch = [self._queue.popleft() for _ in range(room)]
+        batch, self._queue = self._queue[:room], self._queue[room:]
         try:
-            started = self._start([job for job, _ in batch])
+            started = self._start([each.job for each in batch])
         except UsageError:
             raise
         except Exception as error:  # of a scheduler, for instance, that does not answer
-            for _, handle in batch:
-                handle.set_exception(error)
-            return [handle for _, handle in batch]
-        self._running |= zip(started, (handle for _, handle in batch))
+            for each in batch:
+                each.handle.set_exception(error)
+            return [each.handle for each in batch]
+        self._running |= zip(started, (each.handle for each in batch))
         return []
 
     def close(self) -> None:

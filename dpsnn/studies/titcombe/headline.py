@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dpsnn.attacks.base import DIVERGED
 from dpsnn.evaluation.legends import attacker, legend
 from dpsnn.evaluation.measures import ACCURACY, WIRE, named
 from dpsnn.evaluation.pictures import plot_attacks
@@ -87,6 +88,8 @@ def _rows(
 def _doubling(rows: pd.DataFrame) -> str:
     """The most over the seeds."""
     most = rows.Doubling.max() if "Doubling" in rows else math.nan
+    if most == DIVERGED:
+        return "diverged"
     return "" if math.isnan(most) else f"{100 * most:.1f}"
 
 
