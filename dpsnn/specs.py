@@ -5,6 +5,7 @@ from their fields.
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from dpsnn import parts
 from dpsnn.errors import NoSetting, UsageError, one_of, passed_on
 from dpsnn.numbers import Number
-from dpsnn.parts import Option, Part, check_count, check_number, option
+from dpsnn.parts import Declared, Option, Part, check_count, check_number, option
 
 PRECISIONS = ("auto", "32", "bf16")
 NORMS = ("", "batch", "group")
@@ -342,8 +343,13 @@ def default_of(kind: type, name: str) -> Any:
 
 def of_attacks() -> dict[str, tuple[Option, list[str]]]:
     """Option of attacks → what is known of it, and the attacks that have it."""
+    return _merged(tuple(parts.declared("attack")))
+
+
+@functools.cache  # asked for at every look at a setting of an attacker
+def _merged(declared: tuple[Declared, ...]) -> dict[str, tuple[Option, list[str]]]:
     found: dict[str, list[tuple[str, Option]]] = {}
-    for each in parts.declared("attack"):
+    for each in declared:
         for made in each.options:
             found.setdefault(made.name, []).append((each.key, made))
     merged = {}

@@ -4,14 +4,17 @@ What brings torch is imported where it is used: the process that only hands out 
 """
 
 import gc
+import importlib._bootstrap_external
+import importlib.util
 import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
-from jaxtyping import install_import_hook
+from jaxtyping import _import_hook, install_import_hook
 
 REAL_DATA = os.environ.get("DPSNN_DATA_MIRROR", "")
 
@@ -28,6 +31,23 @@ def shaped() -> list[str]:
     ]
 
 
+def own_code_only(loader: type[Any]) -> None:
+    """Let jaxtyping look for the code of the modules it checks under a name of its own, and for no others' code.
+
+    It keeps that name as long as such a module runs: whatever this is the first to import, torch and 2,500 modules
+    more, is not found and compiled anew, in every process and for 10 seconds.
+    """
+    found, usual = loader.get_code, importlib.util.cache_from_source
+
+    def get_code(self: Any, fullname: str) -> CodeType | None:
+        code: CodeType | None = found(self, fullname)
+        setattr(importlib._bootstrap_external, "cache_from_source", usual)
+        return code
+
+    loader.get_code = get_code
+
+
+own_code_only(_import_hook._JaxtypingLoader)
 # Types are checked at run time where they say what mypy cannot know; everywhere it would take a third of all time.
 install_import_hook(shaped(), "beartype.beartype")
 
@@ -113,6 +133,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(decoder, "LEAST_STEPS", 1)
     monkeypatch.setattr(decoder.DecoderAttack, "_best_rate", lambda *_: 1e-3)
+
+
+@pytest.fixture
+def few(offer: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the digits the first fifth of each role, and a bound at one of them: as `quick`, for whatever is trained."""
+    from dpsnn.data import Digits, Pool
+    from dpsnn.evaluation import bounds
+
+    class Few(Digits):
+        def roles(self, pool: Pool) -> dict[str, range]:
+            return {role: rows[: len(rows) // 5] for role, rows in super().roles(pool).items()}
+
+    offer("digits", Few)
+    monkeypatch.setattr(bounds, "PICTURES", 1)
 
 
 @pytest.fixture(scope="session")
