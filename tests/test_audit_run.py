@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import audit_models as models
@@ -183,7 +182,9 @@ def test_an_audit_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_twice_the_epochs_that_diverged_are_kept_and_said(tmp_path: Path) -> None:
-    given: Any = SimpleNamespace(victims=range(3), validation=range(1), image_shape=(1, 4, 4))
+    pictures, codes = torch.rand(3, 1, 4, 4), torch.zeros(3, 2)
+    heard = codes.unsqueeze(0)
+    given = Wire(pictures, codes, pictures, heard, pictures, torch.zeros(3).long(), heard)
     settings = {"doubling": DIVERGED, "epochs": 3, "augment": "warp", "learning_rate": None}
     settings = {name: value for name, value in settings.items() if _is_plain(value)}
     assert [*settings] == ["epochs", "augment", "learning_rate"]
