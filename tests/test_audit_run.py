@@ -197,7 +197,7 @@ def test_twice_the_epochs_that_diverged_are_kept_and_said(tmp_path: Path) -> Non
     again = _read(path, plan.NEAREST, 1, given)
     assert again and again.doubling == DIVERGED and again.settings == settings
     for attempts, gain, said in ((made[:1], 0.01, "0.01"), (made, None, "-inf")):
-        row = json.loads(json.dumps(_row(attempts, {}), allow_nan=False))
+        row = json.loads(json.dumps(_row(attempts, {}, None), allow_nan=False))
         assert (row["doubling"], row["diverged"]) == (gain, gain is None)
         assert as_in_tables(row, "model")["Doubling"] == said
 
