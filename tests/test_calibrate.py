@@ -19,8 +19,9 @@ from torch.distributions import Laplace, Normal
 from dpsnn.attacks import Knowledge
 from dpsnn.attacks.base import AttackModule, Learn
 from dpsnn.attacks.decoder import LearnedDecoder
+from dpsnn.audit import attacking
 from dpsnn.audit import calibrate as searching
-from dpsnn.audit import attacking, calibrate_server, plan
+from dpsnn.audit import calibrate_server, plan
 from dpsnn.audit.calibrate import calibrate, training
 from dpsnn.audit.calibrate_curve import Curve, Heard, Roles, falling, grid, remembering
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
