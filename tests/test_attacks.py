@@ -35,6 +35,12 @@ def identity(pictures: torch.Tensor) -> torch.Tensor:
     return pictures.flatten(1)
 
 
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps an epoch, still several passes over 100 images: for what asks of what is learnt, not how well."""
+    monkeypatch.setattr("dpsnn.attacks.decoder.LEAST_STEPS", 6)
+
+
 def attack(
     knowledge: Knowledge, cut: int, decoder: str = "conv", epochs: int = 2, **options: Any
 ) -> DecoderAttack:
@@ -57,8 +63,9 @@ def floor() -> float:
 # ---------------------------------------------------------------- what every attack owes
 
 QUICK: dict[str, dict[str, Any]] = {
-    "decoder": {"max_epochs": 4, "learning_rate": 3e-3, "augment": "none"},
+    "decoder": {"max_epochs": 4, "batch_size": 32, "learning_rate": 3e-3, "augment": "none"},
     "refiner": {"refiner_first": "nearest", "refiner_epochs": 2},
+    "inversion": {"steps": 150},
     "map": {"map_first": "nearest"},
     "ensemble": {"ensemble_members": "nearest+mixture"},
 }
@@ -131,7 +138,7 @@ def test_adapting_to_the_noise_beats_ignoring_it(floor: float) -> None:
     assert adaptive < 0.8 * floor
 
 
-def test_the_client_is_asked_for_own_images_only_and_noise_is_fresh() -> None:
+def test_the_client_is_asked_for_own_images_only_and_noise_is_fresh(briefly: None) -> None:
     own = Digits().tensors("surrogate")[0][:100]
     asked, drawn = [], []
 
@@ -159,7 +166,7 @@ def test_it_is_judged_on_images_it_is_not_trained_on() -> None:
     assert len(parts[1]) == OWN_VALIDATION * 100
 
 
-def test_naive_trains_on_clean_activations() -> None:
+def test_naive_trains_on_clean_activations(briefly: None) -> None:
     def refuse(activation: torch.Tensor) -> torch.Tensor:
         raise AssertionError("a naive attacker does not know the noise")
 
@@ -171,7 +178,7 @@ def test_naive_trains_on_clean_activations() -> None:
     )
 
 
-def test_averaging_queries_averages_the_noise_away(floor: float) -> None:
+def test_averaging_queries_averages_the_noise_away(briefly: None) -> None:
     activation = torch.zeros(300, 500)
     spread = [averaged(LaplaceNoise(1.0), activation, k).std().item() for k in (1, 4, 16)]
     assert spread == pytest.approx([2**0.5, 2**0.5 / 2, 2**0.5 / 4], rel=0.02)
@@ -201,7 +208,7 @@ def test_knowledge_holds_no_more_than_the_threat_model_grants() -> None:
         Knowledge(identity, identity, torch.zeros(1, 1, 2, 2, dtype=torch.uint8)).surrogate = None  # type: ignore
 
 
-def test_one_image_of_its_own_is_too_few_to_learn_from() -> None:
+def test_one_image_of_its_own_is_too_few_to_learn_from(briefly: None) -> None:
     one = Digits().tensors("surrogate")[0][:1]
     with pytest.raises(UsageError, match="attacker with 1 images of its own.*needs 2 or more"):
         attack(Knowledge(identity, torch.nn.Identity(), one), 784)

@@ -92,9 +92,9 @@ def test_weights_depend_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-def test_same_seed_same_tensors(tmp_path: Path, precision: str) -> None:
+def test_same_seed_same_tensors(tmp_path: Path, few: None, precision: str) -> None:
     spec = ClassifierSpec(
-        max_epochs=1, noise_scale=0.5, nopeek_weight=0.1, precision=precision, batch_size=200
+        max_epochs=1, noise_scale=0.5, nopeek_weight=0.1, precision=precision, batch_size=40
     )
     paths = [train_classifier(spec, folders(tmp_path / name)) for name in "ab"]
     first, second = (checkpoints.read(path, CLASSIFIER) for path in paths)
@@ -315,10 +315,10 @@ def test_images_come_shuffled_anew_unless_their_order_is_fixed(fixed: bool) -> N
     assert torch.equal(epochs[1].sort().values, labels.sort().values)
 
 
-def test_the_order_of_a_spec_is_that_of_its_training(tmp_path: Path) -> None:
+def test_the_order_of_a_spec_is_that_of_its_training(tmp_path: Path, few: None) -> None:
     digests = []
     for fixed in (False, True):
-        spec = ClassifierSpec(max_epochs=1, batch_size=256, fixed_order=fixed)
+        spec = ClassifierSpec(max_epochs=1, batch_size=50, fixed_order=fixed)
         path = train_classifier(spec, folders(tmp_path))
         assert path.name.startswith(f"digits_00noise_00nopeek{'_fixedorder' * fixed}_1epochs")
         digests.append(checkpoints.read(path, CLASSIFIER).digest)

@@ -62,7 +62,10 @@ def test_small_concentration_gives_clients_few_classes_and_large_gives_nearly_ev
 
 
 @pytest.mark.parametrize(("clients", "skew", "word"), [(600, 0.0, "too few"), (90, 0.001, "skew")])
-def test_a_client_without_images_is_refused(clients: int, skew: float, word: str) -> None:
+def test_a_client_without_images_is_refused(
+    monkeypatch: pytest.MonkeyPatch, clients: int, skew: float, word: str
+) -> None:
+    monkeypatch.setattr("dpsnn.federated.partition.DRAWS", 3)
     with pytest.raises(UsageError, match=word):
         partition(LABELS, clients, seed=0, skew=skew)
 

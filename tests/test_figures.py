@@ -82,7 +82,7 @@ def legend(figure: Figure) -> list[tuple[int, str]]:
 
 
 def test_seeds_become_a_mean_with_its_interval(tmp_path: Path) -> None:
-    results = Results(write_tables(tmp_path, 0, 1, 2), "digits")
+    results = Results(write_tables(tmp_path, 0, 1, 2, group="noise"), "digits")
     rows = results.attacks(TrainNoiseScale=0.5, NopeekWeight=0.0, Kind="naive")
     assert sorted(rows.Seed) == [0, 1, 2]
     middle, half = plots.estimate(rows, named("mse"))

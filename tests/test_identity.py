@@ -106,6 +106,7 @@ def test_a_row_is_replaced_by_its_own_model_alone(tmp_path: Path) -> None:
 
 def test_two_models_of_one_name_do_not_share_a_row(
     place: Path,
+    few: None,
     classifier_file: FileMaker,
     attacker_file: FileMaker,
     capsys: pytest.CaptureFixture[str],
@@ -128,6 +129,7 @@ def test_two_models_of_one_name_do_not_share_a_row(
 
 def test_an_attack_without_weights_is_scored_anew_on_a_target_that_was_trained_again(
     place: Path,
+    few: None,
     classifier_file: FileMaker,
     attacker_file: FileMaker,
     capsys: pytest.CaptureFixture[str],
@@ -156,7 +158,7 @@ def test_an_attack_without_weights_is_scored_anew_on_a_target_that_was_trained_a
 
 
 def test_a_row_that_does_not_say_whose_it_is_is_made_anew_once(
-    place: Path, classifier_file: FileMaker, capsys: pytest.CaptureFixture[str]
+    place: Path, few: None, classifier_file: FileMaker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classifier_file(place / "models")
     assert main(["evaluate_models"]) == 0

@@ -68,7 +68,8 @@ def files(folder: Path) -> list[str]:
 def test_an_interrupted_command_exits_130_and_leaves_no_half_file(
     place: Path, stop: signal.Signals
 ) -> None:
-    code, err = train_until(place, "epoch 1/50", stop, "--max_epochs", "50")
+    options = ("--max_epochs", "50", "--network", "lenet5")
+    code, err = train_until(place, "epoch 1/50", stop, *options)
     assert code == 130, err
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("dpsnn: interrupted; call again")
@@ -126,6 +127,7 @@ ATTACK = "train_attacker --model digits_05noise_00nopeek"
 )
 def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     place: Path,
+    few: None,
     capsys: pytest.CaptureFixture[str],
     interrupt_after: Callable[[int], None],
     classifier_file: FileMaker,
@@ -137,7 +139,8 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     for models in ("straight", "interrupted"):
         classifier_file(place / models, noise_scale=0.5)
         before = files(place)
-        words = [*command.split(), "--max_epochs", "2", "--precision", "32", "--models_dir", models]
+        words = [*command.split(), "--max_epochs", "2", "--precision", "32", "--batch_size", "16"]
+        words += ["--models_dir", models]
         if models == "interrupted":
             interrupt_after(epoch)
             assert cli.main(words) == 130
@@ -156,8 +159,10 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     assert {path.suffix for path in progress} == {".lock"}
 
 
+@pytest.mark.slow
 def test_what_only_prepares_an_attacker_goes_on_as_well(
     place: Path,
+    few: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     classifier_file: FileMaker,
@@ -173,7 +178,9 @@ def test_what_only_prepares_an_attacker_goes_on_as_well(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(_SaveProgress, "on_train_epoch_end", strike)
+    monkeypatch.setattr("dpsnn.attacks.decoder.LEAST_STEPS", 12)
     words = [*ATTACK.split(), "--decoder", "linear", "--max_epochs", "2", "--doublings", "1"]
+    words += ["--batch_size", "8"]
     epochs, ends = [], []
     for models in ("straight", "interrupted"):
         classifier_file(place / models, noise_scale=0.5)
@@ -215,7 +222,10 @@ def test_what_is_drawn_after_a_training_does_not_depend_on_when_it_was_done(
 
 
 def test_the_progress_of_other_arguments_is_not_resumed(
-    place: Path, capsys: pytest.CaptureFixture[str], interrupt_after: Callable[[int], None]
+    place: Path,
+    few: None,
+    capsys: pytest.CaptureFixture[str],
+    interrupt_after: Callable[[int], None],
 ) -> None:
     words = ["train_model", "--precision", "32", "--max_epochs"]
     interrupt_after(0)
@@ -232,7 +242,7 @@ def test_the_progress_of_other_arguments_is_not_resumed(
 
 
 def test_a_save_that_fails_can_be_repeated(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: Path, few: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")

@@ -626,7 +626,7 @@ def test_clipping_shortens_what_is_too_long_and_nothing_else() -> None:
 
 
 def test_both_new_defences_go_through_the_command_line(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, few: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = "--max_epochs 1 --network lenet5 --cut fc2".split()
     options = "--clip_std 0.5 --clip_radius 2 --quantise_bits 3 --quantise_low -4 --quantise_high 4"

@@ -79,7 +79,7 @@ def test_an_example_is_listed_with_its_options(
 
 
 def test_a_defence_goes_from_the_command_line_to_the_table(
-    plugged: Path, capsys: pytest.CaptureFixture[str]
+    plugged: Path, few: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     used = "--plugin rounding.py"
     assert run(f"train_model {used} --max_epochs 1 --grid_step 0.25 --noise_scale 0.1") == 0
@@ -317,7 +317,7 @@ def test_a_metric_has_columns_of_its_own(
 
 
 def test_options_come_from_a_file_and_what_is_typed_counts_more(
-    plugged: Path, capsys: pytest.CaptureFixture[str]
+    plugged: Path, few: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("mine.toml").write_text("noise_scale = 0.5\nmax-epochs = 1\nconstant_rate = true\n")
     assert run("train_model --config mine.toml --noise_scale 0.2") == 0
@@ -379,7 +379,7 @@ def test_a_part_whose_dependency_is_missing_is_listed_and_breaks_nothing(
 
 
 def test_a_later_version_of_a_part_is_another_part(
-    plugged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    plugged: Path, few: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = "train_model --plugin rounding.py --max_epochs 1 --grid_step 0.25"
     assert run(words) == 0

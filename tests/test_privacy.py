@@ -81,7 +81,7 @@ def test_the_guarantee_holds_for_what_is_really_sent() -> None:
 
 
 def test_rows_of_gaussian_noise_name_their_delta(
-    place: Path, classifier_file: Callable[..., Path], attacker_file: Callable[..., Path]
+    place: Path, few: None, classifier_file: Callable[..., Path], attacker_file: Callable[..., Path]
 ) -> None:
     models = place / "models"
     target = classifier_file(models, gaussian_std=2.0)

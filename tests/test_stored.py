@@ -44,7 +44,10 @@ def attacker(tmp_path: Path, classifier: Path, attacker_file: FileMaker) -> Path
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-def test_a_damaged_checkpoint_never_gives_other_weights(classifier: Path, earlier: bool) -> None:
+def test_a_damaged_checkpoint_never_gives_other_weights(
+    tmp_path: Path, classifier_file: FileMaker, earlier: bool
+) -> None:
+    classifier = classifier_file(tmp_path, network="lenet5")  # small, as it is read 60 times
     if earlier:
         as_format_1(classifier)
     weights = checkpoints.read(classifier, CLASSIFIER).digest

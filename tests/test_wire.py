@@ -90,7 +90,7 @@ def test_training_sees_through_the_rounding() -> None:
 
 
 def test_the_command_line_trains_names_and_tabulates_it(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, few: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("train_model --max_epochs 1 --wire_precision float16".split()) == 0
     target = Path(capsys.readouterr().out.strip())
