@@ -77,6 +77,25 @@ def test_rows_trained_otherwise_are_no_usual_ones(tmp_path: Path, column: str) -
     assert len(Results(folders, "digits").models) == usual - 1
 
 
+@pytest.mark.parametrize("usual", [True, False])
+def test_a_line_is_of_the_attack_that_most_classifiers_met(tmp_path: Path, usual: bool) -> None:
+    """The one of least noise met both ways of training, the others the longer one, or the shorter."""
+    folders = write_tables(tmp_path, 0, group="noise")
+    table = tables.attackers_table(folders.results_dir)
+    rows = tables.read(table, tables.ATTACKER_KEY)
+
+    def longer(row: dict[str, str]) -> dict[str, str]:
+        return {**row, "Attacker": row["Attacker"].replace("ridge", "ridge_1doublings"), "MSE": "9"}
+
+    ridge = [row for row in rows if row["Attack"] == "ridge"]
+    first, *others = sorted(ridge, key=lambda row: float(row["TrainNoiseScale"]))
+    met = [first, longer(first), *(longer(row) if usual else row for row in others)]
+    tables.write(table, [row for row in rows if row["Attack"] != "ridge"] + met)
+    found = points(figures.noise(Results(folders, "digits")).axes[0], "ridge attacker")
+    assert len(found) == len(ridge) > 2
+    assert found[float(first["TrainNoiseScale"])] == (9 if usual else float(first["MSE"]))
+
+
 def legend(figure: Figure) -> list[tuple[int, str]]:
     return [(i, text.get_text()) for i, text in enumerate(figure.legends[0].get_texts())]
 

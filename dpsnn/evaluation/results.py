@@ -321,12 +321,25 @@ def _kind(row: Mapping[str, Any]) -> str:
 
 
 def _by_default(attackers: pd.DataFrame) -> pd.DataFrame:
-    """Of attackers alike in all that figures ask for those of the shortest name: others have settings of their own."""
-    asked = ["Model", "Kind", "Surrogate", "DataPct", "Queries", *changed_columns()]
-    keys = attackers[[column for column in asked if column in attackers]].astype(str).agg(tuple, 1)
-    names = attackers.Attacker.map(seedless)
-    shortest = names.groupby(keys).transform(lambda own: min(own, key=len)) if len(names) else names
-    return attackers[names == shortest]
+    """Of attackers alike in all that figures ask for those whose settings most classifiers have met.
+
+    A line of a figure is of one attack then, where it can be. Of settings that are as frequent it is the shortest
+    name: longer ones say what is not as by default.
+    """
+    if not len(attackers):
+        return attackers
+    line = [column for column in ("Kind", "Surrogate", "DataPct", "Queries") if column in attackers]
+    now = [column for column in changed_columns() if column in attackers]
+    lines, keys = (attackers[c].astype(str).agg(tuple, 1) for c in (line, ["Model", *line, *now]))
+    pairs = zip(attackers.Attacker, attackers.Model)
+    made = pd.Series(
+        [seedless(name.replace(model, "")) for name, model in pairs], attackers.index, dtype=object
+    )
+    met = attackers.Model.groupby([lines, made]).transform("nunique")
+    wanted = list(zip(-met, made.map(len), made))
+    place = {each: at for at, each in enumerate(sorted({*wanted}))}
+    order = pd.Series([place[each] for each in wanted], attackers.index)
+    return attackers[order == order.groupby(keys).transform("min")]
 
 
 def _attack(row: Mapping[str, Any]) -> tuple[str]:
