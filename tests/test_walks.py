@@ -53,6 +53,15 @@ def run(line: str) -> int:
     ).returncode
 
 
+def hasten(monkeypatch: pytest.MonkeyPatch, own: int, victims: int, epochs: int = 1) -> None:
+    """Give every budget these pictures and the cheapest attacks, one that is trained among them."""
+    brief = {"max_epochs": epochs, "learning_rate": 1e-3, "augment": "none"}
+    attacks = (RIDGE, NEAREST, Planned("decoder", "learned decoder", brief, asks=False))
+    for name, budget in BUDGETS.items():
+        given = replace(budget, own=own, victims=victims, attacks=attacks)
+        monkeypatch.setitem(BUDGETS, name, given)
+
+
 def boxes(page: str, language: str) -> list[str]:
     """What stands in the boxes of a page."""
     text = (PAGE.parent / page).read_text("utf-8")
@@ -63,10 +72,7 @@ def boxes(page: str, language: str) -> list[str]:
 @pytest.mark.slow
 def test_what_is_said_first_runs_as_it_stands(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a ResNet-18 of one's own, whose code is the page's; by the cheapest attacks, once over few small pictures."""
-    brief = {"max_epochs": 1, "learning_rate": 1e-3, "augment": "none"}
-    quickly = (RIDGE, NEAREST, Planned("decoder", "learned decoder", brief, asks=False))
-    for name, budget in BUDGETS.items():
-        monkeypatch.setitem(BUDGETS, name, replace(budget, own=60, victims=40, attacks=quickly))
+    hasten(monkeypatch, own=60, victims=40)
     code = next(box for box in boxes("audit.md", "") if "make()" in box)
     Path("net.py").write_text(code)
     made: dict[str, Any] = {}
@@ -100,9 +106,11 @@ def test_what_is_said_first_runs_as_it_stands(place: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "xray", "resnet"])
-def test_a_walk_leads_where_it_says(name: str, mirror: Path, place: Path) -> None:
+def test_a_walk_leads_where_it_says(
+    name: str, mirror: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if name == "resnet" and os.environ.get("DPSNN_WALKS") != "all":
-        pytest.skip("takes a quarter of an hour: set DPSNN_WALKS=all")
+        hasten(monkeypatch, own=600, victims=200, epochs=5)
     code, commands = walk(f"audit-{name}")
     if code:
         Path(re.findall(r"^# (\S+)", code)[0]).write_text(code)
