@@ -101,7 +101,7 @@ def check(table: Path) -> None:
     assert (one["PublishedSSIM2"], one["PublishedValConfidence"]) == ("0.264", "55.8")
 
 
-@pytest.mark.slow(minutes=2)
+@pytest.mark.slow(minutes=3)
 def test_the_whole_study_in_small(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
