@@ -52,6 +52,17 @@ own_code_only(_import_hook._JaxtypingLoader)
 install_import_hook(shaped(), "beartype.beartype")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest begin first: begun last, one process would wait for them while the other has nothing left to do."""
+    items.sort(key=lambda item: -minutes(item))
+
+
+def minutes(item: pytest.Item) -> float:
+    """What `@pytest.mark.slow(minutes=…)` says that a test takes, about, on one core; 0 where it says nothing."""
+    slow = item.get_closest_marker("slow")
+    return slow.kwargs.get("minutes", 0.0) if slow else 0.0
+
+
 def pytest_collection_finish() -> None:
     """All modules are there to stay: the garbage collector need not look through them again and again."""
     gc.collect()

@@ -213,32 +213,23 @@ def check_demo(folder: Path, out: str) -> list[dict[str, str]]:
     return rows
 
 
-@pytest.mark.slow
-def test_demo_in_little_and_again_without_training(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow(minutes=3)
+def test_the_demo_shows_what_it_says_and_again_without_training(
+    place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["demo", "--max_epochs", "1", "--batch_size", "200"]
-    assert main(words) == 0
-    first = capsys.readouterr()
-    check_demo(Path("results/demo"), first.out)
-    assert "training classifier" in first.err
-    assert main(words) == 0
-    again = capsys.readouterr()
-    assert again.out == first.out and "training" not in again.err and "evaluating" not in again.err
-
-
-@pytest.mark.slow
-def test_the_demo_shows_what_it_says(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo"]) == 0
-    plain, noise, nopeek, both, floor, ceiling = check_demo(
-        Path("results/demo"), capsys.readouterr().out
-    )
+    first = capsys.readouterr()
+    plain, noise, nopeek, both, floor, ceiling = check_demo(Path("results/demo"), first.out)
+    assert "training classifier" in first.err
     for row in (plain, noise, nopeek, both):
         assert float(row["TestAcc"]) > 90
         assert float(row["MSE"]) < 0.6 * float(floor["MSE"]), "no defence here stops the attacker"
     assert float(plain["SSIM"]) > 0.8 > float(floor["SSIM"])
     assert float(plain["ValAccuracy"]) > 90
     assert float(noise["MSE"]) > 1.3 * float(plain["MSE"])
+    assert main(["demo"]) == 0
+    again = capsys.readouterr()
+    assert again.out == first.out and "training" not in again.err and "evaluating" not in again.err
 
 
 @pytest.mark.slow

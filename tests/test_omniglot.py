@@ -64,7 +64,9 @@ def test_published_epsilons_are_those_of_all_images() -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_study_in_small(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_study_in_small(
+    place: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = "omniglot --dataset digits --max_epochs 1".split()
     assert main(words) == 0
     assert "digits_00noise_00nopeek_03dpsgd" in capsys.readouterr().err

@@ -17,7 +17,7 @@ KILLS = int(os.environ.get("DPSNN_KILLS", "0"))
 """Strikes over a grid, on each engine; none unless asked for, as each takes the better part of a minute."""
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_signals_at_any_moment(tmp_path: Path, name: str) -> None:
     ends = soak(name, -(-COUNT // len(COMMANDS)), tmp_path, seed=COUNT)
