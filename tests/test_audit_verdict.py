@@ -14,7 +14,7 @@ from dpsnn.audit.attacking import Attempt
 from dpsnn.audit.intervals import estimate, of_quantile, unseen
 from dpsnn.audit.lacking import CAUSES, learned, lost
 from dpsnn.audit.plan import LEAST, NEAREST, RIDGE, Budget, Planned
-from dpsnn.audit.scoring import Scale, gained, scales, searched, strongest_of
+from dpsnn.audit.scoring import Scale, _share, gained, scales, searched, strongest_of
 from dpsnn.audit.shown import recommended, verdict
 from dpsnn.audit.wire import Wire
 
@@ -204,13 +204,27 @@ def test_a_share_is_of_the_very_victims_that_were_scored() -> None:
     wire = digits_wire()
     truth, mean = wire.victims[:40], wire.own.mean(0)
     got = share(wire, "MSE", truth + 0.3 * (mean - truth))
+    # Where everybody has the same share of theirs there is no doubt, however hard they are.
+    assert [got["low"], got["high"]] == pytest.approx([got["value"]] * 2, abs=1e-6)
     floor = float((mean - truth).square().mean())
     assert got["floor"] == pytest.approx(floor, rel=1e-4) and got["victims"] == 40
     assert got["value"] == pytest.approx(1 - 0.09, rel=1e-4)
-    assert got["low"] < got["value"] < got["high"]
     # How hard victims are is no doubt about whether anything was found.
     nothing = share(wire, "MSE", mean.expand(60, -1, -1, -1).clone())
     assert [nothing[end] for end in ("low", "value", "high")] == pytest.approx([0, 0, 0], abs=1e-5)
+
+
+def test_the_interval_of_a_share_is_that_of_a_ratio() -> None:
+    """Victims of all sizes, each left with so much of it and a bit more: by draws of which the truth is known."""
+    draws, held = np.random.default_rng(4), 0
+    for _ in range(300):
+        wholes = draws.lognormal(0, 0.7, 60)
+        parts = 0.3 + 0.2 * wholes + draws.normal(0, 0.1, 60)
+        got = _share(torch.from_numpy(parts), torch.from_numpy(wholes))
+        assert float(got.mean()) == pytest.approx(parts.sum() / wholes.sum())
+        half = stats.t.ppf(0.975, 59) * float(got.std()) / math.sqrt(60)
+        held += abs(float(got.mean()) - (0.3 / math.exp(0.245) + 0.2)) < half
+    assert 0.9 * 300 < held < 0.98 * 300
 
 
 def test_one_sharp_picture_for_everybody_is_no_information() -> None:

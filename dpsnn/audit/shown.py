@@ -252,7 +252,9 @@ def _copies(copied: Json) -> str:
 def _facts(mse: Json, share: Json | None, found: Json | None) -> str:
     told = f"the strongest attack ({' and '.join(mse['by'])}) leaves a squared error of {mse['value']:.2g}"
     if share is not None:
-        told += f", where their mean image leaves {share['floor']:.2g}"
+        # Of the victims whose error it is: the share may be of others.
+        floor = share["floor"] if mse.get("floor") is None else mse["floor"]
+        told += f", where their mean image leaves {floor:.2g}"
     if found:
         by: list[str] = found.get("by") or mse["by"]
         who = "" if by == mse["by"] else f"{' and '.join(by)} "
