@@ -1,6 +1,7 @@
 """What an audit says of a cut: one word for it, from victims that are enough, and intervals that have a width."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,16 @@ def test_what_did_not_run_is_not_nothing(cause: str) -> None:
 def test_pictures_whose_floor_is_a_rounding_error_are_alike() -> None:
     said = told({**found(0, 0, 0), "floor": 5.6e-17}, [row("ridge")])
     assert said["level"] == "unknown" and "all alike" in said["sentence"]
+
+
+def test_of_pictures_that_are_nearly_alike_there_is_no_share_of_rounding() -> None:
+    """Their structural similarity is 1 but for the last digits of single precision."""
+    wire = digits_wire()
+    flat = replace(wire, own=0.5 + 1e-5 * wire.own, victims=0.5 + 1e-5 * wire.victims)
+    guesses = flat.own.mean(0).expand(60, -1, -1, -1) + 1e-5
+    for scale in (each for each in scales(flat, None) if each.column in ("MSE", "SSIM")):
+        done = {"a": [Attempt(RIDGE, 0, guesses=guesses.clone())]}
+        assert gained(done, {"a": [scale.of(guesses, flat)]}, scale, flat) is None, scale.column
 
 
 def test_what_is_not_known_is_not_recommended() -> None:

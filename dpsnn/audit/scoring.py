@@ -20,7 +20,18 @@ from dpsnn.metrics.floors import class_means
 from dpsnn.tensors import Labels
 
 ALIKE = 1e-9
-"""Distance between no information and the truth below which pictures are all alike: what is left is rounding."""
+"""Squared error of no information below which pictures are all alike: what is left is rounding."""
+
+
+BLUNT = 1e-3
+"""The same of a measure that is not 0 for the truth, as a share of what it is then; the structural similarity of a flat
+picture and itself is off 1 by up to a tenth of it in single precision."""
+
+
+def least_whole(perfect: float) -> float:
+    """The same of a measure, as a distance from what it is for the truth: similarities of flat pictures are blunt."""
+    return max(ALIKE, BLUNT * abs(perfect))
+
 
 OTHERS = 4
 """Guesses of other victims beside which each victim is looked at."""
@@ -241,7 +252,7 @@ def gained(
             if own and worse * float(torch.stack(own).mean() - mean[:count].mean()) < 0:
                 nothing = own
         wholes = [scale.perfect - each for each in nothing]
-        if count and min(abs(float(each.mean())) for each in wholes) >= ALIKE:
+        if count and min(abs(float(each.mean())) for each in wholes) >= least_whole(scale.perfect):
             shares[name] = [_share(s - n, whole) for s, n, whole in zip(scores, nothing, wholes)]
     means = {name: torch.stack(each).mean(0) for name, each in shares.items()}
     found = strongest_of(means, False, len(wire.victims), shares, wire.people)
