@@ -1,6 +1,7 @@
 """People and pictures: intervals, candidates and the worst are of people, however many pictures each of them has."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import audit_models as models
@@ -15,12 +16,28 @@ from dpsnn.audit import plan
 from dpsnn.audit.attacking import Attempt
 from dpsnn.audit.intervals import binomial, estimate, share_of, unseen
 from dpsnn.audit.one_cut import Task, _of_strongest
-from dpsnn.audit.people import by_person, one_of_each_first, people_of, worst_of_each
+from dpsnn.audit.people import (
+    by_person,
+    in_turns,
+    one_of_each_first,
+    others,
+    people_of,
+    worst_of_each,
+)
 from dpsnn.audit.pictures import Pictures
 from dpsnn.audit.plan import BUDGETS, NEAREST, RIDGE, Budget
 from dpsnn.audit.run import audit
-from dpsnn.audit.scoring import NEAR, per_victim, scales, searched, sought, strongest_of
+from dpsnn.audit.scoring import (
+    NEAR,
+    gained,
+    per_victim,
+    scales,
+    searched,
+    sought,
+    strongest_of,
+)
 from dpsnn.audit.sides import make_sides
+from dpsnn.audit.wire import Wire
 
 FEW = torch.arange(40)
 
@@ -63,12 +80,67 @@ def test_an_interval_over_people_holds_the_mean_nineteen_times_of_twenty() -> No
 def test_a_share_of_people_has_the_interval_of_people() -> None:
     right, people = (FEW < 12).double(), FEW.repeat_interleave(5)
     value, low, high = share_of(right.repeat_interleave(5), people)
-    assert value == 0.3 and (low, high) == pytest.approx(binomial(0.3, 39))
+    # By how much fewer people than pictures say how far people are apart.
+    wider = stats.t.ppf(0.975, 199) / stats.t.ppf(0.975, 39)
+    assert value == 0.3 and (low, high) == pytest.approx(binomial(0.3, 39 * wider**2))
     assert share_of(right) == (0.3, *binomial(0.3, 40))
     assert share_of(torch.ones(200).double(), people) == (1, *binomial(1.0, 40))
     # Who differs as much from himself as from others is as good as a stranger.
     mixed = torch.tensor([1.0, 0.0]).double().repeat(100)
     assert share_of(mixed, people[:200].roll(1))[1:] == pytest.approx(binomial(0.5, 200))
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_a_share_of_a_few_people_lies_in_its_interval(count: int) -> None:
+    """Of people of one to forty pictures, each of whom is recognised as often as suits them."""
+    draws, held = np.random.default_rng(count), 0
+    for _ in range(300):
+        sizes = draws.integers(1, 41, count)
+        who = np.repeat(np.arange(count), sizes)
+        right = draws.random(len(who)) < draws.beta(4, 1, count)[who]
+        _, low, high = share_of(torch.from_numpy(right).double(), torch.from_numpy(who))
+        held += low <= 0.8 <= high
+    assert held > 0.95 * 300 - 18
+
+
+@pytest.mark.parametrize("sizes", [[4] * 40, [2] * 150, [1] * 7, [1, 1], [50, 3, 1], [9, 1, 1, 1]])
+def test_others_are_other_people(sizes: list[int]) -> None:
+    """And each as often, about: nobody speaks for all."""
+    whose = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    whose = whose[in_turns(whose.tolist())]
+    rows = others(whose, len(whose), 4)
+    assert len(rows) == min(4, len(whose) - max(sizes))
+    assert all(bool((whose[row] != whose).all()) for row in rows)
+    assert all(len({*column}) == len(column) for column in rows.T.tolist())
+    few = others(whose, 2, 4)
+    assert few.tolist() == [[1, 0]]
+    assert others(torch.zeros(5).long(), 5, 4).shape == (0, 5)
+    alone = others(None, 60, 4)
+    assert alone.tolist() == [torch.arange(60).roll(step).tolist() for step in (1, 15, 30, 45)]
+
+
+def test_other_pictures_of_the_same_person_are_no_lack_of_information() -> None:
+    """Forty people of four copies each: a guess that is somewhat like them is more than a guess of strangers."""
+    alone = digits_wire(40)
+    images = alone.victims.repeat(4, 1, 1, 1)
+    often = replace(
+        alone,
+        victims=images,
+        labels=torch.zeros(160).long(),
+        heard=torch.zeros(1, 160, 3),
+        people=torch.arange(40).repeat(4),
+    )
+
+    def share(wire: Wire) -> Any:
+        (scale,) = (each for each in scales(wire, None) if each.column == "SSIM")
+        sharp = wire.victims.roll(1, 0)[:40].repeat(len(wire.victims) // 40, 1, 1, 1)
+        guesses = 0.5 * wire.victims + 0.5 * sharp
+        done = {"a": [Attempt(RIDGE, 0, guesses=guesses)]}
+        return gained(done, {"a": [scale.of(guesses, wire)]}, scale, wire)
+
+    one, four = share(alone), share(often)
+    assert four["value"] == pytest.approx(one["value"], abs=0.02) and one["value"] > 0.5
+    assert (four["low"], four["high"]) == pytest.approx((one["low"], one["high"]), abs=0.02)
 
 
 @pytest.mark.parametrize("lower_leaks", [True, False])
@@ -217,6 +289,21 @@ def test_who_was_asked_for_a_few_may_be_ahead_on_all() -> None:
     assert turned and turned["reach"] == pytest.approx(-got["reach"])
     sure = strongest_of({"ridge": full, "map": far}, True, 1000)
     assert sure and "reach" not in sure and "open" not in sure
+
+
+def test_who_looked_for_a_few_may_find_more_of_all() -> None:
+    wire = digits_wire()
+    missed = wire.victims.roll(1, 0)
+    every, few = wire.victims.clone(), missed[:30].clone()
+    every[3::4], few[:23] = missed[3::4], wire.victims[:23]
+    got, _ = searched(attempts(ridge=every, inversion=few), wire)
+    assert got and (got["by"], got["victims"]) == (["ridge"], 60) and got["open"] == ["inversion"]
+    apart = [float(row < 23) - float(row % 4 != 3) for row in range(30)]
+    _, ahead = stats.t.interval(0.95, 29, np.mean(apart), stats.sem(apart))
+    assert got["reach"] == pytest.approx(min(1.0, got["value"] + ahead))
+    assert got["reach"] > got["high"]
+    alone, _ = searched(attempts(ridge=every), wire)
+    assert alone and "reach" not in alone
 
 
 def test_nothing_is_not_said_to_be_found_while_somebody_may_find_more() -> None:

@@ -242,6 +242,7 @@ def test_noise_is_bounded_and_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     assert promised["dfil"] > 0
     limits = cut["bounds"]
     assert 0 < limits["mse"] <= cut["strongest"]["MSE"]["high"] and limits["n"] == 60
+    assert limits["low"] < limits["mse"] < limits["high"]
     assert cut["reidentified"]["low"] <= limits["named"] <= 1
 
 

@@ -1,6 +1,7 @@
 """What an audit says of a cut: one word for it, from victims that are enough, and intervals that have a width."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from dpsnn.audit.attacking import Attempt
 from dpsnn.audit.intervals import estimate, of_quantile, unseen
 from dpsnn.audit.lacking import CAUSES, learned, lost
 from dpsnn.audit.plan import LEAST, NEAREST, RIDGE, Budget, Planned
-from dpsnn.audit.scoring import Scale, gained, scales, searched, strongest_of
+from dpsnn.audit.scoring import Scale, _share, gained, scales, searched, strongest_of
 from dpsnn.audit.shown import recommended, verdict
 from dpsnn.audit.wire import Wire
 
@@ -126,6 +127,16 @@ def test_pictures_whose_floor_is_a_rounding_error_are_alike() -> None:
     assert said["level"] == "unknown" and "all alike" in said["sentence"]
 
 
+def test_of_pictures_that_are_nearly_alike_there_is_no_share_of_rounding() -> None:
+    """Their structural similarity is 1 but for the last digits of single precision."""
+    wire = digits_wire()
+    flat = replace(wire, own=0.5 + 1e-5 * wire.own, victims=0.5 + 1e-5 * wire.victims)
+    guesses = flat.own.mean(0).expand(60, -1, -1, -1) + 1e-5
+    for scale in (each for each in scales(flat, None) if each.column in ("MSE", "SSIM")):
+        done = {"a": [Attempt(RIDGE, 0, guesses=guesses.clone())]}
+        assert gained(done, {"a": [scale.of(guesses, flat)]}, scale, flat) is None, scale.column
+
+
 def test_what_is_not_known_is_not_recommended() -> None:
     def cut(name: str, level: str, share: float) -> Json:
         return {"name": name, "verdict": {"level": level}, "gains": {"MSE": {"value": share}}}
@@ -204,13 +215,27 @@ def test_a_share_is_of_the_very_victims_that_were_scored() -> None:
     wire = digits_wire()
     truth, mean = wire.victims[:40], wire.own.mean(0)
     got = share(wire, "MSE", truth + 0.3 * (mean - truth))
+    # Where everybody has the same share of theirs there is no doubt, however hard they are.
+    assert [got["low"], got["high"]] == pytest.approx([got["value"]] * 2, abs=1e-6)
     floor = float((mean - truth).square().mean())
     assert got["floor"] == pytest.approx(floor, rel=1e-4) and got["victims"] == 40
     assert got["value"] == pytest.approx(1 - 0.09, rel=1e-4)
-    assert got["low"] < got["value"] < got["high"]
     # How hard victims are is no doubt about whether anything was found.
     nothing = share(wire, "MSE", mean.expand(60, -1, -1, -1).clone())
     assert [nothing[end] for end in ("low", "value", "high")] == pytest.approx([0, 0, 0], abs=1e-5)
+
+
+def test_the_interval_of_a_share_is_that_of_a_ratio() -> None:
+    """Victims of all sizes, each left with so much of it and a bit more: by draws of which the truth is known."""
+    draws, held = np.random.default_rng(4), 0
+    for _ in range(300):
+        wholes = draws.lognormal(0, 0.7, 60)
+        parts = 0.3 + 0.2 * wholes + draws.normal(0, 0.1, 60)
+        got = _share(torch.from_numpy(parts), torch.from_numpy(wholes))
+        assert float(got.mean()) == pytest.approx(parts.sum() / wholes.sum())
+        half = stats.t.ppf(0.975, 59) * float(got.std()) / math.sqrt(60)
+        held += abs(float(got.mean()) - (0.3 / math.exp(0.245) + 0.2)) < half
+    assert 0.9 * 300 < held < 0.98 * 300
 
 
 def test_one_sharp_picture_for_everybody_is_no_information() -> None:

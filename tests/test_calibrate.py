@@ -503,6 +503,31 @@ def test_no_noise_may_do() -> None:
         audited("ssim=0.8", strong=5.0)
 
 
+def test_what_an_audit_would_find_is_not_known_where_its_attack_failed() -> None:
+    """Also where none came to an end: each noise is looked at once."""
+    search = searching._Search(
+        target(), FEWER, Goal.parse("ssim=0.8"), Settings(kind="gaussian"), None, refusing
+    )
+    curve = Curve(NoisyWire(target(), "gaussian"), [1.0, 2.0], FEWER, refusing)
+    nothing = FEWER.own.float().mean(0).div(255).expand_as(FEWER.victims)
+    for guesses in curve.guesses:
+        guesses["nobody"] = nothing
+
+    def kept() -> bool | None:
+        rows = torch.arange(len(FEWER.victims))
+        goal, client = Goal.parse("ssim=0.8"), target().client
+        found, _ = checked(curve, 0, goal, rows, client, ("mse", "ssim"))
+        return bool(found["kept"]) if found["kept"] is not None else None
+
+    assert kept() is True
+    asked: list[Target] = []
+    search.attackers = lambda noisy: asked.append(noisy) or {"strong": "it broke"}  # type: ignore[func-returns-value]
+    assert search._audited(curve, 1.0) == 1.0 and len(asked) == 1
+    assert kept() is None and not curve.audited[0]
+    assert search.failed[-1]["attack"] == "strong" and search.failed[-1]["reason"] == "it broke"
+    assert any("strong failed (it broke) at noise 1" in note for note in search.notes)
+
+
 def test_a_bound_asks_no_attack_for_its_noise_but_watches_it() -> None:
     goal = Goal.parse("naming=0.3@100")
     curve, found, _ = audited("naming=0.3@100", strong=1.5)

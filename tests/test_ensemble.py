@@ -50,6 +50,16 @@ def test_weights_are_the_best_of_a_fine_grid() -> None:
     assert found.sum().item() == pytest.approx(1) and found.min() >= 0 and found[2] == 0
 
 
+def test_one_that_diverged_does_not_hide_how_the_others_differ() -> None:
+    torch.manual_seed(1)
+    truth = torch.rand(50, 1, 4, 4)
+    guesses = torch.stack([truth + spread * torch.randn_like(truth) for spread in (0.1, 0.3)])
+    lost = 1e6 * torch.randn_like(truth)
+    found = best_weights(torch.cat([guesses, lost[None]]), truth)
+    assert found[:2].tolist() == pytest.approx(best_weights(guesses, truth).tolist(), abs=1e-3)
+    assert found[0] > 0.85 and abs(float(found[2])) < 1e-5
+
+
 def test_guesses_that_are_the_same_share_the_weight() -> None:
     truth = torch.rand(5, 1, 2, 2)
     found = best_weights(torch.stack([truth + 0.1] * 2), truth)

@@ -54,6 +54,9 @@ def test_what_may_be_beyond_a_limit_is_not_known_to_be_within() -> None:
     assert "may be 0.6:" in failed.said
     (failed,) = gate(AuditResult.of(made), [Rule("ssim", ABOVE, 0.4)])
     assert failed.said == "SSIM is 0.47 (0.43 to 0.51)"
+    made["cuts"][0]["reidentified"] |= {"value": 0.1, "low": 0.05, "high": 0.2, "reach": 0.3}
+    (failed,) = gate(AuditResult.of(made), [Rule("reidentified", ABOVE, 0.25)])
+    assert "may be 0.3:" in failed.said
     assert failing(made, Rule("mse", BELOW, 0.07))[0][1] == "MSE not below 0.07"
     assert failing(made, Rule("mse", BELOW, 0.065)) == []
 

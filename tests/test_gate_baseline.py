@@ -19,6 +19,19 @@ def failing(made: Json, baseline: Json | None = None) -> list[tuple[str, str]]:
     return [(each.cut, each.rule) for each in found]
 
 
+def test_an_attack_that_was_not_there_then_is_said() -> None:
+    """As of an earlier version: it finds more without anything being worse than it was."""
+    old = left_out(whole(), NEAREST, reason="does not apply", cause="inapplicable")
+    label = old["cuts"][1]["attacks"][NEAREST]["label"]
+
+    def said(then: Json) -> str:
+        found = checks(AuditResult.of(whole()), baseline=AuditResult.of(then))
+        return next(each.said for each in found if each.rule == "comparable with the baseline")
+
+    assert f"{label} found something now and not then: more may be" in said(old)
+    assert "not then" not in said(whole())
+
+
 @pytest.mark.parametrize(
     "column, value, half, worse",
     [

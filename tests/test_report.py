@@ -325,7 +325,10 @@ def test_guarantees_are_numbers_beside_words() -> None:
     assert told["Least possible MSE"] == "0.05 over 40 pictures; ≤ 0.069 measured"
     assert bounded.clipped == "In a ball of radius 4."
     assert told["Named by who holds the pictures"] == "61.0\N{NO-BREAK SPACE}% (44.5 to 76.0) of 40"
-    made["cuts"][1]["bounds"] |= {"mse": 0.071, "share": 0.071 / 0.069}
+    made["cuts"][1]["bounds"] |= {"low": 0.04, "high": 0.06}
+    told = {f.name: f.text for f in digest(AuditResult.of(made)).cuts[1].guarantees}
+    assert told["Least possible MSE"].startswith("0.05 (0.04 to 0.06) over 40 pictures; ")
+    made["cuts"][1]["bounds"] |= {"mse": 0.071, "share": 0.071 / 0.069, "high": 0.08}
     told = {f.name: f.text for f in digest(AuditResult.of(made)).cuts[1].guarantees}
     assert "0.069 measured, less by the chance of" in told["Least possible MSE"]
 

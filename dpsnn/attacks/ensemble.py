@@ -79,8 +79,9 @@ def best_weights(
     """
     errors = (guesses - truth).flatten(1).double()
     products = errors @ errors.T / errors.shape[1]
-    # Errors that are alike up to rounding leave the equations without one answer.
-    products += (1e-12 * products.trace() + 1e-300) * torch.eye(len(products)).to(products)
+    # Errors that are alike up to rounding leave the equations without one answer. In units of each: one that diverged
+    # does not hide how the others differ.
+    products += (1e-12 * products.diagonal() + 1e-300).diag()
     best, least = None, torch.inf
     for size in range(1, len(products) + 1):
         for some in combinations(range(len(products)), size):

@@ -8,6 +8,7 @@ that had no part in finding it.
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,8 @@ from dpsnn.attacks.base import Learn
 from dpsnn.audit.calibrate_curve import (
     Attackers,
     Curve,
+    Failed,
+    Heard,
     Roles,
     estimated,
     falling,
@@ -237,7 +240,7 @@ class _Search:
             )
         curve = self._between(wire, grid(wire.start(codes), FAR_STEPS, FACTOR))
         curve.untrained()
-        self._say(curve)
+        self._say(curve, curve.failed)
         curve.ensured()
         return self._noise_for_ssim(curve)
 
@@ -247,8 +250,14 @@ class _Search:
 
     def _audited(self, curve: Curve, noise: float) -> float:
         """Make every attack of an audit under a noise; and under more where these say that it takes more."""
-        while self.attackers and not curve.audited[place := curve.noises.index(noise)]:
-            curve.audited[place] = {**self.attackers(curve.targets[place])}
+        looked = set[int]()
+        while self.attackers and (place := curve.noises.index(noise)) not in looked:
+            looked.add(place)
+            made = self.attackers(curve.targets[place])
+            curve.audited[place] = {n: each for n, each in made.items() if isinstance(each, Heard)}
+            lost = [Failed(place, n, each) for n, each in made.items() if isinstance(each, str)]
+            curve.failed += lost
+            self._say(curve, lost)
             if self.goal.measure == "ssim" and (more := self._noise_for_ssim(curve)) > noise:
                 self._note(
                     f"attacks of an audit find more at noise {noise:g} than those that the curve is made of: it takes"
@@ -337,7 +346,7 @@ class _Search:
         curve.untrained()
         curve.learned()
         curve.ensured()
-        self._say(curve)
+        self._say(curve, curve.failed)
         if failed := [check for check in curve.checks if not check.passed]:
             at = ", ".join(f"{curve.noises[check.place]:g}" for check in failed)
             self._note(
@@ -346,10 +355,10 @@ class _Search:
             )
         return curve
 
-    def _say(self, curve: Curve) -> None:
+    def _say(self, curve: Curve, failed: Sequence[Failed]) -> None:
         """Which attackers failed, each with its reason once."""
         found: dict[str, list[str]] = {}
-        for each in curve.failed:
+        for each in failed:
             noise = None if each.place is None else curve.noises[each.place]
             row = {"attack": each.name, "noise": noise, "reason": each.reason}
             self.failed.append({"kind": curve.wire.kind, **row})

@@ -97,8 +97,9 @@ class Heard(NamedTuple):
     guesses: Images
 
 
-Attackers = Callable[[Target], Mapping[str, Heard]]
-"""Makes every attack of an audit's budget under one noise, and says by name what each found."""
+Attackers = Callable[[Target], Mapping[str, Heard | str]]
+"""Makes every attack of an audit's budget under one noise, and says by name what each found, or why nobody knows what
+it would have found."""
 
 
 class Failed(NamedTuple):

@@ -24,8 +24,9 @@ from dpsnn.audit.calibrate_size import fitting, roles_of
 from dpsnn.audit.cuts import Cut
 from dpsnn.audit.identity import of_module
 from dpsnn.audit.inputs import of_model
+from dpsnn.audit.lacking import lost
 from dpsnn.audit.loading import Model
-from dpsnn.audit.one_cut import Task, attacked
+from dpsnn.audit.one_cut import Task, attacked, ended
 from dpsnn.audit.people import people_of
 from dpsnn.audit.plan import Budget
 from dpsnn.audit.plan import budget as budget_of
@@ -159,7 +160,7 @@ def _attackers(
 ) -> Attackers:
     """Every attack of an audit's budget, kept where an audit in the same folder finds it."""
 
-    def attack(noisy: Target) -> dict[str, Heard]:
+    def attack(noisy: Target) -> dict[str, Heard | str]:
         assert isinstance(noisy.mechanism, DefenceList)
         wire = wire_of(place.target, noisy.mechanism, sides, queries, seed, place.work)
         progress = Progress(1)
@@ -167,11 +168,15 @@ def _attackers(
         progress.at(f"{place.name} behind {', '.join(map(str, noisy.mechanism))}", made, 1)
         victims = sides.victims
         task = Task(paid, [seed], victims.classes, victims.places, folder / PARTS)
-        attempts, _, _ = attacked(wire, task, progress)
+        attempts, causes, _ = attacked(wire, task, progress)
+        rows = [ended(each, causes.get(label)) for label, each in attempts.items()]
         return {
-            label: Heard(wire.heard, only.guesses)
-            for label, (only,) in attempts.items()
-            if only.status == "ok"
+            **{
+                label: Heard(wire.heard, only.guesses)
+                for label, (only,) in attempts.items()
+                if only.status == "ok"
+            },
+            **{row["label"]: row["reason"] for row in lost(rows)},
         }
 
     return attack

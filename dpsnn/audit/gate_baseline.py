@@ -72,8 +72,24 @@ def _comparable(now: AuditResult, then: AuditResult) -> Check:
         said.append(
             "the weights are those of then, and the model answers otherwise: its code is another"
         )
+    if more := _stronger(now, then):
+        said.append(
+            f"{', '.join(more)} found something now and not then: more may be found for that alone"
+        )
     rule = "comparable with the baseline"
     return Check(EVERYWHERE, rule, not differ, "; ".join([*differ, *said]))
+
+
+def _stronger(now: AuditResult, then: AuditResult) -> list[str]:
+    """Attacks that came to an end now at a cut at which they did not then, as where an earlier version lacks them."""
+    before = {cut["name"]: _ended(cut) for cut in then.cuts}
+    return sorted(
+        {label for cut in now.cuts for label in _ended(cut) - before.get(cut["name"], _ended(cut))}
+    )
+
+
+def _ended(cut: Cut) -> set[str]:
+    return {row["label"] for row in cut["attacks"] if row["status"] == "ok"}
 
 
 def _told(value: object) -> str:

@@ -122,5 +122,7 @@ def share_of(right: Float[Tensor, " n"], people: People = None) -> tuple[float, 
     count: Number = len(each_one)
     if 1 < count < len(right) and 0 < value < 1:
         spread = max(float(each_one.var()), np.finfo(float).tiny)
-        count = min(len(right), value * (1 - value) * count / spread)
+        # How far apart people are is known from them alone, and of a few not well.
+        wider = stdtrit(len(right) - 1, TAIL) / stdtrit(len(each_one) - 1, TAIL)
+        count = min(len(right), value * (1 - value) * count / spread * float(wider) ** 2)
     return value, *binomial(value, count)

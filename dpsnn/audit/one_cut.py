@@ -209,6 +209,23 @@ def _whole(done: Attempt, wire: Wire) -> Attempt:
     )
 
 
+def ended(attempts: Sequence[Attempt], skipped: str | None = None) -> Json:
+    """Whether an attack came to an end with all seeds, and if not, why; arguments as those of a row."""
+    first = next((each for each in attempts if each.status == "ok"), attempts[0])
+    bad = next((each for each in attempts if each.status != "ok"), None)
+    reason = None if bad is None else bad.reason
+    if bad is not None and len({each.reason for each in attempts}) > 1:
+        reason = f"seed {bad.seed}: {bad.reason}"
+    return {
+        "attack": first.planned.key,
+        "label": first.planned.label,
+        "status": "ok" if bad is None else bad.status,
+        "reason": reason,
+        "cause": None if bad is None else skipped or FAILED,
+        "learns": first.planned.maps,
+    }
+
+
 def _row(
     attempts: Sequence[Attempt],
     values: Mapping[str, Sequence[Tensor]],
@@ -224,7 +241,6 @@ def _row(
         skipped: Why it was not made, by `dpsnn.audit.lacking.CAUSES`.
     """
     done = [each for each in attempts if each.status == "ok"]
-    bad = next((each for each in attempts if each.status != "ok"), None)
     first = done[0] if done else attempts[0]
 
     def mean(name: str) -> float | None:
@@ -232,17 +248,9 @@ def _row(
         return sum(found) / len(found) if found else None
 
     diverged = any(each.doubling == DIVERGED for each in done)
-    reason = None if bad is None else bad.reason
-    if bad is not None and len({each.reason for each in attempts}) > 1:
-        reason = f"seed {bad.seed}: {bad.reason}"
     return {
-        "attack": first.planned.key,
-        "label": first.planned.label,
+        **ended(attempts, skipped),
         "settings": first.settings,
-        "status": "ok" if bad is None else bad.status,
-        "reason": reason,
-        "cause": None if bad is None else skipped or FAILED,
-        "learns": first.planned.maps,
         "victims": min((each.victims for each in done), default=0),
         "measures": {c: estimate(each, people) for c, each in values.items() if each},
         "seconds": sum(each.seconds for each in attempts),

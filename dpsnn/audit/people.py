@@ -73,3 +73,24 @@ def worst_of_each(values: Float[Tensor, " n"], people: People, lower_leaks: bool
     return start.scatter_reduce(
         0, rows, values, "amin" if lower_leaks else "amax", include_self=False
     )
+
+
+def others(people: People, count: int, most: int) -> Int[Tensor, "times count"]:
+    """For each of the first pictures some rows of other people's, far apart; none where all are of one person.
+
+    Args:
+        people: Whose each is.
+        count: Of the first pictures; two or more.
+        most: Rows for each, at most; fewer where there are few people.
+    """
+    whose = torch.arange(count) if people is None else people[:count]
+    # By person: from a picture on, first come those of the persons before, then those behind.
+    order, place = whose.argsort(stable=True), torch.empty(count, dtype=torch.long)
+    place[order] = torch.arange(count)
+    _, at, sizes = whose.unique(return_inverse=True, return_counts=True)
+    first, theirs = (sizes.cumsum(0) - sizes)[at], sizes[at]
+    strangers = count - theirs
+    times = min(most, int(strangers.min()))
+    steps = [place - first + strangers * each // max(1, times) for each in range(times)]
+    found = [order[(first - 1 - step % strangers) % count] for step in steps]
+    return torch.stack(found) if found else torch.empty(0, count, dtype=torch.long)

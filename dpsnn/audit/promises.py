@@ -9,7 +9,7 @@ import torch
 
 from dpsnn.audit.agreement import beyond
 from dpsnn.audit.identity import as_bytes
-from dpsnn.audit.intervals import binomial
+from dpsnn.audit.intervals import binomial, estimate
 from dpsnn.audit.result import Json
 from dpsnn.audit.scoring import CANDIDATES
 from dpsnn.audit.wire import CHUNK, Wire
@@ -166,24 +166,27 @@ def bounds(wire: Wire, guesses: Mapping[str, torch.Tensor]) -> tuple[Json | None
     """
     if wire.target is None or wire.clear is None or not wire.noisy or not guesses:
         return None, ""
-    found: list[Cells] = []
+    found: list[tuple[Cells, torch.Tensor]] = []
     beaten: list[str] = []
     # Those of all victims first: what is worked out for them serves all, and is let go for fewer.
     for name, each in sorted(guesses.items(), key=lambda pair: -len(pair[1])):
         try:
-            cells = _watched(wire, each)
+            watched = _watched(wire, each)
         except Beaten as error:
             beaten.append(f"{name}: {error}")
             continue
-        if cells is not None:
-            found.append(cells)
+        if watched is not None:
+            found.append(watched)
     if beaten or not found:
         return None, "; ".join(beaten)
-    most = max(map(_counted, found))
-    closest = max((each for each in found if _counted(each) == most), key=_share)
-    right = closest["NamedBound"]
+    most = max(_counted(cells) for cells, _ in found)
+    among = [each for each in found if _counted(each[0]) == most]
+    closest, least = max(among, key=lambda each: _share(each[0]))
+    right, ends = closest["NamedBound"], estimate([least.double()], wire.people)
     return {
         "mse": closest["MSEBound"],
+        "low": ends["low"],
+        "high": ends["high"],
         "share": closest["BoundShare"],
         "named": None if right is None else right / 100,  # type: ignore[operator]
         "n": closest["BoundN"],
@@ -200,8 +203,9 @@ def matched(wire: Wire, limits: Json | None) -> Json | None:
     if limits is not None and limits["named"] is not None:
         share, count = limits["named"], limits["n"]
         if wire.people is not None and wire.strangers > 1:
-            cells = _watched(wire, torch.zeros_like(wire.victims[: wire.strangers]))
-            assert cells is not None
+            watched = _watched(wire, torch.zeros_like(wire.victims[: wire.strangers]))
+            assert watched is not None
+            cells, _ = watched
             share, count = cells["NamedBound"] / 100, _counted(cells)  # type: ignore[operator]
     elif wire.target is None or wire.noisy or wire.wavers:
         return None
@@ -232,8 +236,8 @@ def _share(cells: Cells) -> float:
     return share if isinstance(share, float) else 0.0
 
 
-def _watched(wire: Wire, guesses: torch.Tensor) -> Cells | None:
-    """The bounds beside what one attack finds; None where there are none.
+def _watched(wire: Wire, guesses: torch.Tensor) -> tuple[Cells, torch.Tensor] | None:
+    """The bounds beside what one attack finds, and the least error of each victim; None where there are none.
 
     Raises:
         Beaten: If it is better than anybody can be.
@@ -247,4 +251,4 @@ def _watched(wire: Wire, guesses: torch.Tensor) -> Cells | None:
     for start in range(0, count, CHUNK):
         stop = min(start + CHUNK, count)
         found.hear(wire.heard[:, start:stop], guesses[start:stop])
-    return found.cells()
+    return found.cells(), torch.cat(found.least)

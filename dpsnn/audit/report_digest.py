@@ -334,7 +334,9 @@ def _named(share: Number, cut: Json) -> str:
 def _against(bounds: Json) -> str:
     """The bound beside what was measured, on the same victims."""
     measured = bounds["mse"] / bounds["share"] if bounds["share"] else None
-    told = f"{rough(bounds['mse'])} over {count(bounds['n'], 'picture')}"
+    ends = [bounds.get(end) for end in ("low", "high")]
+    beside = "" if None in ends else f" ({' to '.join(map(rough, ends))})"
+    told = f"{rough(bounds['mse'])}{beside} over {count(bounds['n'], 'picture')}"
     if measured is None:
         return told
     if bounds["mse"] <= measured:

@@ -214,7 +214,7 @@ def _accuracy(value: object, where: str) -> None:
 
 def _reidentified(value: object, where: str) -> None:
     _interval(value, where)
-    more = {"by": _texts, "victims": _count, "tried": _count}
+    more = {"by": _texts, "victims": _count, "tried": _count, "open": _texts, "reach": _share}
     _object(more, value=_share, low=_share, high=_share, candidates=_count)(value, where)
 
 
@@ -285,7 +285,15 @@ _cut = _object(
         words=_text,
         with_clip=_or_none(_object(bound=_size, naming=_share, words=_text)),
     ),
-    bounds=_or_none(_object(mse=_maybe_size, share=_maybe_size, named=_maybe_share, n=_count)),
+    bounds=_or_none(
+        _object(
+            dict.fromkeys(("low", "high"), _maybe_number),
+            mse=_maybe_size,
+            share=_maybe_size,
+            named=_maybe_share,
+            n=_count,
+        )
+    ),
     flags=_list(_object(raised=_text, why=_text, do=_text)),
     verdict=_object(level=_one_of(*LEVELS), sentence=_text),
     pictures=_or_none(_shown),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dpsnn.audit.attacking import Attempt
 from dpsnn.audit.intervals import TAIL, binomial, over_seeds, students
-from dpsnn.audit.people import People, by_person
+from dpsnn.audit.people import People, by_person, others
 from dpsnn.audit.plan import LEAST
 from dpsnn.audit.result import Json
 from dpsnn.audit.wire import Wire
@@ -20,7 +20,18 @@ from dpsnn.metrics.floors import class_means
 from dpsnn.tensors import Labels
 
 ALIKE = 1e-9
-"""Distance between no information and the truth below which pictures are all alike: what is left is rounding."""
+"""Squared error of no information below which pictures are all alike: what is left is rounding."""
+
+
+BLUNT = 1e-3
+"""The same of a measure that is not 0 for the truth, as a share of what it is then; the structural similarity of a flat
+picture and itself is off 1 by up to a tenth of it in single precision."""
+
+
+def least_whole(perfect: float) -> float:
+    """The same of a measure, as a distance from what it is for the truth: similarities of flat pictures are blunt."""
+    return max(ALIKE, BLUNT * abs(perfect))
+
 
 OTHERS = 4
 """Guesses of other victims beside which each victim is looked at."""
@@ -71,11 +82,14 @@ class Scale:
         assert values is not None
         return values.double()
 
-    def of_others(self, guesses: Tensor, wire: Wire) -> Float[Tensor, " n"]:
-        """For each of the first victims the mean of what guesses of other ones give; two victims or more."""
-        count = len(guesses)
-        steps = {1 + (count - 1) * each // OTHERS for each in range(min(OTHERS, count - 1))}
-        return torch.stack([self.of(guesses.roll(step, 0), wire) for step in steps]).mean(0)
+    def of_others(self, guesses: Tensor, wire: Wire) -> Float[Tensor, " n"] | None:
+        """For each of the first victims the mean of what guesses of other people give; None where there are none."""
+        rows = others(wire.people, len(guesses), OTHERS)
+        return (
+            torch.stack([self.of(guesses[row], wire) for row in rows]).mean(0)
+            if len(rows)
+            else None
+        )
 
 
 def scales(wire: Wire, own_labels: Labels | None) -> list[Scale]:
@@ -234,12 +248,12 @@ def gained(
         nothing = [mean[:count]] * len(scores)
         if count > 1:
             done = [each.guesses[:count] for each in attempts[name] if each.status == "ok"]
-            others = [scale.of_others(each, wire) for each in done]
-            if worse * float(torch.stack(others).mean() - mean[:count].mean()) < 0:
-                nothing = others
-        wholes = [scale.perfect - float(each.mean()) for each in nothing]
-        if count and min(map(abs, wholes)) >= ALIKE:
-            shares[name] = [(s - n) / whole for s, n, whole in zip(scores, nothing, wholes)]
+            own = [each for guesses in done if (each := scale.of_others(guesses, wire)) is not None]
+            if own and worse * float(torch.stack(own).mean() - mean[:count].mean()) < 0:
+                nothing = own
+        wholes = [scale.perfect - each for each in nothing]
+        if count and min(abs(float(each.mean())) for each in wholes) >= least_whole(scale.perfect):
+            shares[name] = [_share(s - n, whole) for s, n, whole in zip(scores, nothing, wholes)]
     means = {name: torch.stack(each).mean(0) for name, each in shares.items()}
     found = strongest_of(means, False, len(wire.victims), shares, wire.people)
     if found is None:
@@ -247,6 +261,16 @@ def gained(
     floor = float(mean[: found["victims"]].mean())
     ends = ("value", "low", "high", "victims", "reach")
     return {**{end: found[end] for end in ends if end in found}, "floor": floor}
+
+
+def _share(parts: Float[Tensor, " n"], wholes: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Values of which the mean is the share of all parts in all wholes, and the scatter that of this share.
+
+    It is linearised (Cochran 1977, chapter 6): where everybody has the same share there is no doubt about it.
+    """
+    whole = wholes.mean()
+    share = parts.mean() / whole
+    return share + (parts - share * wholes) / whole
 
 
 NEAR = 0.1
@@ -331,6 +355,7 @@ def _reidentified(made: Mapping[str, Sequence[Sought]], candidates: int) -> Json
         "victims": count,
         "tried": found["tried"],
         "by": found["by"],
+        **({"open": found["open"], "reach": min(1.0, found["reach"])} if "open" in found else {}),
     }
 
 

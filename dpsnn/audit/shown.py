@@ -15,7 +15,7 @@ from dpsnn.audit.lacking import FAILED, TOO_LARGE, UNPAID, cause, learned, lost
 from dpsnn.audit.people import People, worst_of_each
 from dpsnn.audit.plan import LEAST as FEWEST
 from dpsnn.audit.result import QUANTILES, Json
-from dpsnn.audit.scoring import ALIKE
+from dpsnn.audit.scoring import least_whole
 
 NEAR = 0.5
 """Share of the error of the mean image that an attacker must take away for pictures to count as leaked."""
@@ -156,7 +156,7 @@ def unpaired(strongest: Mapping[str, Json]) -> dict[str, Json]:
         best, perfect = strongest.get(column), {"MSE": 0.0, "SSIM": 1.0}[column]
         if best is None or best["floor"] is None:
             continue
-        if abs(whole := perfect - best["floor"]) >= ALIKE:
+        if abs(whole := perfect - best["floor"]) >= least_whole(perfect):
             ends = (best["low"], best["value"], best["high"])
             shares = [None if end is None else (end - best["floor"]) / whole for end in ends]
             low, value, high = shares if whole > 0 else shares[::-1]
@@ -252,7 +252,9 @@ def _copies(copied: Json) -> str:
 def _facts(mse: Json, share: Json | None, found: Json | None) -> str:
     told = f"the strongest attack ({' and '.join(mse['by'])}) leaves a squared error of {mse['value']:.2g}"
     if share is not None:
-        told += f", where their mean image leaves {share['floor']:.2g}"
+        # Of the victims whose error it is: the share may be of others.
+        floor = share["floor"] if mse.get("floor") is None else mse["floor"]
+        told += f", where their mean image leaves {floor:.2g}"
     if found:
         by: list[str] = found.get("by") or mse["by"]
         who = "" if by == mse["by"] else f"{' and '.join(by)} "

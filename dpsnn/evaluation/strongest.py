@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 from torch import Tensor
 
 from dpsnn.evaluation import measures, tables, victims
@@ -27,6 +28,9 @@ RESAMPLES = 2000
 """Bootstrap samples of the victims, each with a choice of its own."""
 
 LEVEL = 0.95
+
+LEAST = 30
+"""Victims below which an interval is Student's, of the wider of those chosen."""
 
 COMPARED = "ComparedDigest"
 """Column that tells who was compared, trained and scored as they were, from others of their names."""
@@ -47,7 +51,7 @@ class Strongest:
     low: float
     high: float
     """Standard error and 95 % interval over victims of the whole procedure, choice included: simultaneous over
-    attackers."""
+    attackers. Of fewer than LEAST victims they are those of the attackers chosen."""
     oracle: float
     """Mean of the best attacker of each victim, which nobody could have chosen: not to be compared with a bound."""
     tried: int
@@ -82,14 +86,20 @@ def strongest(
     resampled = [weight @ errors[:, half].T / len(half) for half, weight in zip(halves, weights)]
     _, values = _crossed(resampled, halves)
     tail = (1 - LEVEL) / 2
+    error = float(values.std(ddof=1))
     low, high = np.quantile(values, [tail, 1 - tail])
+    if count < LEAST:
+        # Resamples of halves of a few are too narrow: of two victims they have no width at all.
+        error = max(float(errors[int(row[0])].std(ddof=1)) for row in chosen) / math.sqrt(count)
+        half = float(stdtrit(count - 1, 1 - tail)) * error
+        low, high = value[0] - half, value[0] + half
     best, sign = errors.min(0).mean(), 1 if lower_leaks else -1
     low, high = sorted((sign * low, sign * high))
     first, second = (names[int(row[0])] for row in chosen)
     return Strongest(
         (first, second),
         float(sign * value[0]),
-        float(values.std(ddof=1)),
+        error,
         float(low),
         float(high),
         float(sign * best),
