@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dpsnn.errors import GateFailed, UsageError, WorkFailed, one_line
+from dpsnn.errors import GateFailed, UsageError, WorkFailed, one_line, spelled
 from dpsnn.given import OPTIONS, Misplaced, given
 from dpsnn.memory import keep_memory
 from dpsnn.options import Parser, Version, check_choices, check_data_dir, listed
@@ -124,7 +124,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 tidy(**{name: getattr(options, name, "") for name in FOLDERS})
             path = action(options)
         if path is not None and path.exists():
-            print(path)
+            print(spelled(str(path)))
         if sys.stdout:  # None where it was closed before we came
             sys.stdout.flush()
     except SystemExit as stop:

@@ -76,6 +76,11 @@ def one_line(error: object) -> str:
     )
 
 
+def spelled(text: str) -> str:
+    """The same with whatever UTF-8 cannot write spelled out, as bytes in names of files may be: `\\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def choose(registry: Mapping[str, T], name: str, kind: str) -> T:
     """Look `name` up in a registry.
 

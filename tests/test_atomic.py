@@ -1,5 +1,6 @@
 """Files are whole or not there, and nobody's half files stay."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -36,6 +37,12 @@ def test_a_block_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         raise OSError("full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, staged(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "file")
 
 
 def test_a_secret_is_its_owners_alone(tmp_path: Path) -> None:

@@ -100,6 +100,16 @@ class Code:
         ),
         (lambda: {**models.layers().state_dict(), "more": torch.ones(1)}, "it has besides more"),
         (lambda: {"0.weight": torch.full((4, 1, 3, 3), torch.nan)}, "not finite: 0.weight"),
+        (
+            lambda: {k: v.int() for k, v in models.layers().state_dict().items()},
+            "0.weight is torch.int32, not torch.float32",
+        ),
+        (
+            lambda: {k: v.double() * 1e300 for k, v in models.layers().state_dict().items()},
+            "not finite: 0.weight",
+        ),
+        (lambda: {"0.weight": torch.ones(2, 2).to_sparse()}, "has 0.weight, a tensor that is"),
+        (lambda: {"0.weight": torch.ones(2, device="meta")}, "has 0.weight, a tensor that is"),
         (lambda: {"epoch": 3}, "holds no tensors at its top, only epoch; save"),
         (lambda: {"net": models.layers().state_dict()}, "no tensors at its top, only net; save"),
         (lambda: [1, 2], "holds list, no state dict"),

@@ -4,6 +4,7 @@ same."""
 import io
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.datasets import ImageFolder
 
 from dpsnn.audit.pictures import load_pictures
 from dpsnn.audit.sides import deal, make_sides
@@ -62,8 +64,10 @@ def test_one_class_only_and_no_subfolders(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "z.png")
     with pytest.raises(UsageError, match="differ in size"):
         load_pictures(tmp_path)
-    for size in (0, -5):
-        with pytest.raises(UsageError, match=f"--size is {size}; it must be 1 pixel or more"):
+    for size in (0, -5, 100_000):
+        with pytest.raises(
+            UsageError, match=f"--size is {size}; it must be from 1 to 4,096 pixels"
+        ):
             load_pictures(tmp_path, size=size)
 
 
@@ -101,6 +105,7 @@ def test_arrays_in_any_usual_order(tmp_path: Path, arrays: dict[str, Tensor], sh
         ({"images": np.ones((4, 8, 8), np.uint8), "labels": np.ones(3)}, "4 images, and labels"),
         ({"images": np.ones((4, 8, 8), np.uint8), "labels": np.ones(4)}, "whole numbers from 0"),
         ({"images": np.array([object()])}, "is damaged or not"),
+        ({"images": np.full((4, 8, 8), "x")}, "no array of numbers"),
     ],
 )
 def test_arrays_that_are_none_are_one_line(tmp_path: Path, arrays: Any, said: str) -> None:
@@ -221,6 +226,70 @@ def test_what_systems_put_into_folders_is_no_class(tmp_path: Path) -> None:
     Image.fromarray(noise(1, 8, 8).numpy()[0]).save(tmp_path / "dog" / "._0.png")
     found = load_pictures(tmp_path)
     assert found.classes == ("cat", "dog") and len(found) == 2 and not found.notes
+
+
+def test_classes_have_the_numbers_that_torchvision_gives_them(tmp_path: Path) -> None:
+    """Whatever has no picture, lies beside the folders or is reached by a link."""
+    for name in ("cat", "fox"):
+        written(tmp_path / "data" / name)
+    written(tmp_path / "elsewhere")
+    (tmp_path / "data" / "ant").mkdir()
+    (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
+    found = load_pictures(tmp_path / "data")
+    theirs = ImageFolder(str(tmp_path / "data"), allow_empty=True)
+    assert [*found.classes] == theirs.classes and found.labels.tolist() == theirs.targets
+    (note,) = found.notes
+    assert note.startswith("no picture is in ant: of 4 classes")
+    written(tmp_path / "data")
+    beside = load_pictures(tmp_path / "data")
+    assert beside.labels.tolist() == theirs.targets and len(beside.notes) == 2
+    assert "that lie beside the folders" in beside.notes[0]
+
+
+def test_links_that_lead_back_or_nowhere_end(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        written(tmp_path / "data" / name)
+        (tmp_path / "data" / name / "up").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "a" / "gone.png").symlink_to(tmp_path / "nothing.png")
+    os.mkfifo(tmp_path / "data" / "a" / "pipe.png")
+    found = load_pictures(tmp_path / "data")
+    assert len(found) == 2 and "gone.png" in "".join(found.notes)
+
+
+def test_a_very_long_picture_is_cropped_before_it_is_enlarged(tmp_path: Path) -> None:
+    long = np.zeros((2, 20_000), np.uint8)
+    long[:, 9_999:10_001] = 200
+    Image.fromarray(long).save(tmp_path / "long.png")
+    sizes = list[Any]()
+    with pytest.MonkeyPatch.context() as patch:
+        resize = Image.Image.resize
+        patch.setattr(
+            Image.Image,
+            "resize",
+            lambda self, size, *a, **k: (sizes.append(size), resize(self, size, *a, **k))[1],
+        )
+        found = load_pictures(tmp_path, size=64)
+    assert sizes == [(64, 64)] and (found.images == 200).all()
+
+
+def test_grey_pictures_are_read_without_a_warning(tmp_path: Path) -> None:
+    written(tmp_path)
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            load_pictures(tmp_path)
+    finally:
+        torch.set_warn_always(False)
+
+
+def test_arrays_of_another_order_of_bytes_and_labels_of_bytes(tmp_path: Path) -> None:
+    images = np.linspace(0, 1, 4 * 64).reshape(4, 8, 8).astype(">f4")
+    labels = np.array([b"a", b"\xff", b"a", b"c"])
+    np.savez(tmp_path / "x.npz", images=images, labels=labels)
+    found = load_pictures(str(tmp_path / "x.npz"))
+    assert np.allclose(found.images[:, 0].numpy(), images)
+    assert found.classes == ("\\xff", "a", "c") and found.labels.tolist() == [1, 0, 1, 2]
 
 
 def test_folders_above_the_classes_are_said(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from audit_example import content, example
 
 from dpsnn.audit.agreement import beyond
-from dpsnn.audit.result import SCHEMA, AuditResult, Contradictory, finite
+from dpsnn.audit.result import NAME, SCHEMA, AuditResult, Contradictory, finite
 from dpsnn.defences import DefenceList
 from dpsnn.defences.noise import GaussianNoise
 from dpsnn.errors import UsageError
@@ -279,6 +280,19 @@ def test_a_file_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
         AuditResult.load(path)
     with pytest.raises(UsageError, match="there is no"):
         AuditResult.load(tmp_path / "other.json")
+
+
+def test_names_that_are_not_utf8_are_spelled_out(tmp_path: Path) -> None:
+    """Such as of a picture in a note: what took hours is not lost in the end."""
+    name = os.fsdecode(b"caf\xe9.jpg")
+    result = example()
+    result = replace(result, data={**result.data, "notes": [f"left out: {name}"]})
+    read = AuditResult.load(result.save(tmp_path / NAME))
+    assert read.data["notes"] == ["left out: caf\\udce9.jpg"] and read == result.checked()
+    text = (tmp_path / NAME).read_text().replace("left out", "left \\ud800 out")
+    (tmp_path / NAME).write_text(text)
+    with pytest.raises(UsageError, match="surrogates not allowed"):
+        AuditResult.load(tmp_path)
 
 
 def test_what_is_no_number_is_none() -> None:

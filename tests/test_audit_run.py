@@ -373,6 +373,28 @@ def test_several_seeds_give_an_interval_over_seeds(monkeypatch: pytest.MonkeyPat
     )
 
 
+@pytest.mark.parametrize(
+    ("smashed", "said"),
+    [
+        (np.ones((20, 0), np.float32), r"smashed of shape \(20, 0\)"),
+        (np.full((20, 3), 1e300), "no finite numbers in float32"),
+        (np.full((20, 3), "x"), "no array of numbers"),
+        (np.ones((19, 3), np.float32), r"20 images, and smashed of shape \(19, 3\)"),
+    ],
+)
+def test_pairs_that_are_none_are_one_line(tmp_path: Path, smashed: Any, said: str) -> None:
+    path = tmp_path / "pairs.npz"
+    np.savez(path, images=np.zeros((20, 8, 8), np.uint8), smashed=smashed)
+    with pytest.raises(UsageError, match=said):
+        audit(smashed=str(path))
+
+
+def test_a_folder_in_the_place_of_the_result_is_said_first(tmp_path: Path) -> None:
+    (tmp_path / "audit.json").mkdir()
+    with pytest.raises(UsageError, match="audit.json is a folder; take it away"):
+        audit(models.layers, digits(), out=tmp_path)
+
+
 def test_pairs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = digits()
     model = models.layers().eval()
@@ -436,6 +458,7 @@ def test_a_checkpoint_of_ours_with_its_own_noise(
         ({"nopeek_weight": 0.5}, "acts in training"),
         ({"queries": 0}, "queries is 0"),
         ({"seeds": [1, 1]}, "seeds are"),
+        ({"seeds": [2**64]}, "seeds are"),
         ({"budget": "huge"}, "unknown budget 'huge'"),
         ({"cuts": ["8"]}, "8 is no cut: it is the whole model"),
         ({"cuts": ["nine"]}, "no cut 'nine'"),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dpsnn import cli
+
 DONE = "import pathlib; cli.named = lambda name: lambda options: pathlib.Path('/')"
 """A command that has written a file and names it."""
 LONG = "cli.named = lambda name: lambda options: print('word ' * 100_000)"
@@ -46,3 +48,13 @@ def test_no_room_for_the_output_is_one_line(work: str) -> None:
 @pytest.mark.parametrize("work", [DONE, LONG])
 def test_standard_output_may_be_closed_from_the_start(work: str) -> None:
     assert said(work, subprocess.DEVNULL, closes=True) == (0, "")
+
+
+def test_a_path_that_is_not_utf8_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / os.fsdecode(b"\xff")
+    path.touch()
+    monkeypatch.setattr(cli, "named", lambda action: lambda options: path)
+    assert cli.main(["audit"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/\\udcff\n"

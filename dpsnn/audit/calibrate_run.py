@@ -41,6 +41,7 @@ from dpsnn.audit.wire import at_lower, enough_memory, wire_of
 from dpsnn.checkpoints import ensure_writable
 from dpsnn.defences import DefenceList
 from dpsnn.errors import UsageError
+from dpsnn.numbers import check_count
 from dpsnn.target import Target
 from dpsnn.tensors import Number
 
@@ -108,7 +109,7 @@ def calibrate_model(
     place = known.cuts(sides.image_shape, [cut])[0][0]
     sides = fitting(sides, place, queries)
     roles = roles_of(sides, place.target, seed)
-    about = _about(known, sides, place, roles, seed, budget)
+    about = finite(_about(known, sides, place, roles, seed, budget))  # as it is read again
     about["model"]["answers"] = given.answers
     truth = _truth(roles, sides)
     refused = beside.unfit(folder / AUDIT, about, truth)
@@ -250,8 +251,7 @@ def _check(
         )
     if finetune_epochs < 0:
         raise UsageError(f"finetune_epochs is {finetune_epochs}; it must be 0 or more")
-    if seed < 0:
-        raise UsageError(f"seed is {seed}; it must be a whole number from 0")
+    check_count(seed, "seed", 0)
 
 
 def _check_clip(clip: Number | None) -> None:

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dpsnn.audit.held import Pictures
 from dpsnn.audit.identity import answers, of_module, of_tensors
 from dpsnn.audit.loading import Model, load_model
-from dpsnn.audit.picture_folder import is_hidden
-from dpsnn.audit.pictures import load_pictures
+from dpsnn.audit.picture_folder import class_folders
+from dpsnn.audit.pictures import as_tensor, load_pictures
 from dpsnn.audit.plan import Budget
 from dpsnn.audit.sides import Sides, make_sides
 from dpsnn.data import DATASETS
@@ -92,8 +91,7 @@ def _classes(data: Any) -> int | None:
     if isinstance(data, str) and data in DATASETS:
         return int(DATASETS[data].num_classes)
     if isinstance(data, str) and Path(data).is_dir():
-        folders = (path for path in Path(data).iterdir() if path.is_dir())
-        return sum(not is_hidden(path.name) for path in folders) or None
+        return len(class_folders(Path(data))) or None
     return None
 
 
@@ -104,14 +102,20 @@ def of_pairs(path: str, groups: str, trained_on: Any, seed: int, budget: Budget)
         with np.load(path, allow_pickle=False) as content:
             if SMASHED not in content.files:
                 raise UsageError(f"{path} has no array {SMASHED!r}, only {content.files}")
-            smashed = torch.from_numpy(np.ascontiguousarray(content[SMASHED]))
-    if len(smashed) != len(pictures) or smashed.dim() < 2 or not smashed.is_floating_point():
+            smashed = as_tensor(content[SMASHED], f"{SMASHED} in {path}")
+    whole = len(smashed) == len(pictures) and smashed.dim() > 1 and smashed.numel() > 0
+    if not whole or not smashed.is_floating_point():
         raise UsageError(
             f"{path} has {len(pictures)} images, and {SMASHED} of shape {tuple(smashed.shape)} of {smashed.dtype}; give"
             " a row of floats for each image"
         )
+    smashed = (
+        smashed.float()
+    )  # in which it is attacked, and what is finite in float64 may be infinite
     if not bool(smashed.isfinite().all()):
-        raise UsageError(f"{SMASHED} in {path} holds values that are no finite numbers; mend it")
+        raise UsageError(
+            f"{SMASHED} in {path} holds values that are no finite numbers in float32; mend it"
+        )
     who, most = "groups" if groups else "", (budget.own, budget.victims)
     sides = make_sides(_given(pictures), None, who, trained_on, seed=seed, most=most)
     return Inputs(replace(sides, name=path, groups=groups or None), smashed=smashed)

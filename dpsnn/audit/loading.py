@@ -3,6 +3,7 @@
 import copy
 import operator
 import pickle
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
@@ -243,7 +244,8 @@ def _state(path: str) -> dict[str, Tensor]:
         UsageError: If it holds anything but tensors, or none.
     """
     remedy = "save model.state_dict() with torch.save"
-    with reading(path, "a file of weights", remedy):
+    with reading(path, "a file of weights", remedy), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of kinds of tensors that are refused below
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # PyTorch's own advice is to run what is in it
@@ -258,6 +260,10 @@ def _state(path: str) -> dict[str, Tensor]:
     if not tensors:
         there = ", ".join(list(map(str, content))[:SHOWN]) or "nothing"
         raise UsageError(f"{path} holds no tensors at its top, only {there}; {remedy}")
+    for name, value in tensors.items():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            kinds = "sparse, quantised or without values"
+            raise UsageError(f"{path} has {name}, a tensor that is {kinds}; save plain ones")
     return tensors
 
 
@@ -302,11 +308,20 @@ def _differences(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> s
         for n in wanted
         if n in state and state[n].shape != wanted[n].shape
     ]
-    bad = [n for n in wanted if n in state and not bool(state[n].isfinite().all())]
+    both = [n for n in wanted if n in state]
+    # What rounds to them would be loaded without a word, such as an integer that stands for a weight.
+    kinds = [
+        f"{n} is {state[n].dtype}, not {wanted[n].dtype}"
+        for n in both
+        if wanted[n].is_floating_point() and not state[n].is_floating_point()
+    ]
+    sound = both if not kinds else []
+    bad = [n for n in sound if not bool(state[n].to(wanted[n].dtype).isfinite().all())]
     parts = (
         ("it lacks ", missing),
         ("it has besides ", strange),
         ("", shapes),
+        ("", kinds),
         ("not finite: ", bad),
     )
     return "; ".join(f"{said}{some(names)}" for said, names in parts if names)

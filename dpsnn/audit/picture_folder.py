@@ -1,5 +1,6 @@
 """A folder of pictures: listed first, so that those which nobody needs are never read."""
 
+import os
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dpsnn.audit.held import Filling, Pictures
-from dpsnn.data.pictures import MOST_BYTES, read_picture
+from dpsnn.data.pictures import MOST_BYTES, MOST_PIXELS, read_picture
 from dpsnn.errors import UsageError, reading
 
 SUFFIXES = frozenset(
@@ -24,7 +25,10 @@ PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "t
 
 
 class PictureFolder:
-    """Pictures in a folder, whose outermost folders are the classes.
+    """Pictures in a folder, whose outermost folders are the classes, in the order of their names.
+
+    Also one without a picture is a class: those behind it would have other numbers than the model gives them. Pictures
+    that lie beside these folders are of no class and are left out. Links are followed, as torchvision does.
 
     Args:
         folder: With files in it, at any depth.
@@ -43,13 +47,10 @@ class PictureFolder:
             raise UsageError(
                 f"of a folder --groups is {SUBFOLDER!r}, not {groups!r}: CLASS/PERSON/PICTURE"
             )
-        self.paths = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in SUFFIXES
-            and not any(is_hidden(part) for part in path.relative_to(folder).parts)
-            and path.is_file()
-        )
+        found = sorted(_files(folder))
+        deeper = [path for path in found if path.parent != folder]
+        beside = [path.name for path in found if path.parent == folder] if deeper else []
+        self.paths = deeper or found
         if not self.paths:
             raise UsageError(
                 f"{folder} holds no pictures; give a folder with one subfolder for each class"
@@ -59,18 +60,26 @@ class PictureFolder:
         """Row → why it is left out, of those that turned out to be no pictures."""
         self.channels = channels or self._channels()
         within = [path.relative_to(folder).parts for path in self.paths]
-        names = [parts[0] if len(parts) > 1 else "" for parts in within]
-        classes = sorted({*names})
-        self.labels = torch.tensor([classes.index(name) for name in names])
-        self.classes = () if classes == [""] else tuple(classes)
+        self.classes = tuple(class_folders(folder)) if deeper else ()
+        number = {name: at for at, name in enumerate(self.classes)}
+        self.labels = torch.tensor([number.get(parts[0], 0) for parts in within])
         self.groups = tuple(str(Path(*parts[:-1])) for parts in within) if groups else None
         self.doubts: tuple[str, ...] = ()
+        if beside:
+            self.doubts += (
+                f"left out: {beside[0]}, and {len(beside) - 1} more that lie beside the folders of the classes",
+            )
+        if bare := sorted({*self.classes} - {parts[0] for parts in within}):
+            self.doubts += (
+                f"no picture is in {', '.join(bare[:3])}: of {len(self.classes)} classes, numbered by the names of the"
+                f" folders, {len(bare)} have none",
+            )
         if not groups and (doubt := _doubtful(within)):
             said = (
-                f"{doubt}: the classes are the outermost folders ({', '.join(classes[:3])}); if those are parts of the"
-                " data, give one of them"
+                f"{doubt}: the classes are the outermost folders ({', '.join(self.classes[:3])}); if those are parts of"
+                " the data, give one of them"
             )
-            self.doubts = (said,)
+            self.doubts += (said,)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -140,7 +149,7 @@ class PictureFolder:
                 self.left[row] = str(error)
                 continue
             pixels = picture.reshape(*picture.shape[:2], -1).transpose(2, 0, 1)
-            yield row, torch.from_numpy(np.ascontiguousarray(pixels))
+            yield row, torch.from_numpy(pixels.copy())  # what Pillow gives may not be written to
 
     def _channels(self) -> int:
         """Grey or colour, as the first picture is kept.
@@ -182,6 +191,39 @@ def _doubtful(within: Sequence[tuple[str, ...]]) -> str:
     return ""
 
 
+def _files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Whatever is called as pictures are, at any depth; a link to nothing too, which is said where it is read.
+
+    Args:
+        folder: Where.
+        above: Folders in which it lies: whoever links back to one of these would never come to an end.
+
+    Raises:
+        UsageError: If it may not be looked into.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise UsageError(
+            f"{folder} may not be looked into ({error.strerror}); change that"
+        ) from error
+    for path in (folder / name for name in names if not is_hidden(name)):
+        if os.path.isdir(path):
+            yield from _files(path, (*above, real))
+        elif path.suffix.lower() in SUFFIXES and (os.path.isfile(path) or not os.path.exists(path)):
+            yield path
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the classes of a folder of pictures, in their order."""
+    return sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)
+    )
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is not the user's own: what systems put there begins with `.` or `__`."""
     return name.startswith((".", "__"))
@@ -194,8 +236,12 @@ def _fitted(picture: np.ndarray, size: int | None) -> np.ndarray:
     from PIL import Image
 
     made = Image.fromarray(picture)
-    scale = size / min(made.size)
-    wide, high = (max(size, round(side * scale)) for side in made.size)
+    least = min(made.size)
+    wide, high = (max(size, round(side * size / least)) for side in made.size)
+    if wide * high > MOST_PIXELS:  # of a very long one only the middle is ever enlarged
+        left, top = ((side - least) // 2 for side in made.size)
+        made = made.crop((left, top, left + least, top + least))
+        wide = high = size
     made = made.resize((wide, high), Image.Resampling.BILINEAR, reducing_gap=3.0)
     left, top = (wide - size) // 2, (high - size) // 2
     return np.asarray(made.crop((left, top, left + size, top + size)))

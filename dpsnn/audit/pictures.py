@@ -1,5 +1,6 @@
 """The pictures that users send or an attacker owns: out of a folder, a file of arrays, or a function of the user's."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from torch import Tensor
 from dpsnn.audit.held import Filling, Pictures, at_once
 from dpsnn.audit.picture_folder import PictureFolder
 from dpsnn.audit.sources import called, is_function, unnamed
+from dpsnn.data.pictures import MOST_PIXELS
 from dpsnn.errors import UsageError, absent, meant, reading
 
 IMAGES, LABELS = "images", "labels"
+
+MOST_SIDE = math.isqrt(MOST_PIXELS)
+"""Pixels on a side to which pictures are scaled, as larger ones are not read either."""
 
 MOST_CLASSES = 100_000
 """From this label on they are no numbers of classes, but names."""
@@ -40,8 +45,8 @@ def open_pictures(
     Raises:
         UsageError: If there is nothing there, or it holds what are no pictures.
     """
-    if size is not None and size < 1:
-        raise UsageError(f"--size is {size}; it must be 1 pixel or more")
+    if size is not None and not 1 <= size <= MOST_SIDE:
+        raise UsageError(f"--size is {size}; it must be from 1 to {MOST_SIDE:,} pixels")
     if not isinstance(source, str | Path):
         return _checked(source, "the data", groups, size, scratch)
     text = str(source)
@@ -85,7 +90,7 @@ def _arrays(path: str, prefix: str) -> dict[str, Any]:
                     n.removesuffix(f"_{IMAGES}") for n in names if n.endswith(f"_{IMAGES}")
                 )
                 hint = f"; name one of its parts, {path}:{several[0]}" if several else ""
-                raise UsageError(f"{path} has no array {start}{IMAGES!r}, only {names}{hint}")
+                raise UsageError(f"{path} has no array {start + IMAGES!r}, only {names}{hint}")
             wanted = [n for n in names if n.startswith(start)]
             return {n.removeprefix(start): content[n] for n in wanted}
 
@@ -150,13 +155,29 @@ def _paired(given: Any, scratch: Path | None) -> Mapping[str, Any]:
     return {IMAGES: filling.done(), LABELS: labels}
 
 
+def as_tensor(given: Any, name: str) -> Tensor:
+    """An array as a tensor, in the order of bytes of this machine, whatever its own is.
+
+    Raises:
+        UsageError: If it is no array of numbers.
+    """
+    if isinstance(given, Tensor):
+        return given
+    try:
+        array = np.asarray(given)
+        return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+    except (TypeError, ValueError) as error:
+        told = " ".join(str(error).split())[:120]
+        raise UsageError(f"{name}: no array of numbers ({told}); give one") from error
+
+
 def as_images(given: Any, name: str) -> Tensor:
     """Bytes or floats in [0, 1], `(N, C, H, W)`, out of whatever order of axes.
 
     Raises:
         UsageError: If they are no pictures, or out of range.
     """
-    images = given if isinstance(given, Tensor) else torch.from_numpy(np.ascontiguousarray(given))
+    images = as_tensor(given, f"the images of {name}")
     if images.dim() == 3:
         images = images.unsqueeze(1)
     if images.dim() == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3, 4):
@@ -194,8 +215,10 @@ def _labelled(given: Any, count: int, name: str) -> tuple[Tensor, tuple[str, ...
         raise UsageError(
             f"{name} has {count} images, and labels of shape {labels.shape}; give one each"
         )
-    if labels.dtype.kind in "US":
-        classes, numbers = np.unique(labels.astype(str), return_inverse=True)
+    if labels.dtype.kind == "S":  # of whatever encoding
+        labels = np.char.decode(labels, "utf-8", "backslashreplace")
+    if labels.dtype.kind == "U":
+        classes, numbers = np.unique(labels, return_inverse=True)
         return torch.from_numpy(numbers.astype(np.int64)), tuple(map(str, classes)), ()
     if labels.dtype.kind not in "iub" or labels.min() < 0:
         raise UsageError(f"the labels of {name} must be whole numbers from 0, or names of classes")

@@ -9,7 +9,7 @@ from typing import Any
 
 from dpsnn.atomic import staged
 from dpsnn.audit.schema import LEVELS, QUANTILES, SCHEMA, SHOWN, STATUSES, Json, validate
-from dpsnn.errors import UsageError, WorkFailed, reading
+from dpsnn.errors import UsageError, WorkFailed, reading, spelled
 
 NAME = "audit.json"
 """Of the file in the folder of an audit."""
@@ -96,6 +96,7 @@ class AuditResult:
         path = path / NAME if path.is_dir() else path
         with reading(path, "the JSON of an audit", "run the audit again"):
             content = json.loads(path.read_text(encoding="utf-8"))
+            json.dumps(content, ensure_ascii=False).encode()  # half a character cannot be shown
         return cls.of(content, str(path))
 
     def plain(self) -> Json:
@@ -153,9 +154,14 @@ class AuditResult:
 
 
 def finite(value: Any) -> Any:
-    """The same in what JSON knows: tuples as lists, and None for what is infinite or not a number."""
+    """The same in what JSON knows: tuples as lists, and None for what is infinite or not a number.
+
+    Of names of files that are not UTF-8 the bytes are spelled out, as no file of text can hold them.
+    """
     if isinstance(value, Mapping):
-        return {str(key): finite(each) for key, each in value.items()}
+        return {finite(str(key)): finite(each) for key, each in value.items()}
+    if isinstance(value, str):
+        return spelled(value)
     if isinstance(value, list | tuple):
         return [finite(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):

@@ -41,6 +41,7 @@ from dpsnn.cores import cores
 from dpsnn.defences import CutInfo, DefenceList
 from dpsnn.errors import UsageError, meant
 from dpsnn.memory import keep_memory
+from dpsnn.numbers import LARGEST
 from dpsnn.specs import ClassifierSpec
 from dpsnn.target import Target
 
@@ -204,8 +205,10 @@ def cut_names(cuts: Sequence[str] | str) -> list[str]:
 def _checked(queries: int, seeds: Sequence[int]) -> list[int]:
     if queries < 1:
         raise UsageError(f"queries is {queries}; each picture is sent once or more")
-    if not seeds or min(seeds) < 0 or len({*seeds}) < len(seeds):
-        raise UsageError(f"seeds are {list(seeds)}; name different whole numbers from 0")
+    if not seeds or min(seeds) < 0 or max(seeds) > LARGEST or len({*seeds}) < len(seeds):
+        raise UsageError(
+            f"seeds are {list(seeds)}; name different whole numbers from 0 to {LARGEST}"
+        )
     return list(seeds)
 
 
@@ -240,6 +243,8 @@ def _folder(out: Path) -> Path:
     if file := next((each for each in (place, *place.parents) if each.is_file()), None):
         raise UsageError(f"{file} is a file; name a folder with --out")
     place.mkdir(parents=True, exist_ok=True)
+    if (out / NAME).is_dir():
+        raise UsageError(f"{out / NAME} is a folder; take it away, or name another with --out")
     if not os.access(place, os.W_OK):
         raise UsageError(f"{place} may not be written to; name another folder with --out")
     return place
