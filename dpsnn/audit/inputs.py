@@ -109,9 +109,8 @@ def of_pairs(path: str, groups: str, trained_on: Any, seed: int, budget: Budget)
             f"{path} has {len(pictures)} images, and {SMASHED} of shape {tuple(smashed.shape)} of {smashed.dtype}; give"
             " a row of floats for each image"
         )
-    smashed = (
-        smashed.float()
-    )  # in which it is attacked, and what is finite in float64 may be infinite
+    # In which it is attacked: what is finite in float64 may be infinite there.
+    smashed = smashed.float()
     if not bool(smashed.isfinite().all()):
         raise UsageError(
             f"{SMASHED} in {path} holds values that are no finite numbers in float32; mend it"
