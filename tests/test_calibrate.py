@@ -23,7 +23,7 @@ from dpsnn.audit import attacking
 from dpsnn.audit import calibrate as searching
 from dpsnn.audit import calibrate_server, plan
 from dpsnn.audit.calibrate import calibrate, training
-from dpsnn.audit.calibrate_curve import Curve, Heard, Roles, falling, grid, remembering
+from dpsnn.audit.calibrate_curve import Curve, Failed, Heard, Roles, falling, grid, remembering
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
 from dpsnn.audit.calibrate_kept import checked
 from dpsnn.audit.calibrate_noise import (
@@ -526,6 +526,49 @@ def test_what_an_audit_would_find_is_not_known_where_its_attack_failed() -> None
     assert kept() is None and not curve.audited[0]
     assert search.failed[-1]["attack"] == "strong" and search.failed[-1]["reason"] == "it broke"
     assert any("strong failed (it broke) at noise 1" in note for note in search.notes)
+
+
+def quiet_curve() -> tuple[Curve, Tensor]:
+    """Two noises so small that nobody knows too much, at which nobody finds anything; and the mean picture."""
+    curve = Curve(NoisyWire(target(), "gaussian"), [1e-3, 2e-3], FEWER, refusing)
+    nothing = FEWER.own.float().mean(0).div(255).expand_as(FEWER.victims)
+    for guesses in curve.guesses:
+        guesses["nobody"] = nothing
+    return curve, nothing
+
+
+def similar(curve: Curve, place: int = 0) -> tuple[bool | None, list[str]]:
+    """Whether an SSIM is kept on half of the victims, and what is said of it."""
+    goal, rows = Goal("ssim", 0.8), torch.arange(0, len(FEWER.victims), 2)
+    found, said = checked(curve, place, goal, rows, target().client, ("mse", "ssim"))
+    return found["kept"], said
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "kept"),
+    [(24, 0, True), (24, 0.3, None), (24, 0.5, None), (24, 1, False), (2, 0, None)],
+)
+def test_an_attack_on_some_victims_alone_that_may_be_ahead_leaves_it_open(
+    count: int, share: float, kept: bool | None
+) -> None:
+    """It finds a share of the pictures of some: whether that breaks the promise, all would have to tell."""
+    curve, nothing = quiet_curve()
+    right = torch.rand(count, 1, 1, 1, generator=torch.Generator().manual_seed(0)) < share
+    guesses = torch.where(right, FEWER.victims[:count], nothing[:count])
+    curve.audited[0]["slow"] = Heard(torch.cat(curve.heard(0), 1), guesses)
+    found, said = similar(curve)
+    assert found is kept
+    assert [note.startswith("slow was made on some victims alone") for note in said] == [True] * (
+        kept is None
+    )
+
+
+def test_a_failure_under_another_noise_leaves_nothing_open_under_this_one() -> None:
+    curve, _ = quiet_curve()
+    curve.failed.append(Failed(0, "decoder", "it broke"))
+    assert similar(curve, 0)[0] is None and similar(curve, 1)[0] is True
+    curve.failed.append(Failed(None, "conditioned decoder", "it broke"))
+    assert similar(curve, 1)[0] is None
 
 
 def test_a_bound_asks_no_attack_for_its_noise_but_watches_it() -> None:

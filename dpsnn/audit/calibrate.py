@@ -174,10 +174,10 @@ class _Search:
         noise = self._audited(curve, noise)
         self._refuse(wire, noise)
         place = curve.noises.index(noise)
-        seen, beaten = checked(
+        seen, said = checked(
             curve, place, self.goal, self.fresh, self.given.client, SHOWN, self.answers
         )
-        self._note(*beaten)
+        self._note(*said)
         return Calibration(
             goal={**self.goal._asdict(), "words": self.goal.words},
             kind=wire.kind,
