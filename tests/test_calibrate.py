@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -16,6 +17,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
+import dpsnn
 from dpsnn.attacks import Knowledge
 from dpsnn.attacks.base import AttackModule, Learn
 from dpsnn.attacks.decoder import LearnedDecoder
@@ -161,6 +163,19 @@ def test_what_is_deployed_keeps_its_promise_on_fresh_victims(kind: str, queries:
     assert abs(float(right.mean()) - mean(named)) < 4 * math.sqrt(0.1 * 0.9 / among)
     off = (wire.at(noise).transmit(codes[100:], 200).double().mean(0) - sent).square().mean()
     assert float(off) == pytest.approx(float(draws.variance) / 200, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
+@pytest.mark.parametrize("clip", [None, 2.0])
+def test_noise_is_drawn_as_where_it_is_deployed(kind: str, clip: float | None) -> None:
+    """In double precision: of what is sent, the draw of single precision is one of few numbers."""
+    wire = NoisyWire(target(), kind, clip)
+    nothing = torch.zeros(1000, 24)
+    torch.manual_seed(0)
+    (sent,) = wire.at(1.0).transmit(nothing)
+    torch.manual_seed(0)
+    drawn = KINDS[kind].plain(1.0).eval()(nothing)
+    assert torch.equal(sent.cpu(), drawn)
 
 
 @pytest.mark.parametrize(("kind", "what"), [("gaussian", "L2 norm"), ("laplace", "every value")])
@@ -671,6 +686,35 @@ def test_the_command_writes_what_it_found_and_gives_an_audit_its_curve(
     curve = AuditResult.load("audit").curve
     assert curve == content["curve"] and len(curve) == 7
     assert all(png(row["pictures"]["guess"]["worst"]) for row in curve)
+
+
+@pytest.mark.parametrize(
+    ("options", "noisy"),
+    [
+        ({"kind": "gaussian"}, lambda noise: {"gaussian_std": noise}),
+        (
+            {"kind": "gaussian", "clip": 2.0, "queries": 2},
+            lambda noise: {"clip_std": noise, "clip_radius": 2.0, "queries": 2},
+        ),
+        (
+            {"kind": "laplace", "clip": 1.0},
+            lambda noise: {"clamp_scale": noise, "clamp_radius": 1.0},
+        ),
+    ],
+)
+def test_an_audit_beside_it_finds_the_attacks_under_its_noise(
+    given: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    noisy: Callable[[float], dict[str, Any]],
+) -> None:
+    attacked_briefly(monkeypatch)
+    made = ("net.py:make", "digits.npz")
+    path = calibrate_model(*made, "enc", "mse=0.03", learn=untaught, **options)
+    noise = json.loads(path.read_text())["calibration"]["noise"]
+    kept = {each: each.stat().st_mtime_ns for each in Path("audit/attacks").iterdir()}
+    dpsnn.audit(*made, cuts=["enc"], out="audit", **noisy(noise))
+    assert kept == {each: each.stat().st_mtime_ns for each in Path("audit/attacks").iterdir()}
 
 
 def png(address: str) -> bool:

@@ -136,10 +136,10 @@ class NoisyWire:
             )
 
     def at(self, noise: Number) -> Target:
-        """The target with so much of it."""
+        """The target with so much of it, as it is deployed: noise in training is drawn in single precision."""
         kind = KINDS[self.kind]
         module = kind.plain(noise) if self.clip is None else kind.clipped(noise, self.clip)
-        return replace(self.target, mechanism=DefenceList([*self.target.mechanism, module]))
+        return replace(self.target, mechanism=DefenceList([*self.target.mechanism, module]).eval())
 
     def named(self, candidates: Number) -> Callable[[Number], float]:
         """Noise → share of so many inputs that anybody names, at most, whatever they are."""
