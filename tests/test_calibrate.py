@@ -115,6 +115,7 @@ def test_a_promise_is_read(text: str, goal: Goal) -> None:
         ("naming=0.1@5", "above 0.2, which guessing gives"),
         ("naming=1.5@5", "below 1"),
         ("ssim=0", "between 0 and 1"),
+        (f"naming=0.05@1{'0' * 400}", "among 1e300 at most"),
     ],
 )
 def test_what_cannot_be_promised_is_refused(text: str, line: str) -> None:
@@ -271,6 +272,7 @@ def test_a_noise_is_told_by_its_spread() -> None:
     assert made.told.tolist() == pytest.approx([-1, 0, 1], abs=0.05)
     assert evenly(torch.tensor([0.0, 1.0, math.e])).tolist() == pytest.approx([-1, 0, 1])
     assert evenly(torch.tensor([2.0, 2.0])).tolist() == [0, 0]
+    assert evenly(torch.zeros(3)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("queries", [1, 3])
@@ -618,6 +620,27 @@ def test_who_listens_to_nothing_is_no_better_than_the_mean_image() -> None:
         calibrate(target(), few, Goal.parse("mse=0.03"), learn=refusing)
 
 
+@pytest.mark.parametrize(
+    ("promise", "tells", "line"),
+    [
+        ("mse=0.03", 0.0, "kept without any noise"),
+        ("mse=0.03", 1.0, ""),
+        ("ssim=0.8", 0.0, "the least noise that was tried"),
+        ("ssim=0.7", 1.0, ""),
+    ],
+)
+def test_where_no_noise_may_be_needed_it_is_said(promise: str, tells: float, line: str) -> None:
+    class Client(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return 0.7 + tells * images.flatten(1)
+
+    given = Target.of_client(Client(), (1, 8, 8))
+    settings = Settings(kind="gaussian", decoder=BRIEF)
+    found = calibrate(given, FEWER, Goal.parse(promise), settings, learn=untaught)
+    assert [line in note for note in found.notes] == [True] * bool(line), found.notes
+    assert not found.failed
+
+
 def test_without_server_and_classes_there_is_no_accuracy() -> None:
     pictures = Roles(FEWER.own, FEWER.victims)
     settings = Settings(kind="gaussian", decoder=BRIEF)
@@ -707,10 +730,13 @@ def test_an_audit_beside_it_finds_the_attacks_under_its_noise(
     monkeypatch: pytest.MonkeyPatch,
     options: dict[str, Any],
     noisy: Callable[[float], dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     attacked_briefly(monkeypatch)
     made = ("net.py:make", "digits.npz")
     path = calibrate_model(*made, "enc", "mse=0.03", learn=untaught, **options)
+    said = [line for line in capsys.readouterr().err.splitlines() if "enc behind" in line]
+    assert said and all("seed 0" in line for line in said), "an attack is a line"
     noise = json.loads(path.read_text())["calibration"]["noise"]
     kept = {each: each.stat().st_mtime_ns for each in Path("audit/attacks").iterdir()}
     dpsnn.audit(*made, cuts=["enc"], out="audit", **noisy(noise))

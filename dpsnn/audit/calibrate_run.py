@@ -166,7 +166,8 @@ def _attackers(
         wire = wire_of(place.target, noisy.mechanism, sides, queries, seed, place.work)
         progress = Progress(1)
         made = [each for each in paid.at(wire) if not paid.hindrance(each, wire)]
-        progress.at(f"{place.name} behind {', '.join(map(str, noisy.mechanism))}", made, 1)
+        behind = ", ".join(map(str, noisy.mechanism.mechanism()))
+        progress.at(f"{place.name} behind {behind}", made, 1)
         victims = sides.victims
         task = Task(paid, [seed], victims.classes, victims.places, folder / PARTS)
         attempts, causes, _ = attacked(wire, task, progress)
