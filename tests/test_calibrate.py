@@ -23,6 +23,7 @@ from dpsnn.attacks.base import AttackModule, Learn
 from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit import attacking
 from dpsnn.audit import calibrate as searching
+from dpsnn.audit import calibrate_beside as beside
 from dpsnn.audit import calibrate_server, plan
 from dpsnn.audit.calibrate import calibrate, training
 from dpsnn.audit.calibrate_curve import Curve, Failed, Heard, Roles, falling, grid, remembering
@@ -741,6 +742,23 @@ def test_an_audit_beside_it_finds_the_attacks_under_its_noise(
     kept = {each: each.stat().st_mtime_ns for each in Path("audit/attacks").iterdir()}
     dpsnn.audit(*made, cuts=["enc"], out="audit", **noisy(noise))
     assert kept == {each: each.stat().st_mtime_ns for each in Path("audit/attacks").iterdir()}
+
+
+def test_before_another_calibration_is_replaced_it_is_said(
+    given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attacked_briefly(monkeypatch)
+    said = []
+    for promise in ("mse=0.03", "mse=0.03", "mse=0.02"):
+        calibrate_model(
+            "net.py:make", "digits.npz", "enc", promise, learn=untaught, kind="gaussian"
+        )
+        said.append("calibration.json is of enc (no guess" in capsys.readouterr().err)
+    assert said == [False, False, True]
+    for text in ("{", "[]", '{"cut": 1}', "\xff"):
+        Path("other.json").write_text(text, "latin-1")
+        assert beside.replaced(Path("other.json"), "enc", "") == ""
+    assert beside.replaced(Path("none.json"), "enc", "") == ""
 
 
 def png(address: str) -> bool:

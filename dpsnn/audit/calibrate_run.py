@@ -114,6 +114,8 @@ def calibrate_model(
     truth = _truth(roles, sides)
     refused = beside.unfit(folder / AUDIT, about, truth)
     _warn(folder, refused)
+    if said := beside.replaced(folder / beside.NAME, place.name, goal.words):
+        print(said, file=sys.stderr)
     settings = replace(settings, decoder=_decoder(place, paid, roles.reduced))
     target_seen = at_lower(place.target, tuple(roles.victims.shape[1:]))
     attackers = _attackers(place, sides, paid, queries, seed, folder)
