@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -16,14 +17,16 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
+import dpsnn
 from dpsnn.attacks import Knowledge
 from dpsnn.attacks.base import AttackModule, Learn
 from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit import attacking
 from dpsnn.audit import calibrate as searching
+from dpsnn.audit import calibrate_beside as beside
 from dpsnn.audit import calibrate_server, plan
 from dpsnn.audit.calibrate import calibrate, training
-from dpsnn.audit.calibrate_curve import Curve, Heard, Roles, falling, grid, remembering
+from dpsnn.audit.calibrate_curve import Curve, Failed, Heard, Roles, falling, grid, remembering
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
 from dpsnn.audit.calibrate_kept import checked
 from dpsnn.audit.calibrate_noise import (
@@ -113,6 +116,7 @@ def test_a_promise_is_read(text: str, goal: Goal) -> None:
         ("naming=0.1@5", "above 0.2, which guessing gives"),
         ("naming=1.5@5", "below 1"),
         ("ssim=0", "between 0 and 1"),
+        (f"naming=0.05@1{'0' * 400}", "among 1e300 at most"),
     ],
 )
 def test_what_cannot_be_promised_is_refused(text: str, line: str) -> None:
@@ -161,6 +165,19 @@ def test_what_is_deployed_keeps_its_promise_on_fresh_victims(kind: str, queries:
     assert abs(float(right.mean()) - mean(named)) < 4 * math.sqrt(0.1 * 0.9 / among)
     off = (wire.at(noise).transmit(codes[100:], 200).double().mean(0) - sent).square().mean()
     assert float(off) == pytest.approx(float(draws.variance) / 200, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
+@pytest.mark.parametrize("clip", [None, 2.0])
+def test_noise_is_drawn_as_where_it_is_deployed(kind: str, clip: float | None) -> None:
+    """In double precision: of what is sent, the draw of single precision is one of few numbers."""
+    wire = NoisyWire(target(), kind, clip)
+    nothing = torch.zeros(1000, 24)
+    torch.manual_seed(0)
+    (sent,) = wire.at(1.0).transmit(nothing)
+    torch.manual_seed(0)
+    drawn = KINDS[kind].plain(1.0).eval()(nothing)
+    assert torch.equal(sent.cpu(), drawn)
 
 
 @pytest.mark.parametrize(("kind", "what"), [("gaussian", "L2 norm"), ("laplace", "every value")])
@@ -256,6 +273,7 @@ def test_a_noise_is_told_by_its_spread() -> None:
     assert made.told.tolist() == pytest.approx([-1, 0, 1], abs=0.05)
     assert evenly(torch.tensor([0.0, 1.0, math.e])).tolist() == pytest.approx([-1, 0, 1])
     assert evenly(torch.tensor([2.0, 2.0])).tolist() == [0, 0]
+    assert evenly(torch.zeros(3)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("queries", [1, 3])
@@ -528,6 +546,49 @@ def test_what_an_audit_would_find_is_not_known_where_its_attack_failed() -> None
     assert any("strong failed (it broke) at noise 1" in note for note in search.notes)
 
 
+def quiet_curve() -> tuple[Curve, Tensor]:
+    """Two noises so small that nobody knows too much, at which nobody finds anything; and the mean picture."""
+    curve = Curve(NoisyWire(target(), "gaussian"), [1e-3, 2e-3], FEWER, refusing)
+    nothing = FEWER.own.float().mean(0).div(255).expand_as(FEWER.victims)
+    for guesses in curve.guesses:
+        guesses["nobody"] = nothing
+    return curve, nothing
+
+
+def similar(curve: Curve, place: int = 0) -> tuple[bool | None, list[str]]:
+    """Whether an SSIM is kept on half of the victims, and what is said of it."""
+    goal, rows = Goal("ssim", 0.8), torch.arange(0, len(FEWER.victims), 2)
+    found, said = checked(curve, place, goal, rows, target().client, ("mse", "ssim"))
+    return found["kept"], said
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "kept"),
+    [(24, 0, True), (24, 0.3, None), (24, 0.5, None), (24, 1, False), (2, 0, None)],
+)
+def test_an_attack_on_some_victims_alone_that_may_be_ahead_leaves_it_open(
+    count: int, share: float, kept: bool | None
+) -> None:
+    """It finds a share of the pictures of some: whether that breaks the promise, all would have to tell."""
+    curve, nothing = quiet_curve()
+    right = torch.rand(count, 1, 1, 1, generator=torch.Generator().manual_seed(0)) < share
+    guesses = torch.where(right, FEWER.victims[:count], nothing[:count])
+    curve.audited[0]["slow"] = Heard(torch.cat(curve.heard(0), 1), guesses)
+    found, said = similar(curve)
+    assert found is kept
+    assert [note.startswith("slow was made on some victims alone") for note in said] == [True] * (
+        kept is None
+    )
+
+
+def test_a_failure_under_another_noise_leaves_nothing_open_under_this_one() -> None:
+    curve, _ = quiet_curve()
+    curve.failed.append(Failed(0, "decoder", "it broke"))
+    assert similar(curve, 0)[0] is None and similar(curve, 1)[0] is True
+    curve.failed.append(Failed(None, "conditioned decoder", "it broke"))
+    assert similar(curve, 1)[0] is None
+
+
 def test_a_bound_asks_no_attack_for_its_noise_but_watches_it() -> None:
     goal = Goal.parse("naming=0.3@100")
     curve, found, _ = audited("naming=0.3@100", strong=1.5)
@@ -558,6 +619,27 @@ def test_who_listens_to_nothing_is_no_better_than_the_mean_image() -> None:
     with pytest.raises(UsageError, match="give 4 or more"):
         few = Roles(PICTURES.own, PICTURES.victims[:3])
         calibrate(target(), few, Goal.parse("mse=0.03"), learn=refusing)
+
+
+@pytest.mark.parametrize(
+    ("promise", "tells", "line"),
+    [
+        ("mse=0.03", 0.0, "kept without any noise"),
+        ("mse=0.03", 1.0, ""),
+        ("ssim=0.8", 0.0, "the least noise that was tried"),
+        ("ssim=0.7", 1.0, ""),
+    ],
+)
+def test_where_no_noise_may_be_needed_it_is_said(promise: str, tells: float, line: str) -> None:
+    class Client(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return 0.7 + tells * images.flatten(1)
+
+    given = Target.of_client(Client(), (1, 8, 8))
+    settings = Settings(kind="gaussian", decoder=BRIEF)
+    found = calibrate(given, FEWER, Goal.parse(promise), settings, learn=untaught)
+    assert [line in note for note in found.notes] == [True] * bool(line), found.notes
+    assert not found.failed
 
 
 def test_without_server_and_classes_there_is_no_accuracy() -> None:
@@ -628,6 +710,55 @@ def test_the_command_writes_what_it_found_and_gives_an_audit_its_curve(
     curve = AuditResult.load("audit").curve
     assert curve == content["curve"] and len(curve) == 7
     assert all(png(row["pictures"]["guess"]["worst"]) for row in curve)
+
+
+@pytest.mark.parametrize(
+    ("options", "noisy"),
+    [
+        ({"kind": "gaussian"}, lambda noise: {"gaussian_std": noise}),
+        (
+            {"kind": "gaussian", "clip": 2.0, "queries": 2},
+            lambda noise: {"clip_std": noise, "clip_radius": 2.0, "queries": 2},
+        ),
+        (
+            {"kind": "laplace", "clip": 1.0},
+            lambda noise: {"clamp_scale": noise, "clamp_radius": 1.0},
+        ),
+    ],
+)
+def test_an_audit_beside_it_finds_the_attacks_under_its_noise(
+    given: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    noisy: Callable[[float], dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    attacked_briefly(monkeypatch)
+    made = ("net.py:make", "digits.npz")
+    path = calibrate_model(*made, "enc", "mse=0.03", learn=untaught, **options)
+    said = [line for line in capsys.readouterr().err.splitlines() if "enc behind" in line]
+    assert said and all("seed 0" in line for line in said), "an attack is a line"
+    noise = json.loads(path.read_text())["calibration"]["noise"]
+    kept = {each: each.stat().st_mtime_ns for each in Path("audit/attacks").iterdir()}
+    dpsnn.audit(*made, cuts=["enc"], out="audit", **noisy(noise))
+    assert kept == {each: each.stat().st_mtime_ns for each in Path("audit/attacks").iterdir()}
+
+
+def test_before_another_calibration_is_replaced_it_is_said(
+    given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attacked_briefly(monkeypatch)
+    said = []
+    for promise in ("mse=0.03", "mse=0.03", "mse=0.02"):
+        calibrate_model(
+            "net.py:make", "digits.npz", "enc", promise, learn=untaught, kind="gaussian"
+        )
+        said.append("calibration.json is of enc (no guess" in capsys.readouterr().err)
+    assert said == [False, False, True]
+    for text in ("{", "[]", '{"cut": 1}', "\xff"):
+        Path("other.json").write_text(text, "latin-1")
+        assert beside.replaced(Path("other.json"), "enc", "") == ""
+    assert beside.replaced(Path("none.json"), "enc", "") == ""
 
 
 def png(address: str) -> bool:

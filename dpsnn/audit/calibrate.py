@@ -47,7 +47,7 @@ from dpsnn.audit.cuts import within
 from dpsnn.batches import derived_seed, to_unit
 from dpsnn.errors import UsageError
 from dpsnn.metrics.base import mean
-from dpsnn.metrics.ceiling import candidates_for, largest_share
+from dpsnn.metrics.ceiling import FURTHEST, candidates_for, largest_share
 from dpsnn.metrics.floors import mean_image
 from dpsnn.metrics.structural import ssim
 from dpsnn.target import Target
@@ -174,10 +174,11 @@ class _Search:
         noise = self._audited(curve, noise)
         self._refuse(wire, noise)
         place = curve.noises.index(noise)
-        seen, beaten = checked(
+        self._note(*self._needless(wire, place, noise))
+        seen, said = checked(
             curve, place, self.goal, self.fresh, self.given.client, SHOWN, self.answers
         )
-        self._note(*beaten)
+        self._note(*said)
         return Calibration(
             goal={**self.goal._asdict(), "words": self.goal.words},
             kind=wire.kind,
@@ -287,6 +288,18 @@ class _Search:
                 f" {self.goal.value:g}, as far as {len(self.finding)} victims tell; ask for more, or give more images"
             )
         return found
+
+    def _needless(self, wire: NoisyWire, place: int, noise: float) -> list[str]:
+        """What is to be said where the promise may be kept without noise as well."""
+        if self.goal.measure == "mse" and noise * FURTHEST <= 4 * wire.start(self.codes):
+            return [
+                "the promise is kept without any noise: what is sent tells too little of a picture to break it"
+            ]
+        if self.goal.measure == "ssim" and place == 0:
+            return [
+                "the least noise that was tried keeps the promise: less may do, or none; an audit without noise tells"
+            ]
+        return []
 
     def _ceiling(self, wire: NoisyWire, noise: float) -> float | None:
         return None if self.largest is None else 100 * wire.ceiling(noise, self.largest)

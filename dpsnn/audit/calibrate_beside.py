@@ -143,6 +143,19 @@ def give(path: Path, content: Json, truth: Truth) -> str:
     return ""
 
 
+def replaced(path: Path, cut: str, words: str) -> str:
+    """What is to be said before another calibration's file is written over; empty where it is of the same promise at
+    the same cut, or none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        theirs = str(content["cut"]), str(content["calibration"]["goal"]["words"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    if theirs == (cut, words):
+        return ""
+    return f"{path} is of {theirs[0]} ({theirs[1]}) and will be replaced: name another --out to keep it"
+
+
 def curve_beside(audit: AuditResult, folder: str | Path) -> tuple[list[Json], str] | None:
     """The curve of the calibration in a folder, and the name of its cut, if it is of what this audit is of.
 

@@ -8,6 +8,7 @@ is Laplace(b) plus Laplace(c), or, with probability (b/c)², plus nothing. So wh
 well under less, and the curves fall: `falling` says so of what was measured.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
 from dpsnn.audit.calibrate_noise import NoisyWire, upwards
 from dpsnn.audit.calibrate_result import Shown
+from dpsnn.audit.intervals import students
 from dpsnn.audit.plan import FEWER_OWN, LOWER, MOST_WEIGHTS, Planned
 from dpsnn.audit.wire import at_lower, reduced
 from dpsnn.errors import UsageError, one_line
@@ -323,6 +325,26 @@ class Curve:
             if (few := rows[rows < count]).numel() > 1 and count < len(self.codes):
                 values = self.values(metric, heard.guesses, few)
                 reached[name] = mean(values) - sign * NORMAL * standard_error(values)
+        return reached
+
+    def reach(self, place: int, metric: Metric, rows: Tensor) -> dict[str, float]:
+        """Of the same attacks, how far each may come on all of these victims, as in an audit: by pairs with the
+        strongest of those that guessed them all; infinitely far where fewer than two tell."""
+        best = self.strongest(place, metric, rows)
+        if best is None:
+            return {}
+        found, reached = self.found(place), {}
+        for name, heard in self.audited[place].items():
+            count = len(heard.guesses)
+            if count >= len(self.codes):
+                continue
+            few = rows[rows < count]
+            reached[name] = math.inf if metric.leaks == "higher" else -math.inf
+            if few.numel() > 1:
+                theirs = [self.values(metric, found[each], few) for each in best.names]
+                apart = self.values(metric, heard.guesses, few) - torch.stack(theirs).mean(0)
+                _, low, high = students(apart)
+                reached[name] = best.value + (high if metric.leaks == "higher" else low)
         return reached
 
     def strongest(

@@ -42,7 +42,8 @@ def checked(
         answers: Of the client to every victim, where it answers otherwise each time; the worst of them counts.
 
     Returns:
-        What stands in `Calibration.checked`; and what speaks against the account of what is sent.
+        What stands in `Calibration.checked`; and what speaks against the account of what is sent, or leaves open
+        whether the promise is kept.
     """
     wire, noise = curve.wire, curve.noises[place]
     images = curve.pictures.victims[fresh]
@@ -67,8 +68,13 @@ def checked(
         "mse": least >= goal.value,
         "ssim": worst is not None and max([worst["value"], *surely.values()]) <= goal.value,
     }[goal.measure]
-    if goal.measure == "ssim" and curve.failed and kept:
-        kept = None
+    said = list(beaten)
+    if goal.measure == "ssim" and kept:
+        failed = any(each.place in (None, place) for each in curve.failed)
+        reach = curve.reach(place, measure_named("ssim"), fresh)
+        ahead = {name: most for name, most in reach.items() if most > goal.value}
+        said += [_open(name, most) for name, most in ahead.items()]
+        kept = None if failed or ahead else kept
     found = {
         "victims": among,
         "strongest": best,
@@ -76,7 +82,13 @@ def checked(
         "optimum": {"mse": least, "named": named, "promised": promised},
         "kept": False if beaten else None if among < FEW else kept,
     }
-    return found, beaten
+    return found, said
+
+
+def _open(name: str, most: float) -> str:
+    """What is to be said of an attack that was made on fewer victims, and may break the promise on all."""
+    far = f"its SSIM may be up to {most:.3g}" if math.isfinite(most) else "its SSIM is not known"
+    return f"{name} was made on some victims alone, and on all of them {far}: a larger --budget says more"
 
 
 def _beaten(

@@ -29,6 +29,9 @@ SURE = 1.96 * math.sqrt(2)
 SAMPLED = 0.02
 """Of the noise: how near to the least one a search comes that rests on draws."""
 
+MOST = 10**300
+"""Candidates of a naming bound: the chance to guess one of many more is no number above 0 to a computer."""
+
 DIGITS = 4
 """Of a noise, as it is found, written and said."""
 
@@ -65,6 +68,8 @@ class Goal(NamedTuple):
                 f"the target is {text!r}; it must be naming=SHARE@AMONG, mse=LEAST or ssim=MOST, for instance"
                 " naming=0.05@1000"
             )
+        if goal.candidates > MOST:
+            raise UsageError(f"the target is {text!r}; it is among 1e300 at most")
         if goal.measure == "naming" and not 1 / goal.candidates < goal.value < 1:
             raise UsageError(
                 f"the target is {text!r}; the share named must be above {1 / goal.candidates:.3g}, which guessing gives"
@@ -136,10 +141,10 @@ class NoisyWire:
             )
 
     def at(self, noise: Number) -> Target:
-        """The target with so much of it."""
+        """The target with so much of it, as it is deployed: noise in training is drawn in single precision."""
         kind = KINDS[self.kind]
         module = kind.plain(noise) if self.clip is None else kind.clipped(noise, self.clip)
-        return replace(self.target, mechanism=DefenceList([*self.target.mechanism, module]))
+        return replace(self.target, mechanism=DefenceList([*self.target.mechanism, module]).eval())
 
     def named(self, candidates: Number) -> Callable[[Number], float]:
         """Noise → share of so many inputs that anybody names, at most, whatever they are."""

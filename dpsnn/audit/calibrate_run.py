@@ -114,6 +114,8 @@ def calibrate_model(
     truth = _truth(roles, sides)
     refused = beside.unfit(folder / AUDIT, about, truth)
     _warn(folder, refused)
+    if said := beside.replaced(folder / beside.NAME, place.name, goal.words):
+        print(said, file=sys.stderr)
     settings = replace(settings, decoder=_decoder(place, paid, roles.reduced))
     target_seen = at_lower(place.target, tuple(roles.victims.shape[1:]))
     attackers = _attackers(place, sides, paid, queries, seed, folder)
@@ -166,7 +168,8 @@ def _attackers(
         wire = wire_of(place.target, noisy.mechanism, sides, queries, seed, place.work)
         progress = Progress(1)
         made = [each for each in paid.at(wire) if not paid.hindrance(each, wire)]
-        progress.at(f"{place.name} behind {', '.join(map(str, noisy.mechanism))}", made, 1)
+        behind = ", ".join(map(str, noisy.mechanism.mechanism()))
+        progress.at(f"{place.name} behind {behind}", made, 1)
         victims = sides.victims
         task = Task(paid, [seed], victims.classes, victims.places, folder / PARTS)
         attempts, causes, _ = attacked(wire, task, progress)

@@ -83,7 +83,13 @@ def conditioned(decoder: Decoder, shape: tuple[int, ...]) -> Decoder:
 
 
 def evenly(spreads: Float[Tensor, " levels"]) -> Float[Tensor, " levels"]:
-    """What a decoder is told of noises: their logarithms, from -1 to 1; a noise of 0 stands below the others."""
-    logs = spreads.clamp(min=float(spreads[spreads > 0].min()) / math.e).log()
+    """What a decoder is told of noises: their logarithms, from -1 to 1; a noise of 0 stands below the others.
+
+    Where all are lost in rounding it is told nothing.
+    """
+    seen = spreads[spreads > 0]
+    if not len(seen):
+        return torch.zeros_like(spreads)
+    logs = spreads.clamp(min=float(seen.min()) / math.e).log()
     low, high = logs.min(), logs.max()
     return 2 * (logs - low) / (high - low) - 1 if high > low else torch.zeros_like(logs)
