@@ -1,5 +1,6 @@
 """What an audit pays for and what it can make: nothing is left out without a row, and nothing without being missed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import audit_models as models
@@ -179,24 +180,42 @@ def test_a_short_descent_is_made_on_credit_rather_than_missing(
     assert rows == [("ok", 42), ("ok", 30), ("skipped", 0)]
 
 
-def test_the_time_that_is_left_follows_from_shares_and_then_from_whole_cuts(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    ridge, decoder, inversion = (
-        Planned(key, key, share=share)
-        for key, share in (("ridge", 0.1), ("decoder", 0.5), ("inversion", 0.4))
-    )
-    progress = Progress(2)
-    said = []
-    for cut in "ab":
-        progress.at(cut, [ridge, decoder, inversion], 1)
-        for planned, seconds in ((ridge, 4), (decoder, 20), (inversion, 16)):
-            progress(planned, 0)
-            said.append(capsys.readouterr().err.strip())
-            now += seconds
-    assert said == [
+RIDGE_DECODER_INVERSION = {"ridge": (0.1, 4), "decoder": (0.5, 20), "inversion": (0.4, 16)}
+"""Attack → its share of the time of a cut, and the seconds that it takes."""
+
+
+class Told:
+    """What is said before each attack of an audit whose clock is our own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.now, self.read = 0.0, capsys.readouterr
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+    def __call__(self, cuts: dict[str, float], kept: Sequence[str] = ()) -> list[str]:
+        """The lines about cuts that take so many times what attacks take; some are kept: `a ridge`."""
+        attacks = {
+            key: Planned(key, key, share=s) for key, (s, _) in RIDGE_DECODER_INVERSION.items()
+        }
+        progress, said = Progress(len(cuts)), []
+        for cut, times in cuts.items():
+            progress.at(cut, [*attacks.values()], 1)
+            for key, planned in attacks.items():
+                progress(planned, 0)
+                said.append(self.read().err.strip())
+                if f"{cut} {key}" in kept:
+                    progress.found(planned)
+                else:
+                    self.now += times * RIDGE_DECODER_INVERSION[key][1]
+        return said
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Told:
+    return Told(monkeypatch, capsys)
+
+
+def test_the_time_that_is_left_follows_from_shares_and_then_from_whole_cuts(told: Told) -> None:
+    assert told({"a": 1, "b": 1}) == [
         "audit: a: ridge, seed 0",  # nothing is known
         "audit: a: decoder, seed 0",  # nor by a tenth
         "audit: a: inversion, seed 0, about 56 s left",  # 24 s were 0.6 of a cut
@@ -206,6 +225,28 @@ def test_the_time_that_is_left_follows_from_shares_and_then_from_whole_cuts(
     ]
 
 
+def test_cuts_to_come_take_what_those_before_took_on_average(told: Told) -> None:
+    """The second costs half as much as the first: it says itself how long it takes, and of the third both speak."""
+    said = [line.partition("seed 0")[2] for line in told({"a": 1, "b": 0.5, "c": 0.5})]
+    assert said[3:] == [
+        ", about 80 s left",  # two like the first
+        ", about 78 s left",
+        ", about 38 s left",  # 8 s here, and 30 there
+        ", about 30 s left",
+        ", about 28 s left",
+        ", about 8 s left",
+    ]
+
+
+def test_what_was_kept_of_an_earlier_call_does_not_say_how_long_the_rest_takes(told: Told) -> None:
+    kept = ["a ridge", "a decoder", "a inversion", "b ridge", "b decoder"]
+    said = [line.partition("seed 0")[2] for line in told(dict.fromkeys("abcd", 1), kept)]
+    assert said[:6] == [""] * 6, "all of it was there"
+    # 16 s were 0.4 of a cut.
+    assert said[6:9] == [", about 80 s left", ", about 76 s left", ", about 56 s left"]
+    assert said[9:] == [", about 40 s left", ", about 36 s left", ", about 16 s left"]
+
+
 def test_no_time_is_left_for_what_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
     monkeypatch.setattr(Progress, "at", lambda self, where, attacks, seeds: told.append(attacks))
@@ -213,30 +254,3 @@ def test_no_time_is_left_for_what_is_not_made(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 1e-9, (RIDGE, descent)))
     cut = only(audit(models.layers, digits(), cuts=["7"]))
     assert cut["attacks"][1]["status"] == "skipped" and told == [[RIDGE]]
-
-
-def test_what_was_kept_of_an_earlier_call_does_not_say_how_long_the_rest_takes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    ridge, decoder, inversion = (
-        Planned(key, key, share=share)
-        for key, share in (("ridge", 0.1), ("decoder", 0.5), ("inversion", 0.4))
-    )
-    progress = Progress(4)
-    kept = {"a": [ridge, decoder, inversion], "b": [ridge, decoder]}
-    said = []
-    for cut in "abcd":
-        progress.at(cut, [ridge, decoder, inversion], 1)
-        for planned, seconds in ((ridge, 4), (decoder, 20), (inversion, 16)):
-            progress(planned, 0)
-            said.append(capsys.readouterr().err.strip().partition("seed 0")[2])
-            if planned in kept.get(cut, []):
-                progress.found(planned)
-            else:
-                now += seconds
-    assert said[:6] == [""] * 6, "all of it was there"
-    # 16 s were 0.4 of a cut.
-    assert said[6:9] == [", about 80 s left", ", about 76 s left", ", about 56 s left"]
-    assert said[9:] == [", about 40 s left", ", about 36 s left", ", about 16 s left"]

@@ -58,13 +58,14 @@ class Progress:
         return (time.monotonic() - self.since) * self.total / self.made
 
     def _left(self) -> str:
-        each = self._whole()
-        if each is None and self.took:
-            each = sum(self.took) / len(self.took)
-        if each is None:
+        own = self._whole()
+        known = self.took if own is None else [*self.took, own]
+        if not known:
             return ""
-        here = each * (1 - self.kept / self.total) - (time.monotonic() - self.since)
-        return f", about {_spelled(max(0.0, here) + each * (self.cuts - self.begun))} left"
+        each = sum(known) / len(known)
+        whole = (each if own is None else own) * (1 - self.kept / self.total)
+        here = max(0.0, whole - (time.monotonic() - self.since))
+        return f", about {_spelled(here + each * (self.cuts - self.begun))} left"
 
     def done(self) -> None:
         took = _spelled(time.monotonic() - self.start)
