@@ -87,6 +87,7 @@ def test_who_names_victims_is_not_taken_for_who_rebuilds_them_best() -> None:
     for by, said in (
         (["ridge"], ", and picks the right"),
         (["decoder"], ", and decoder picks the"),
+        (["decoder", "ridge"], ", and decoder and ridge pick the"),
     ):
         sentence = told(CLOSE, [row("ridge")], found={**named, "by": by})["sentence"]
         assert "attack (ridge) leaves" in sentence and said in sentence

@@ -203,9 +203,8 @@ def verdict(
     told = found is not None and found["low"] > 1 / found["candidates"]
     alike = looks is not None and _sure(looks)
     if alike and looks is not None:
-        facts += (
-            f", and gets {100 * looks['value']:.0f} of 100 of the structural similarity there is"
-        )
+        share_of = f"{100 * looks['value']:.0f} of 100"
+        facts += f"; what was rebuilt has {share_of} of the structural similarity there is"
     if (
         share["value"] >= NEAR
         or (looks is not None and looks["low"] is not None and looks["low"] >= NEAR)
@@ -246,7 +245,8 @@ def verdict(
 
 def _copies(copied: Json) -> str:
     count = round(copied["value"] * copied["victims"])
-    return f"; {' and '.join(copied['by'])} rebuilds {count} of {copied['victims']} victims nearly exactly"
+    verb = "rebuilds" if len(copied["by"]) == 1 else "rebuild"
+    return f"; {' and '.join(copied['by'])} {verb} {count} of {copied['victims']} victims nearly exactly"
 
 
 def _facts(mse: Json, share: Json | None, found: Json | None) -> str:
@@ -257,8 +257,8 @@ def _facts(mse: Json, share: Json | None, found: Json | None) -> str:
         told += f", where their mean image leaves {floor:.2g}"
     if found:
         by: list[str] = found.get("by") or mse["by"]
-        who = "" if by == mse["by"] else f"{' and '.join(by)} "
-        told += f", and {who}picks the right one of {found['candidates']} pictures"
+        who = "picks" if by == mse["by"] else f"{' and '.join(by)} pick{'s' * (len(by) == 1)}"
+        told += f", and {who} the right one of {found['candidates']} pictures"
         told += f" for {100 * found['value']:.0f} of 100 victims"
         if (looked := found.get("victims", found["candidates"])) < found["candidates"]:
             told += f", of the {looked} it was asked for"
