@@ -67,6 +67,33 @@ def test_noise_from_a_secret_is_normal() -> None:
     assert abs(np.corrcoef(torch.stack(drawn))[np.triu_indices(20, 1)]).max() < 0.2
 
 
+def test_noise_of_a_large_tensor_is_that_of_its_blocks_whoever_draws_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dpsnn.defences.secret.BLOCK", 1000)
+    secret, like = Secret(bytes(32)), torch.empty(7, 11, 10, 9)
+    found = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append(secret.gaussian(like, 1.5, 2, 3))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    slow = [
+        torch.empty(min(1000, like.numel() - start)).normal_(
+            0, 1.5, generator=secret.generator(CPU, 2, 3, start // 1000)
+        )
+        for start in range(0, like.numel(), 1000)
+    ]
+    assert torch.equal(found[0].flatten(), torch.cat(slow))
+    assert kstest(found[0].flatten().numpy() / 1.5, "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(torch.stack(slow[:-1]))[np.triu_indices(6, 1)]).max() < 0.15
+    # Laid out otherwise, it is the same noise, laid out so.
+    other = like.to(memory_format=torch.channels_last)
+    drawn = secret.gaussian(other, 1.5, 2, 3)
+    assert torch.equal(drawn, found[0]) and drawn.stride() == other.stride()
+    assert secret.gaussian(like[:0], 1.0, 1).shape == (0, 11, 10, 9)
+    assert secret.gaussian(like.double(), 1.0, 1).dtype == torch.float64
+
+
 # ---------------------------------------------------------------- two trainings
 
 

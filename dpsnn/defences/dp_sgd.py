@@ -276,12 +276,10 @@ class DPSGD(Account):
 
     def _noise(self, parameter: Tensor) -> Tensor:
         assert self.noise_multiplier is not None
-        generator = None
-        if not self.repeatable:
-            stream = (NOISE, self._drawn, self._position)
-            generator = self._secret.generator(parameter.device, *stream)
         spread = self.noise_multiplier * self.max_grad_norm
-        return torch.empty_like(parameter).normal_(0, spread, generator=generator)
+        if self.repeatable:
+            return torch.empty_like(parameter).normal_(0, spread)
+        return self._secret.gaussian(parameter, spread, NOISE, self._drawn, self._position)
 
     def on_train_batch_end(
         self,

@@ -3,12 +3,18 @@
 import hashlib
 import secrets
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
+from dpsnn.numbers import Number
+
 WORDS = 624
 """Of 32 bits, in the state of torch's generator on the CPU, the Mersenne Twister MT19937."""
+
+BLOCK = 2**18
+"""Numbers that one stream gives on a CPU, where each takes one thread."""
 
 
 class Secret:
@@ -17,7 +23,7 @@ class Secret:
     Streams are derived by SHAKE-256, so that one says nothing about the key or another. Within a stream torch's own
     generators draw, which are no ciphers. On the CPU the whole state of 19,937 bits comes from the key, but who sees
     some thousand numbers of a stream exactly could compute the others; on a GPU it is Philox with a seed of 64 bits.
-    Hence every tensor of every step has a stream of its own. Nor does it cure what is known of Gaussian noise in
+    Hence every tensor of every step has streams of its own. Nor does it cure what is known of Gaussian noise in
     floating point (Mironov 2012): its low bits can give a value away to who sees them all.
 
     Args:
@@ -47,6 +53,30 @@ class Secret:
         if device.type == "cpu":
             made.set_state(_with_words(made.get_state(), self.derive(4 * WORDS, *stream)))
         return made
+
+    def gaussian(self, like: torch.Tensor, spread: Number, *stream: int) -> torch.Tensor:
+        """Gaussian noise as a tensor is shaped and laid out, the same however many threads draw it.
+
+        Args:
+            like: The tensor, `(...)`.
+            spread: Standard deviation.
+            stream: The name of what is drawn; on a CPU every block of it adds its number.
+        """
+        drawn = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+        if like.device.type != "cpu":
+            return drawn.normal_(0, spread, generator=self.generator(like.device, *stream))
+        blocks = drawn.view(-1).split(BLOCK)
+
+        def draw(number: int) -> None:
+            own = self.generator(like.device, *stream, number)
+            blocks[number].normal_(0, spread, generator=own)
+
+        if len(blocks) == 1:
+            draw(0)
+        else:
+            with ThreadPoolExecutor(min(torch.get_num_threads(), len(blocks))) as threads:
+                list(threads.map(draw, range(len(blocks))))
+        return drawn if drawn.stride() == like.stride() else torch.empty_like(like).copy_(drawn)
 
 
 def _with_words(state: torch.Tensor, words: bytes) -> torch.Tensor:
