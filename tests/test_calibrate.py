@@ -24,7 +24,7 @@ from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit import attacking
 from dpsnn.audit import calibrate as searching
 from dpsnn.audit import calibrate_beside as beside
-from dpsnn.audit import calibrate_server, plan
+from dpsnn.audit import calibrate_run, calibrate_server, plan
 from dpsnn.audit.calibrate import calibrate, training
 from dpsnn.audit.calibrate_curve import Curve, Failed, Heard, Roles, falling, grid, remembering
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
@@ -710,6 +710,27 @@ def test_the_command_writes_what_it_found_and_gives_an_audit_its_curve(
     curve = AuditResult.load("audit").curve
     assert curve == content["curve"] and len(curve) == 7
     assert all(png(row["pictures"]["guess"]["worst"]) for row in curve)
+
+
+@pytest.mark.parametrize(("kept", "code"), [(True, 0), (None, 0), (False, 3)])
+def test_a_broken_promise_fails_as_a_gate_does(
+    place: Path,
+    kept: bool | None,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def found(*given: Any, **named: Any) -> Path:
+        checked = {"kept": kept, "victims": 30}
+        Path("found.json").write_text(json.dumps({"calibration": {"checked": checked}}))
+        return Path("found.json")
+
+    monkeypatch.setattr(calibrate_run, "calibrate_model", found)
+    words = ["--model", "net.py:make", "--data", "digits.npz", "--cut", "enc", "--target", "mse=1"]
+    assert main(["calibrate", *words]) == code
+    said = capsys.readouterr()
+    assert said.out == "found.json\n", "it is named whatever comes of it"
+    assert len(said.err.splitlines()) == (code == 3)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """The options of `dpsnn calibrate`; nothing here imports torch."""
 
 import argparse
+import json
 import shlex
 from pathlib import Path
 
 from dpsnn.audit.options import BUDGETS, TEXTS
-from dpsnn.errors import UsageError, one_of
+from dpsnn.errors import GateFailed, UsageError, one_of
 from dpsnn.folders import Folders
 from dpsnn.options import add_options
 from dpsnn.runner.study import Command
@@ -70,6 +71,7 @@ def run(options: argparse.Namespace) -> Path:
 
     Raises:
         UsageError: If something is not there, out of range, or cannot be had.
+        GateFailed: After the file was written and named, if fresh victims break the promise.
     """
     for name in ("audit_model", "audit_data", "cut", "target"):
         if not getattr(options, name):
@@ -78,7 +80,7 @@ def run(options: argparse.Namespace) -> Path:
     one_of(options.budget, BUDGETS, "budget")
     from dpsnn.audit.calibrate_run import calibrate_model
 
-    return calibrate_model(
+    path = calibrate_model(
         options.audit_model,
         options.audit_data,
         options.cut,
@@ -98,6 +100,14 @@ def run(options: argparse.Namespace) -> Path:
         out=options.out,
         command=typed(options),
     )
+    found = json.loads(path.read_text("utf-8"))["calibration"]
+    if found["checked"]["kept"] is False:
+        print(path, flush=True)
+        raise GateFailed(
+            f"the promise is not kept on {found['checked']['victims']} victims that had no part in finding the noise;"
+            " ask for a little more than is needed, or give --data with more images"
+        )
+    return path
 
 
 def typed(options: argparse.Namespace) -> str:
