@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from dpsnn.attacks.mixture import LikelihoodMixture, Mixture
 from dpsnn.attacks.ridge import RidgeRegression
 from dpsnn.batches import to_unit
+from dpsnn.bench import grids
 from dpsnn.bench.growth import Growth, draw, line, power_law
 from dpsnn.bench.machine import machine
 from dpsnn.bench.records import begin
@@ -32,9 +33,6 @@ from dpsnn.data.base import ImageDataModule, Pool, contiguous_roles
 from dpsnn.defences import DefenceList
 from dpsnn.defences.noise import LaplaceNoise
 from dpsnn.folders import Folders
-from dpsnn.runner.ahead import work_off
-from dpsnn.runner.engines import Where
-from dpsnn.runner.engines.base import Job
 from dpsnn.runner.train import train_attacker, train_classifier
 from dpsnn.specs import AttackerSpec, ClassifierSpec
 from dpsnn.target import Target
@@ -147,23 +145,10 @@ def attackers(count: int) -> float:
         return _since(start)
 
 
-def _trained(spec: ClassifierSpec, folders: Folders) -> str:
-    return train_classifier(spec, folders).name
-
-
 def workers(count: int) -> float:
     """Twice as many classifiers on `digits` as there are workers at most, by so many, each of one thread."""
     specs = [ClassifierSpec(dataset="digits", max_epochs=10, seed=s) for s in range(2 * _most())]
-    with tempfile.TemporaryDirectory() as place:
-        folders = Folders(models_dir=f"{place}/models", results_dir=f"{place}/results")
-        start = time.perf_counter()
-        with Where(jobs=count, threads=1).start(place) as engine:
-            jobs = [Job(str(spec.seed), _trained, (spec, folders)) for spec in specs]
-            work_off({job: set() for job in jobs}, engine, "growth")
-        seconds = time.perf_counter() - start
-        if len([*folders.classifiers.glob("*.ckpt")]) < len(specs):
-            raise RuntimeError("some of the classifiers were not trained")
-    return seconds
+    return grids.seconds(specs, count)
 
 
 def _most() -> int:

@@ -1,6 +1,6 @@
 """Training throughput of dpsnn against a plain Lightning script, a bare loop, and what the machine can multiply.
 
-    python benchmarks/training.py [--epochs 1] [--dataset mnist]
+    python benchmarks/training.py [--epochs 1] [--dataset mnist] [--members 4]
 
 The plain script is what a tutorial would write: float32, torchvision's data set with ToTensor and Normalize, a
 DataLoader with two workers, Adam. Both train the undefended network on the same images with the same batch size and
@@ -9,6 +9,10 @@ the same layers in the same order, precision, memory layout, resident bytes, fus
 epoch, written by hand. Operations are those of the network, forward and backward, as torch counts them; what the
 machine can do is told by a large matrix product in the same precision. All of it in turn, so many times; times of one
 run alone mean little.
+
+Last comes a grid: several such classifiers, with different seeds and all their epochs, side by side in as many processes
+of one thread as there are cores, as `./main.sh all --jobs` trains them. Its seconds are those from nothing to the last
+checkpoint, and its products are measured before and after it.
 """
 
 import argparse
@@ -30,10 +34,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from dpsnn.batches import to_unit
+from dpsnn.bench import grids
 from dpsnn.bench.records import begin
 from dpsnn.building import build_classifier
+from dpsnn.cores import cores
 from dpsnn.data import DATASETS, ImageDataModule
-from dpsnn.specs import ClassifierSpec
+from dpsnn.specs import ClassifierSpec, replace
 from dpsnn.training import HALF, device, fit, gradients_laid_out, resolve_precision
 
 
@@ -180,6 +186,13 @@ def product(side: int, precision: str, times: int = 3) -> float:
     return 2 * side**3 / median(seconds[1:])
 
 
+def grid(data: ImageDataModule, spec: ClassifierSpec, members: int, epochs: int) -> float:
+    """Training images per second of all members together, the start of their processes included."""
+    specs = [replace(spec, seed=seed, max_epochs=epochs) for seed in range(members)]
+    seconds = grids.seconds(specs, cores(), Path(data.data_dir))
+    return members * epochs * len(data.rows("train")) / seconds
+
+
 def told(name: str, speed: float, right: float) -> None:
     print(f"{name:22}  {speed:7.0f} images/s  test {right:.2f} %", flush=True)
 
@@ -196,7 +209,14 @@ def main() -> None:
     parser.add_argument("--epochs", default=1, type=int)
     parser.add_argument("--rounds", default=3, type=int, help="both scripts in turn, so many times")
     parser.add_argument("--side", default=4096, type=int, help="of the matrices [%(default)s]")
-    options, results = begin(parser, quick={"dataset": "digits", "rounds": 1, "side": 512})
+    parser.add_argument(
+        "--members", default=2 * cores(), type=int, help="of the grid; 0: none [%(default)s]"
+    )
+    parser.add_argument("--grid_epochs", default=10, type=int, help="of each [%(default)s]")
+    options, results = begin(
+        parser,
+        quick={"dataset": "digits", "rounds": 1, "side": 512, "members": 2, "grid_epochs": 1},
+    )
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     spec = ClassifierSpec(dataset=options.dataset, max_epochs=options.epochs)
@@ -226,6 +246,15 @@ def main() -> None:
         f" {median(possible) / 1e9:.0f} GFLOP/s: {spread(shares)}"
     )
     results.add(what, [each / 1e9 for each in reached], "GFLOP/s", large, shares)
+    if options.members:
+        before = product(options.side, spec.precision)
+        speed = work * grid(data, spec, options.members, options.grid_epochs)
+        could = [before, product(options.side, spec.precision)]
+        share = [speed / each for each in could]
+        what = f"grid of {options.members}, {options.grid_epochs} epochs, a thread each"
+        print(f"{what}: {speed / 1e9:.0f} GFLOP/s, the {large} {median(could) / 1e9:.0f} GFLOP/s")
+        print(f"  {spread(share)}")
+        results.add(what, speed / 1e9, "GFLOP/s", large, share)
     results.write()
 
 
