@@ -10,9 +10,9 @@ epoch, written by hand. Operations are those of the network, forward and backwar
 machine can do is told by a large matrix product in the same precision. All of it in turn, so many times; times of one
 run alone mean little.
 
-Last comes a grid: several such classifiers, with different seeds and all their epochs, side by side in as many processes
-of one thread as there are cores, as `./main.sh all --jobs` trains them. Its seconds are those from nothing to the last
-checkpoint, and its products are measured before and after it.
+Last comes a grid: several such classifiers, with different seeds and all their epochs, side by side in as many
+processes of one thread as there are cores, as `./main.sh all --jobs` trains them. Its seconds are those from nothing to
+the last checkpoint, and its products are measured before and after it.
 """
 
 import argparse
