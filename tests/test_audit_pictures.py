@@ -299,6 +299,8 @@ def test_folders_above_the_classes_are_said(tmp_path: Path) -> None:
     assert note.startswith("several folders have a folder cat: the classes are the outermost")
     assert "(Train, one, two)" in note
     assert not load_pictures(tmp_path / "mine", groups="subfolder").notes
+    (note,) = load_pictures(tmp_path / "mine" / "one", groups="subfolder").notes
+    assert note.startswith("every class counts as one person")
     for name in ("train/cat", "train/dog"):
         written(tmp_path / "other" / name)
     (note,) = load_pictures(tmp_path / "other").notes

@@ -80,6 +80,11 @@ class PictureFolder:
                 " the data, give one of them"
             )
             self.doubts += (said,)
+        if groups and deeper and all(len(parts) == 2 for parts in within):
+            self.doubts += (
+                f"every class counts as one person, for no picture lies deeper than {SUBFOLDER}s of {folder}: of a"
+                " class of many people give CLASS/PERSON/PICTURE",
+            )
 
     def __len__(self) -> int:
         return len(self.paths)
