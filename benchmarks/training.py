@@ -1,6 +1,6 @@
 """Training throughput of dpsnn against a plain Lightning script, a bare loop, and what the machine can multiply.
 
-    python benchmarks/training.py [--epochs 1] [--dataset mnist] [--members 4]
+    python benchmarks/training.py [--epochs 3] [--dataset mnist] [--members 4]
 
 The plain script is what a tutorial would write: float32, torchvision's data set with ToTensor and Normalize, a
 DataLoader with two workers, Adam. Both train the undefended network on the same images with the same batch size and
@@ -206,8 +206,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="mnist", choices=sorted(DATASETS))
     parser.add_argument("--data_dir", default="data", type=Path)
-    parser.add_argument("--epochs", default=1, type=int)
-    parser.add_argument("--rounds", default=3, type=int, help="both scripts in turn, so many times")
+    parser.add_argument(
+        "--epochs", default=3, type=int, help="of which the first holds the start [%(default)s]"
+    )
+    parser.add_argument(
+        "--rounds", default=2, type=int, help="all ways in turn, so many times [%(default)s]"
+    )
     parser.add_argument("--side", default=4096, type=int, help="of the matrices [%(default)s]")
     parser.add_argument(
         "--members", default=2 * cores(), type=int, help="of the grid; 0: none [%(default)s]"
@@ -215,7 +219,14 @@ def main() -> None:
     parser.add_argument("--grid_epochs", default=10, type=int, help="of each [%(default)s]")
     options, results = begin(
         parser,
-        quick={"dataset": "digits", "rounds": 1, "side": 512, "members": 2, "grid_epochs": 1},
+        quick={
+            "dataset": "digits",
+            "epochs": 1,
+            "rounds": 1,
+            "side": 512,
+            "members": 2,
+            "grid_epochs": 1,
+        },
     )
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
