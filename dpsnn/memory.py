@@ -36,9 +36,17 @@ def keep_memory() -> bool:
         return False
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
     kept = all(mallopt(name, value) == 1 for name, value in settings.items())
-    if kept:
+    if kept and not _promised_is_spent():
         _ask_for_large_pages(library)
     return kept
+
+
+def _promised_is_spent() -> bool:
+    """Whether Linux counts memory that nobody has touched as used: then several processes would leave none."""
+    try:
+        return Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
+    except OSError:
+        return False
 
 
 def _ask_for_large_pages(library: ctypes.CDLL) -> None:

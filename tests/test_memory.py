@@ -43,6 +43,17 @@ def test_the_heap_asks_for_large_pages_and_touches_none() -> None:
     assert grown < 2**25
 
 
+@pytest.mark.parametrize(("told", "asks"), [("0\n", True), ("1\n", True), ("2\n", False)])
+def test_where_untouched_memory_counts_none_is_held(
+    told: str, asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(memory.Path, "read_text", lambda path: told)
+    monkeypatch.setattr(memory, "_ask_for_large_pages", asked.append)
+    if memory.keep_memory.__wrapped__():
+        assert bool(asked) == asks
+
+
 def test_without_glibc_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def lacking(name: None) -> object:
         return object()
