@@ -127,8 +127,8 @@ def _as_groups(layer: nn.Conv2d, inputs: Tensor, backprops: Tensor) -> Tensor:
     if examples == 1:
         return _backward(layer, inputs, backprops, weight, 1)[None]
     repeated = weight.expand(examples, *weight.shape).flatten(0, 1)
-    one = (each.reshape(1, -1, *each.shape[2:]) for each in (inputs, backprops))
-    return _backward(layer, *one, repeated, 1, examples).view(examples, *weight.shape)
+    before, behind = (each.reshape(1, -1, *each.shape[2:]) for each in (inputs, backprops))
+    return _backward(layer, before, behind, repeated, 1, examples).view(examples, *weight.shape)
 
 
 def _backward(
