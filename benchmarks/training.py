@@ -262,7 +262,8 @@ def main() -> None:
         speed = work * grid(data, spec, options.members, options.grid_epochs)
         could = [before, product(options.side, spec.precision)]
         share = [speed / each for each in could]
-        what = f"grid of {options.members}, {options.grid_epochs} epochs, a thread each"
+        length = f"{options.grid_epochs} epoch{'s'[: options.grid_epochs > 1]}"
+        what = f"grid of {options.members}, {length}, a thread each"
         print(f"{what}: {speed / 1e9:.0f} GFLOP/s, the {large} {median(could) / 1e9:.0f} GFLOP/s")
         print(f"  {spread(share)}")
         results.add(what, speed / 1e9, "GFLOP/s", large, share)

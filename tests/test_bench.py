@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from importlib import metadata
 from importlib.util import module_from_spec, spec_from_file_location
@@ -17,12 +18,13 @@ from filelock import FileLock
 from PIL import Image
 from scipy.stats import t
 
-from dpsnn.bench import machine
+from dpsnn.bench import grids, machine
 from dpsnn.bench.growth import Growth, draw, power_law
 from dpsnn.bench.records import Record, Results
 from dpsnn.bench.table import written
 from dpsnn.cli import main
 from dpsnn.cores import cores
+from dpsnn.specs import ClassifierSpec, replace
 
 ROOT = Path(__file__).parent.parent
 SPEED = ROOT / "docs" / "speed.md"
@@ -342,6 +344,17 @@ def test_stacked_members_answer_and_learn_as_each_does() -> None:
     second = [layer for layer in together if isinstance(layer, torch.nn.Conv2d)][1]
     own = torch.cat([member[4].weight.grad for member in members])
     torch.testing.assert_close(second.weight.grad, own)
+
+
+@pytest.mark.slow
+def test_a_grid_is_timed_until_all_of_it_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = ClassifierSpec(dataset="digits", network="lenet5", max_epochs=1)
+    start = time.monotonic()
+    took = grids.seconds([spec, replace(spec, seed=1)], jobs=2)
+    assert 0 < took < time.monotonic() - start
+    assert "2 of 2 ahead" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="1 of 2 classifiers were not trained"):
+        grids.seconds([spec, replace(spec, seed=1, learning_rate=1e30)], jobs=2)
 
 
 def test_the_operations_of_a_training_are_those_of_its_layers() -> None:
