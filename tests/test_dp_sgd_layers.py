@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from dpsnn.defences import per_example
 from dpsnn.defences.dp_sgd import DPSGD
 from dpsnn.defences.per_example import PerExampleGradients
 from dpsnn.errors import UsageError
@@ -296,3 +297,36 @@ def test_one_by_one_makes_the_same_update() -> None:
         train(module, images(), callback, max_epochs=2)
         weights.append(nn.utils.parameters_to_vector(module.parameters()).detach())
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("together", [1, 2000, 2**20])
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "padding", "dilation", "groups"),
+    [
+        ((4, 6), 3, 2, 1, 2, 2),
+        ((8, 8), 3, 1, 1, 1, 8),
+        ((6, 4), (3, 1), (1, 2), (0, 1), 1, 2),
+        ((2, 3), 5, 3, 2, 1, 1),
+    ],
+)
+def test_examples_side_by_side_have_the_gradients_of_each(
+    channels: tuple[int, int],
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    dilation: int,
+    groups: int,
+    together: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many are groups of one convolution, and a last few that are fewer."""
+    monkeypatch.setattr(per_example, "TOGETHER", together)
+    torch.manual_seed(0)
+    layer = nn.Conv2d(*channels, kernel, stride, padding, dilation, groups).double()
+    images = torch.randn(17, channels[0], 9, 14, dtype=torch.double)
+    images = images.to(memory_format=torch.channels_last)
+    backprops = torch.randn_like(layer(images))
+    found = per_example._conv2d_gradients(layer, images, backprops)
+    for image, backprop, own in zip(images.split(1), backprops.split(1), found):
+        (slow,) = torch.autograd.grad((layer(image) * backprop).sum(), layer.weight)
+        torch.testing.assert_close(own, slow)
