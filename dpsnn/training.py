@@ -22,6 +22,7 @@ from dpsnn import ddp, signals
 from dpsnn.batches import Share, derived_seed
 from dpsnn.errors import Diverged, UsageError
 from dpsnn.memory import keep_memory
+from dpsnn.pools import compiled_pools
 from dpsnn.progress_file import ProgressIO, Resumed
 
 FULL, HALF = "32-true", "bf16-mixed"
@@ -252,6 +253,7 @@ def fit(
             if getattr(module, "channels_last", True):
                 module.to(memory_format=torch.channels_last)
                 while_training.enter_context(gradients_laid_out(module))
+                while_training.enter_context(compiled_pools(module))
             try:
                 _run(trainer, module, datamodule, resume)
             except Diverged:

@@ -6,7 +6,6 @@ the attack that is made of it.
 """
 
 import inspect
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -15,6 +14,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from dpsnn.compiling import COMPILING, compiles
 
 WORTH = 50_000_000
 """Differences from which on it is worth the half second that the first call compiles, if ten or so follow."""
@@ -25,8 +26,6 @@ COMPILED, PLAIN = 0.15, 1.2
 TOGETHER = 4
 """Rows at once."""
 
-_COMPILING = threading.Lock()
-
 
 def city_block(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     """Sums of absolute differences over the values of each two rows, in their precision, on all of torch's threads.
@@ -36,29 +35,20 @@ def city_block(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor
     followed = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
     there = a.device == b.device == torch.device("cpu")
     known = a.dtype == b.dtype and a.dtype in (torch.float, torch.double)
-    if there and known and not followed and len(a) * b.numel() >= WORTH and _compiles():
+    if there and known and not followed and len(a) * b.numel() >= WORTH and compiles():
         return compiled(a, b)
     return torch.cdist(a, b, p=1)
 
 
-def _compiles() -> bool:
-    """Whether numba is of use here: it refuses a numpy newer than itself, and can be switched off."""
-    try:
-        import numba
-    except ImportError:
-        return False
-    return not getattr(numba.config, "DISABLE_JIT")  # set when it is imported
-
-
 def pace(differences: int) -> float:
     """Nanoseconds, about, that each of so many differences of values takes on a core."""
-    return COMPILED if differences >= WORTH and _compiles() else PLAIN
+    return COMPILED if differences >= WORTH and compiles() else PLAIN
 
 
 def compiled(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     """`city_block` on a CPU, however few rows there are."""
     total = a.new_zeros(len(a), len(b))
-    with _COMPILING:  # which the compiler does not bear in two threads
+    with COMPILING:
         sums = _kernel()
         sums(*(part[:0].detach().contiguous().numpy() for part in (a, b, total)))
     known, made = b.detach().contiguous().numpy(), total.numpy()

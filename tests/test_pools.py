@@ -1,0 +1,201 @@
+"""Compiled max pools, against torch's own."""
+
+import math
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpsnn import pools
+from dpsnn.building import build_classifier
+from dpsnn.data import Digits
+from dpsnn.pools import compiled_pools
+from dpsnn.specs import ClassifierSpec
+from dpsnn.training import fit
+
+PRECISIONS = [torch.bfloat16, torch.float32]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compile at the first value that is pooled, and leave the count as it was."""
+    monkeypatch.setattr(pools, "WORTH", -1)
+    monkeypatch.setattr(pools, "_pooled", 0)
+    yield
+
+
+def maps(*shape: int, precision: torch.dtype = torch.float32) -> Tensor:
+    """Of which many are equal, as of rounded numbers, also as zeros of both signs."""
+    drawn = torch.randn(shape).round().to(precision)
+    return drawn.to(memory_format=torch.channels_last).requires_grad_()
+
+
+def compiled(layer: nn.Module, given: Tensor) -> Tensor:
+    with compiled_pools(layer):
+        found: Tensor = layer(given)
+    assert "_Pool" in repr(found.grad_fn)
+    return found
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "shape", [(3, 32, 6, 8), (1, 33, 2, 2), (2, 100, 4, 2), (0, 32, 4, 4), (5, 64, 24, 24)]
+)
+def test_values_and_gradients_are_torchs(shape: tuple[int, ...], precision: torch.dtype) -> None:
+    given = maps(*shape, precision=precision)
+    ours, theirs = compiled(nn.MaxPool2d(2), given), F.max_pool2d(given, 2)
+    assert torch.equal(ours, theirs) and ours.dtype == precision
+    assert torch.equal(ours.signbit(), theirs.signbit())
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    slopes = torch.randn(ours.shape).to(precision)
+    # Gradients come in the layout of whatever is behind, or as one number for all.
+    laid_out = slopes.to(memory_format=torch.channels_last), slopes.mT.contiguous().mT
+    for each in (slopes, *laid_out, slopes.new_tensor(2.0).expand(slopes.shape)):
+        found, expected = (
+            torch.autograd.grad(made, given, each, retain_graph=True)[0] for made in (ours, theirs)
+        )
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_infinities_and_what_is_no_number_keep_their_meaning(precision: torch.dtype) -> None:
+    values = [math.nan, -math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, 1e-40, -1e-40, 3e38]
+    chosen = torch.randint(len(values), (64, 32, 4, 4))
+    given = torch.tensor(values).to(precision)[chosen].to(memory_format=torch.channels_last)
+    given.view(torch.int16 if precision == torch.bfloat16 else torch.int32)[:, :3] |= (
+        -(2**15) if precision == torch.bfloat16 else -(2**31)
+    )  # what a processor calls NaN is below zero
+    ours, theirs = compiled(nn.MaxPool2d(2), given.requires_grad_()), F.max_pool2d(given, 2)
+    assert torch.equal(ours.isnan(), theirs.isnan()) and bool(ours.isnan().any())
+    assert torch.equal(ours.nan_to_num(7.0), theirs.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_gradients_have_gradients(precision: torch.dtype) -> None:
+    given, heights = maps(4, 32, 6, 4, precision=precision), torch.randn(4, 32, 3, 2)
+    heights = heights.to(precision).requires_grad_()
+    found = []
+    for made in (compiled(nn.MaxPool2d(2), given), F.max_pool2d(given, 2)):
+        first = torch.autograd.grad((made.square() * heights).sum(), given, create_graph=True)[0]
+        found.append(torch.autograd.grad(first.square().sum(), (given, heights)))
+    (by_maps, by_heights), expected = found
+    assert torch.equal(by_maps, expected[0]) and torch.equal(by_heights, expected[1])
+
+
+def test_transformed_functions_are_transformed() -> None:
+    given, layer = maps(3, 32, 4, 4).detach(), nn.MaxPool2d(2)
+    weights = torch.randn(3, 32, 2, 2)
+
+    def loss(images: Tensor, weight: Tensor) -> Tensor:
+        return (layer(images[None]).square() * weight).sum()
+
+    def found() -> list[Tensor]:
+        asked = given.clone().requires_grad_()
+        batched = torch.autograd.grad(
+            layer(asked), asked, torch.stack([weights, 2 * weights]), is_grads_batched=True
+        )
+        return [
+            torch.func.vmap(torch.func.grad(loss))(given, weights),
+            torch.func.vmap(loss, in_dims=(1, 0))(given.movedim(0, 1), weights),
+            torch.func.jacrev(lambda each: layer(each[None]))(given[0]),
+            torch.func.hessian(lambda each: loss(each, weights[0]))(given[0]),
+            *batched,
+        ]  # fmt: skip
+
+    expected = found()
+    with compiled_pools(layer):
+        ours = found()
+    assert all(torch.equal(one, other) for one, other in zip(ours, expected, strict=True))
+
+
+class Own(nn.MaxPool2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) + 1
+
+
+@pytest.mark.parametrize(
+    "layer, given",
+    [
+        (nn.MaxPool2d(3), maps(2, 32, 6, 6)),
+        (nn.MaxPool2d(2, 1), maps(2, 32, 6, 6)),
+        (nn.MaxPool2d((2, 1), 2), maps(2, 32, 6, 6)),
+        (nn.MaxPool2d(2, padding=1), maps(2, 32, 6, 6)),
+        (nn.MaxPool2d(2, dilation=2), maps(2, 32, 6, 6)),
+        (Own(2), maps(2, 32, 6, 6)),
+        (nn.AvgPool2d(2), maps(2, 32, 6, 6)),
+        (nn.MaxPool2d(2), maps(2, 32, 5, 6)),
+        (nn.MaxPool2d(2, ceil_mode=True), maps(2, 32, 6, 7)),
+        (nn.MaxPool2d(2), maps(2, 31, 6, 6)),
+        (nn.MaxPool2d(2), maps(2, 32, 6, 6)[0]),
+        (nn.MaxPool2d(2), maps(2, 32, 6, 6, precision=torch.float64)),
+        (nn.MaxPool2d(2), maps(2, 32, 6, 6, precision=torch.float16)),
+        (nn.MaxPool2d(2), maps(2, 32, 6, 6).contiguous()),
+        (nn.MaxPool2d(2), maps(2, 32, 6, 12)[..., ::2]),
+    ],
+)
+def test_whatever_else_is_left_to_torch(layer: nn.Module, given: Tensor) -> None:
+    expected = layer(given)
+    with compiled_pools(layer):
+        found = layer(given)
+    assert torch.equal(found, expected) and "_Pool" not in repr(found.grad_fn)
+
+
+def test_indices_are_left_to_torch() -> None:
+    layer, given = nn.MaxPool2d(2, return_indices=True), maps(2, 32, 6, 6)
+    with compiled_pools(layer):
+        values, indices = layer(given)
+    assert indices.dtype == torch.int64 and torch.equal(values, F.max_pool2d(given, 2))
+
+
+@pytest.mark.parametrize("both", [2, (2, 2)])
+def test_pairs_may_be_named_in_two_ways_and_the_input_too(both: int | tuple[int, int]) -> None:
+    layer, given = nn.MaxPool2d(both, both, (0, 0), ceil_mode=True), maps(2, 32, 6, 6)
+    with compiled_pools(layer):
+        assert "_Pool" in repr(layer(input=given).grad_fn)
+
+
+def test_few_values_are_left_to_torch_and_so_are_many_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer, given = nn.MaxPool2d(2), maps(1, 32, 2, 2)
+    monkeypatch.setattr(pools, "WORTH", 3 * given.numel())
+    with compiled_pools(layer):
+        assert ["_Pool" in repr(layer(given).grad_fn) for _ in range(5)] == 3 * [False] + 2 * [True]
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+        assert "_Pool" not in repr(layer(given).grad_fn)
+
+
+def test_where_nothing_is_compiled_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, given = nn.MaxPool2d(2), maps(1, 32, 2, 2)
+    monkeypatch.setitem(sys.modules, "numba", None)  # as where it cannot be imported
+    with compiled_pools(layer):
+        assert "_Pool" not in repr(layer(given).grad_fn)
+
+
+def test_layers_are_left_as_they_were() -> None:
+    layer = nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(2))
+    layer[1].forward = lambda input: input
+    before = layer[1].forward
+    with pytest.raises(RuntimeError, match="in between"), compiled_pools(layer):
+        with compiled_pools(layer):  # a second time is none
+            assert "_Pool" in repr(layer(maps(1, 32, 2, 2)).grad_fn)
+        assert "_Pool" in repr(layer(maps(1, 32, 2, 2)).grad_fn)
+        raise RuntimeError("in between")
+    assert "forward" not in vars(layer[0]) and layer[1].forward is before
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_a_training_gives_the_same_weights(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for worth in (-1, 10**12):
+        monkeypatch.setattr(pools, "WORTH", worth)
+        torch.manual_seed(0)
+        classifier = build_classifier(ClassifierSpec(dataset="digits", precision=precision))
+        how = {"monitor": "val/accuracy", "mode": "last", "max_epochs": 1, "seed": 0}
+        fit(classifier, Digits(batch_size=200), precision=precision, **how)  # type: ignore[arg-type]
+        found.append(classifier.state_dict())
+    assert pools._pooled > 0 and pools._compiled.cache_info().currsize
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
