@@ -568,8 +568,8 @@ class Canaries(pl.LightningModule):
 class Broken(DPSGD):
     """Clips and counts, but leaves out the noise."""
 
-    def _noise(self, parameter: Tensor) -> Tensor:
-        return torch.zeros_like(parameter)
+    def _noisy(self, total: Tensor, expected: float) -> Tensor:
+        return total / expected
 
 
 def audited(noise: float, broken: bool = False, count: int = 2000) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from dpsnn.defences.base import DefenceModule
 from dpsnn.defences.clamp import ClampLaplace
 from dpsnn.defences.clip import ClipGaussian
 from dpsnn.defences.noise import GaussianNoise, LaplaceNoise
+from dpsnn.defences.secret import Secret
 
 VALUES, CANDIDATES = 256, 20
 
@@ -76,3 +77,36 @@ def test_rounding_is_the_only_loss_and_gradients_pass() -> None:
         assert sent.dtype == activation.dtype
         (slope,) = torch.autograd.grad(sent.sum(), activation)
         assert torch.equal(slope, torch.ones_like(slope))
+
+
+def off_the_radii(noise: Tensor) -> float:
+    """How far radii of pairs are from those that torch has in single precision: 1/4 on average if they are others.
+
+    A radius is √(-2 ln(k/2²⁴)) with a whole k; those of small k are few, and far apart.
+    """
+    pairs = noise.double().view(-1, 2, 8)
+    k = 2**24 * torch.exp(-pairs.square().sum(1).flatten() / 2)
+    large = k[k < 3e4]
+    assert len(large) > 500
+    return float((large - large.round()).abs().mean())
+
+
+def test_the_noise_of_private_training_does_not_say_what_it_was_added_to() -> None:
+    """As torch's in single precision does: here of two guesses of a sum that are 0.001 of the noise apart."""
+    torch.manual_seed(0)
+    total, other = (1e-3 * torch.randn(800_000) for _ in range(2))
+    single = torch.empty_like(total).normal_() + total
+    assert off_the_radii(single - total) < 0.1
+    assert off_the_radii(single - other) > 0.2
+    sent = Secret().gaussian(total, 1.0, 2)
+    for guess in (total, other):
+        assert abs(off_the_radii(sent - guess) - 0.25) < 0.03
+
+
+def test_the_noise_of_private_training_has_all_the_digits_that_it_can_have() -> None:
+    total = torch.full((2_000_000,), 2.0**-3)
+    sent = Secret().gaussian(total, 3.0, 2)
+    for low, high in ((2**-8, 2**-7), (2**-5, 2**-4), (0.5, 1.0), (2.0, 4.0)):
+        some = sent[(sent.abs() >= low) & (sent.abs() < high)]
+        odd = (some.view(torch.int32) & 1).double().mean()
+        assert abs(float(odd) - 0.5) < 4 * 0.5 / len(some) ** 0.5

@@ -58,7 +58,7 @@ class PrivateTraining(Defence):
     repeatable: bool = option(
         False,
         "take noise and lots from the public seed, not from a secret, for tests and studies on public data: who knows"
-        " the seed can take the noise off",
+        " the seed can take the noise off, which is drawn in single precision",
         name="repeatable_noise",
         column="DPRepeatable",
     )

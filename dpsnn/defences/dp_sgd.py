@@ -253,10 +253,12 @@ class DPSGD(Account):
         self._ours = {}
         for position, parameter in enumerate(self._watch.parameters):
             self._position = position
-            noisy = self._noise(parameter)
+            total = torch.zeros_like(parameter)
             if parameter in self._sums:
-                noisy += self._sums[parameter]
-            parameter.grad = self._ours[parameter] = noisy.div_(self._sampling.expected)
+                # Laid out as optimisers want it.
+                clipped = self._sums[parameter]
+                total = clipped if clipped.stride() == total.stride() else total.copy_(clipped)
+            parameter.grad = self._ours[parameter] = self._noisy(total, self._sampling.expected)
         self._drawn += 1
         self._sums = {}
 
@@ -274,12 +276,14 @@ class DPSGD(Account):
         if self.amplified:
             trainer.should_stop |= self.steps >= self._allowed
 
-    def _noise(self, parameter: Tensor) -> Tensor:
+    def _noisy(self, total: Tensor, expected: float) -> Tensor:
+        """A sum of clipped gradients with its noise, by the expected examples of a step."""
         assert self.noise_multiplier is not None
         spread = self.noise_multiplier * self.max_grad_norm
         if self.repeatable:
-            return torch.empty_like(parameter).normal_(0, spread)
-        return self._secret.gaussian(parameter, spread, NOISE, self._drawn, self._position)
+            return torch.empty_like(total).normal_(0, spread).add_(total).div_(expected)
+        stream = NOISE, self._drawn, self._position
+        return self._secret.gaussian(total, spread, *stream, over=expected)
 
     def on_train_batch_end(
         self,

@@ -10,9 +10,6 @@ import torch
 
 from dpsnn.numbers import Number
 
-WORDS = 624
-"""Of 32 bits, in the state of torch's generator on the CPU, the Mersenne Twister MT19937."""
-
 BLOCK = 2**18
 """Numbers that one stream gives on a CPU, where each takes one thread."""
 
@@ -20,11 +17,14 @@ BLOCK = 2**18
 class Secret:
     """A key of 256 bits, and as many independent random streams as are asked for, each by its name.
 
-    Streams are derived by SHAKE-256, so that one says nothing about the key or another. Within a stream torch's own
-    generators draw, which are no ciphers. On the CPU the whole state of 19,937 bits comes from the key, but who sees
-    some thousand numbers of a stream exactly could compute the others; on a GPU it is Philox with a seed of 64 bits.
-    Hence every tensor of every step has streams of its own. Nor does it cure what is known of Gaussian noise in
-    floating point (Mironov 2012): its low bits can give a value away to who sees them all.
+    Streams are derived by SHAKE-256, so that one says nothing about the key or another. Within a stream a generator
+    draws that is no cipher: on the CPU numpy's SFC64, seeded with 256 bits of the key, on a GPU torch's Philox with 63.
+    Hence every tensor of every step has streams of its own.
+
+    Noise is drawn, added and divided in double precision, and rounded once. In single precision torch makes two numbers
+    from one of 2²⁴ radii: some hundred of a million are so large that the next radius is far away, and the weights
+    after a single step tell the right guess of what noise was added to from a wrong one (Mironov 2012;
+    tests/test_lattice.py).
 
     Args:
         key: 32 bytes; drawn by the operating system unless given.
@@ -47,40 +47,41 @@ class Secret:
         """A seed of 63 bits, for generators that take no more."""
         return int.from_bytes(self.derive(8, *stream), "little") >> 1
 
-    def generator(self, device: torch.device, *stream: int) -> torch.Generator:
-        """A generator of one stream, where the numbers are needed."""
-        made = torch.Generator(device).manual_seed(self.seed(*stream))
-        if device.type == "cpu":
-            made.set_state(_with_words(made.get_state(), self.derive(4 * WORDS, *stream)))
-        return made
-
-    def gaussian(self, like: torch.Tensor, spread: Number, *stream: int) -> torch.Tensor:
-        """Gaussian noise as a tensor is shaped and laid out, the same however many threads draw it.
+    def gaussian(
+        self, total: torch.Tensor, spread: Number, *stream: int, over: Number = 1
+    ) -> torch.Tensor:
+        """`(total + noise) / over`, rounded once, as the total is laid out; the same however many threads draw.
 
         Args:
-            like: The tensor, `(...)`.
-            spread: Standard deviation.
+            total: What the noise is added to, `(...)`; it stays as it is.
+            spread: Standard deviation of the noise.
             stream: The name of what is drawn; on a CPU every block of it adds its number.
+            over: What all is divided by.
         """
-        drawn = torch.empty(like.shape, dtype=like.dtype, device=like.device)
-        if like.device.type != "cpu":
-            return drawn.normal_(0, spread, generator=self.generator(like.device, *stream))
-        blocks = drawn.view(-1).split(BLOCK)
+        if total.device.type != "cpu":
+            numbers = torch.Generator(total.device).manual_seed(self.seed(*stream))
+            noise = torch.empty_like(total, dtype=torch.float64).normal_(generator=numbers)
+            return noise.mul_(spread).add_(total).div_(over).to(total.dtype)
+        made = torch.empty(total.shape, dtype=total.dtype)
+        values, known = made.view(-1).numpy(), total.detach().reshape(-1).numpy()
+        starts = range(0, len(values), BLOCK)
 
         def draw(number: int) -> None:
-            own = self.generator(like.device, *stream, number)
-            blocks[number].normal_(0, spread, generator=own)
+            part = slice(starts[number], starts[number] + BLOCK)
+            noise = self._numbers(*stream, number).standard_normal(len(values[part]))
+            noise *= spread
+            noise += known[part]
+            noise /= over
+            values[part] = noise
 
-        if len(blocks) == 1:
+        if len(starts) > 1:
+            with ThreadPoolExecutor(min(torch.get_num_threads(), len(starts))) as threads:
+                list(threads.map(draw, range(len(starts))))
+        elif starts:
             draw(0)
-        else:
-            with ThreadPoolExecutor(min(torch.get_num_threads(), len(blocks))) as threads:
-                list(threads.map(draw, range(len(blocks))))
-        return drawn if drawn.stride() == like.stride() else torch.empty_like(like).copy_(drawn)
+        return made if made.stride() == total.stride() else torch.empty_like(total).copy_(made)
 
-
-def _with_words(state: torch.Tensor, words: bytes) -> torch.Tensor:
-    """A freshly seeded state of torch's CPU generator, with other words: they stand from the fourth 64 bits on."""
-    layout = state.numpy().copy()
-    layout.view(np.uint64)[3 : 3 + WORDS] = np.frombuffer(words, dtype="<u4")
-    return torch.from_numpy(layout)
+    def _numbers(self, *stream: int) -> np.random.Generator:
+        """One stream of double precision, of numpy: it takes half the time of torch's."""
+        seed = np.random.SeedSequence(int.from_bytes(self.derive(32, *stream), "little"))
+        return np.random.Generator(np.random.SFC64(seed))
