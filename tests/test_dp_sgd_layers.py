@@ -299,6 +299,8 @@ def test_one_by_one_makes_the_same_update() -> None:
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("as_groups", [False, True])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("together", [1, 2000, 2**20])
 @pytest.mark.parametrize(
     ("channels", "kernel", "stride", "padding", "dilation", "groups"),
@@ -307,6 +309,7 @@ def test_one_by_one_makes_the_same_update() -> None:
         ((8, 8), 3, 1, 1, 1, 8),
         ((6, 4), (3, 1), (1, 2), (0, 1), 1, 2),
         ((2, 3), 5, 3, 2, 1, 1),
+        ((1, 5), 3, 1, 1, 2, 1),
     ],
 )
 def test_examples_side_by_side_have_the_gradients_of_each(
@@ -317,16 +320,56 @@ def test_examples_side_by_side_have_the_gradients_of_each(
     dilation: int,
     groups: int,
     together: int,
+    layout: torch.memory_format,
+    as_groups: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """However many are groups of one convolution, and a last few that are fewer."""
+    """However many are groups of one convolution or laid out at once, a last few that are fewer, and none."""
     monkeypatch.setattr(per_example, "TOGETHER", together)
+    monkeypatch.setattr(per_example, "IN_CACHE", 10 * together)
+    monkeypatch.setattr(per_example, "LARGE", 10 * together)
+    monkeypatch.setattr(per_example, "_worth_groups", lambda weight, held: as_groups)
     torch.manual_seed(0)
     layer = nn.Conv2d(*channels, kernel, stride, padding, dilation, groups).double()
     images = torch.randn(17, channels[0], 9, 14, dtype=torch.double)
-    images = images.to(memory_format=torch.channels_last)
-    backprops = torch.randn_like(layer(images))
+    images = images.to(memory_format=layout)
+    backprops = torch.randn_like(layer(images)).to(memory_format=layout)
     found = per_example._conv2d_gradients(layer, images, backprops)
-    for image, backprop, own in zip(images.split(1), backprops.split(1), found):
+    assert len(per_example._conv2d_gradients(layer, images[:0], backprops[:0])) == 0
+    for image, backprop, own in zip(images.split(1), backprops.split(1), found, strict=True):
         (slow,) = torch.autograd.grad((layer(image) * backprop).sum(), layer.weight)
         torch.testing.assert_close(own, slow)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "side", "worth"),
+    [
+        ((32, 64), 3, 26, True),
+        ((3, 32), 3, 32, False),
+        ((256, 256), 3, 4, False),
+        ((64, 256), 1, 8, False),
+    ],
+)
+def test_a_weight_is_not_copied_for_each_example_where_that_costs_more(
+    channels: tuple[int, int], kernel: int, side: int, worth: bool
+) -> None:
+    layer = nn.Conv2d(*channels, kernel, padding=kernel // 2)
+    assert per_example._worth_groups(layer.weight, sum(channels) * side**2) == worth
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_layout_of_images_does_not_count(padding: str, turned: bool) -> None:
+    """Of channels that come last, and of pictures on their side, to a layer that opacus differentiates."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 4, 3, padding=padding).double()
+    images = torch.randn(5, 3, 7, 7, dtype=torch.double)
+    images = images.mT if turned else images.to(memory_format=torch.channels_last)
+    watch = PerExampleGradients(layer, mean=False)
+    watch.attach()
+    layer(images).sin().sum().backward()
+    found = watch.weighted_sum(torch.ones(5, dtype=torch.double))
+    watch.detach()
+    for parameter in layer.parameters():
+        (own,) = torch.autograd.grad(layer(images).sin().sum(), parameter)
+        torch.testing.assert_close(found[parameter], own)

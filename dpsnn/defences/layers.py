@@ -226,9 +226,10 @@ def _embedding(layer: nn.Embedding, tokens: Tensor, backprops: Tensor) -> dict[A
 
 
 def _convolution(layer: Any, images: Tensor, backprops: Tensor) -> dict[Any, Tensor]:
-    # Importing opacus takes seconds; only convolutions other than plain ones in two dimensions come here.
+    # Importing opacus takes seconds; only convolutions other than plain ones in two dimensions come here. It takes
+    # patches by their strides, as if channels came first.
     from opacus.grad_sample.conv import compute_conv_grad_sample
 
     with torch.no_grad():
-        found: dict[Any, Tensor] = compute_conv_grad_sample(layer, [images], backprops)
+        found: dict[Any, Tensor] = compute_conv_grad_sample(layer, [images.contiguous()], backprops)
     return found

@@ -26,28 +26,38 @@ LARGE = 2**18
 TOGETHER = 2**20
 """Values that examples which are groups of one convolution hold, before and behind it."""
 
+SEVERAL, HEAVY = 5, 2.5
+"""Channels that a kernel sees at least, and weights for each value of an example at most, for it to be a group."""
+
 
 class Explicit:
-    """What one use of a parameter adds to the gradient of every example, formed: `(N, *parameter)`."""
+    """What one use of a parameter adds to the gradient of every example, formed.
 
-    def __init__(self, gradients: Tensor) -> None:
-        self.gradients = gradients
+    Args:
+        gradients: `(N, *parameter)`.
+        factor: By which they are to be multiplied; not before they are needed, as they may be many.
+    """
+
+    def __init__(self, gradients: Tensor, factor: int = 1) -> None:
+        self.gradients, self.factor = gradients, factor
 
     def squared_norms(self) -> Tensor:
         """Squared L2 norm of each example's gradient, `(N,)`."""
-        return self.gradients.flatten(1).square().sum(1)
+        norms: Tensor = torch.linalg.vector_norm(self.gradients.flatten(1), dim=1)
+        return (norms * self.factor).square()
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         """Sum over examples of `weights[i]` times the gradient of example i, shaped like the parameter."""
-        return (weights @ self.gradients.flatten(1)).view(self.gradients.shape[1:])
+        total = (weights * self.factor) @ self.gradients.flatten(1)
+        return total.view(self.gradients.shape[1:])
 
     def explicit(self) -> Tensor:
         """The gradient of every example."""
-        return self.gradients
+        return self.gradients * self.factor
 
     def times(self, factor: int) -> "Explicit":
         """All gradients multiplied."""
-        return Explicit(self.gradients * factor)
+        return Explicit(self.gradients, self.factor * factor)
 
 
 class OuterProduct:
@@ -98,26 +108,40 @@ def _conv2d_gradients(layer: nn.Conv2d, inputs: Tensor, backprops: Tensor) -> Te
     """`(N, *weight)`: each example's image patches times its backprops.
 
     Forming these is as much work as the gradient of the batch; ghost norms would compare all pairs of positions. Where
-    the patches of one example are many, laying them out costs more than to ask for its gradient alone; where a kernel
-    sees several channels, it costs more than to ask for several examples as groups of one convolution (half the time
-    at 32 channels), and of a single channel less (a fifth).
+    the patches of one example are many, laying them out costs more than to ask for its gradient alone. Where they are
+    fewer, it is mostly the fastest; but where a kernel sees several channels of large feature maps, to ask for several
+    examples as groups of one convolution is faster still. That copies the weight for each, and takes longer where the
+    weight is large beside what it sees.
     """
     gradients = inputs.new_empty(len(inputs), *layer.weight.shape)
-    patch_values = layer.weight[0].numel() * layer.groups * backprops[0, 0].numel()
-    if patch_values > LARGE or layer.weight.shape[1] > 1:
-        held = inputs[0].numel() + backprops[0].numel()
-        chunk = 1 if patch_values > LARGE else max(1, TOGETHER // held)
+    seen, positions = layer.weight.shape[1:].numel(), backprops.shape[2:].numel()
+    patch_values = seen * layer.groups * positions
+    held = inputs.shape[1:].numel() + backprops.shape[1:].numel()
+    alone = patch_values > LARGE
+    if alone or _worth_groups(layer.weight, held):
+        chunk = 1 if alone else max(1, TOGETHER // held)
         for start in range(0, len(inputs), chunk):
             part = slice(start, start + chunk)
             gradients[part] = _as_groups(layer, inputs[part], backprops[part])
         return gradients
-    chunk = IN_CACHE // patch_values
+    chunk = max(1, IN_CACHE // patch_values)
     for start in range(0, len(inputs), chunk):
         part = slice(start, start + chunk)
         patches = _patches(layer, inputs[part])
-        outputs = backprops[part].reshape(len(patches), -1, patches.shape[-1])
-        gradients[part] = torch.bmm(outputs, patches.mT).view(-1, *layer.weight.shape)
+        if layer.groups == 1 and seen <= len(layer.weight):
+            # Small products of a view, whether channels come first or last: nothing is copied.
+            outputs = backprops[part].movedim(1, -1).flatten(1, 2)
+            found = torch.bmm(patches, outputs).mT
+        else:
+            outputs = backprops[part].reshape(len(patches), -1, positions)
+            found = torch.bmm(outputs, patches.mT)
+        gradients[part] = found.reshape(-1, *layer.weight.shape)
     return gradients
+
+
+def _worth_groups(weight: Tensor, held: int) -> bool:
+    spread = weight.shape[2:].numel() > 1  # or patches are the image itself
+    return spread and weight.shape[1] >= SEVERAL and weight.numel() <= HEAVY * held
 
 
 def _as_groups(layer: nn.Conv2d, inputs: Tensor, backprops: Tensor) -> Tensor:
