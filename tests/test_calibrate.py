@@ -28,7 +28,7 @@ from dpsnn.audit import calibrate_run, calibrate_server, plan
 from dpsnn.audit.calibrate import calibrate, training
 from dpsnn.audit.calibrate_curve import Curve, Failed, Heard, Roles, falling, grid, remembering
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
-from dpsnn.audit.calibrate_kept import checked
+from dpsnn.audit.calibrate_kept import _for_sure, checked
 from dpsnn.audit.calibrate_noise import (
     KINDS,
     Goal,
@@ -579,6 +579,28 @@ def test_an_attack_on_some_victims_alone_that_may_be_ahead_leaves_it_open(
     assert [note.startswith("slow was made on some victims alone") for note in said] == [True] * (
         kept is None
     )
+
+
+@pytest.mark.parametrize(("noise", "kept"), [(1e-3, False), (1e3, None)])
+@pytest.mark.parametrize("text", ["mse=0.02", "ssim=0.8"])
+def test_few_victims_tell_what_is_broken_for_sure_and_no_more(
+    text: str, noise: float, kept: bool | None
+) -> None:
+    """Of 20, behind next to no noise and behind so much that nobody hears anything."""
+    curve = Curve(NoisyWire(target(), "gaussian"), [noise], FEWER, refusing)
+    nothing = FEWER.own.float().mean(0).div(255).expand_as(FEWER.victims)
+    curve.guesses[0]["somebody"] = nothing if kept is None else FEWER.victims
+    rows, client = torch.arange(20), target().client
+    found, said = checked(curve, 0, Goal.parse(text), rows, client, ("mse", "ssim"))
+    assert found["victims"] == 20 and found["kept"] is kept and not said
+
+
+@pytest.mark.parametrize(("named", "broken"), [(10, False), (14, False), (15, True), (20, True)])
+def test_a_bound_is_broken_by_more_than_the_chance_of_so_few(named: int, broken: bool) -> None:
+    """Of 20, each named half of the time, 15 or more are with a chance of 0.021, and 14 or more of 0.058."""
+    right = (torch.arange(20) < named).float()
+    seen = [(torch.ones(20), torch.zeros(20)), (torch.ones(20), right)]
+    assert _for_sure(Goal("naming", 0.3, 1000), seen, 0.5, None) is broken
 
 
 def test_a_failure_under_another_noise_leaves_nothing_open_under_this_one() -> None:

@@ -7,18 +7,21 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from scipy.stats import binom
 from torch import Tensor
 
 from dpsnn.audit.calibrate_curve import Curve, Heard, estimated, measure_named
 from dpsnn.audit.calibrate_noise import Goal, optimum_errors
+from dpsnn.audit.intervals import students
 from dpsnn.batches import derived_seed
 from dpsnn.evaluation.bounds import Beaten, Bounds
 from dpsnn.metrics.base import mean
+from dpsnn.numbers import Number
 from dpsnn.target import Client
 from dpsnn.tensors import Activation
 
 FEW = 30
-"""Victims below which a promise is not judged by them."""
+"""Victims below which a promise is not judged by them, unless they break it for sure."""
 
 
 def checked(
@@ -80,9 +83,27 @@ def checked(
         "strongest": best,
         "tried": len(curve.guesses[place]) + len(curve.audited[place]),
         "optimum": {"mse": least, "named": named, "promised": promised},
-        "kept": False if beaten else None if among < FEW else kept,
+        "kept": kept if among >= FEW else False if _for_sure(goal, seen, promised, worst) else None,
     }
+    if beaten:
+        found["kept"] = False
     return found, said
+
+
+def _for_sure(
+    goal: Goal,
+    seen: Sequence[tuple[Tensor, Tensor]],
+    promised: Number,
+    worst: dict[str, Any] | None,
+) -> bool:
+    """Whether a promise is broken by more than the chance of so few victims: 39 times of 40 it is not if it holds."""
+    if goal.measure == "naming":
+        return any(
+            binom.sf(int(right.sum()) - 1, len(right), promised) < 0.025 for _, right in seen
+        )
+    if goal.measure == "mse":
+        return any(len(e) > 1 and students(e)[2] < goal.value for e, _ in seen)
+    return worst is not None and worst["low"] is not None and worst["low"] > goal.value
 
 
 def _open(name: str, most: float) -> str:

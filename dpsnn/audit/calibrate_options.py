@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> Path:
         print(path, flush=True)
         raise GateFailed(
             f"the promise is not kept on {found['checked']['victims']} victims that had no part in finding the noise;"
-            " ask for a little more than is needed, or give --data with more images"
+            " unless its notes name a cause, ask for a little more than is needed, or give --data with more images"
         )
     return path
 

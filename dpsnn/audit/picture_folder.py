@@ -80,10 +80,17 @@ class PictureFolder:
                 " the data, give one of them"
             )
             self.doubts += (said,)
-        if groups and deeper and all(len(parts) == 2 for parts in within):
+        flat = {parts[0] for parts in within if len(parts) == 2} if groups else set()
+        if flat:
+            some = sorted(flat)[:3]
+            who = (
+                "every class counts"
+                if all(len(parts) == 2 for parts in within)
+                else f"what lies in {', '.join(some)}{' and others' * (len(flat) > 3)} counts, class by class,"
+            )
             self.doubts += (
-                f"every class counts as one person, for no picture lies deeper than {SUBFOLDER}s of {folder}: of a"
-                " class of many people give CLASS/PERSON/PICTURE",
+                f"{who} as one person, as it lies no deeper than {SUBFOLDER}s of {folder}: of a class of many people"
+                " give CLASS/PERSON/PICTURE",
             )
 
     def __len__(self) -> int:
