@@ -8,7 +8,7 @@ values in a step.
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -35,37 +35,57 @@ _pooled = 0
 @contextlib.contextmanager
 def compiled_pools(module: nn.Module) -> Iterator[None]:
     """Let pools of two by two within the module be compiled ones, once it is worth the while. No value changes."""
-    layers = [each for each in module.modules() if _is_plain(each)]
-    for layer in layers:
-        layer.forward = _forward(layer.forward)
+    # A part of a function, not a closure: whoever copies or pickles the module meanwhile gets a layer of its own.
+    ours = {
+        each: partial(_forward, each)
+        for each in module.modules()
+        if _is_plain(each) and "forward" not in vars(each)
+    }
+    for layer, forward in ours.items():
+        layer.forward = forward
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.forward
+        for layer, forward in ours.items():
+            if vars(layer).get("forward") is forward:  # and nobody else's
+                del layer.forward
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether it is a pool of pairs as torch brings it, and nobody has replaced what it does."""
-    if type(layer) is not nn.MaxPool2d or "forward" in vars(layer) or layer.return_indices:
+    """Whether it is a pool of pairs as torch brings it."""
+    if type(layer) is not nn.MaxPool2d or layer.return_indices:
         return False
     settings = (layer.kernel_size, 2), (layer.stride, 2), (layer.padding, 0), (layer.dilation, 1)
     return all(value in (plain, (plain, plain)) for value, plain in settings)
 
 
-def _forward(original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def forward(input: Tensor) -> Tensor:  # named as torch names it
-        if not _suits(input):
-            return original(input)
-        pooled: Tensor = _Pool.apply(input)[0]
-        return pooled
+def _forward(layer: Any, input: Tensor) -> Tensor:  # named as torch names it
+    if _watched(input) or not _is_plain(layer) or not _suits(input):
+        return nn.MaxPool2d.forward(layer, input)
+    pooled: Tensor = _Pool.apply(input)[0]
+    return pooled
 
-    return forward
+
+def _watched(maps: Tensor) -> bool:
+    """Whether anybody follows torch's own operations, or what they keep.
+
+    Compilers and tracers do not see what is compiled here. Checkpoints run a layer again and compare what it keeps,
+    which is something else from the call on with which it is worth the while.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or type(maps) is not Tensor
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    )
 
 
 def _suits(maps: Tensor) -> bool:
     global _pooled
     if maps.dim() != 4 or maps.dtype not in PATTERNS or maps.device.type != "cpu":
+        return False
+    if maps.is_neg():
         return False
     n, channels, height, width = maps.shape
     if height % 2 or width % 2 or channels < WIDE or torch.get_num_threads() > FEW:
@@ -85,7 +105,7 @@ class _Pool(torch.autograd.Function):
     def forward(maps: Tensor) -> tuple[Tensor, Tensor]:
         n, channels, height, width = maps.shape
         pooled = _maps_like(maps, n, channels, height // 2, width // 2)
-        chosen = torch.empty(n, height // 2, width // 2, channels, dtype=torch.int8)
+        chosen = maps.new_empty((n, height // 2, width // 2, channels), dtype=torch.int8)
         choose, _ = _kernels(maps.dtype)
         choose(_fours(maps), _rows(pooled), chosen.flatten(0, 1).numpy())
         return pooled, chosen
@@ -111,7 +131,7 @@ class _Pool(torch.autograd.Function):
     def jvp(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:
         (chosen,) = ctx.saved_tensors
         fours = slopes.unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2)).transpose(-3, -2).flatten(-2)
-        return (fours * _here(chosen)).sum(-1), None
+        return fours.gather(-1, chosen.movedim(-1, -3).unsqueeze(-1).long()).squeeze(-1), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], maps: Tensor) -> tuple[Any, tuple[int, int]]:
@@ -130,17 +150,15 @@ def _unpooled(slopes: Tensor, chosen: Tensor) -> Tensor:
     return made
 
 
-def _here(chosen: Tensor) -> Tensor:
-    """Whether a value came from each of its four places, `(N, C, h, w, 4)`."""
-    return chosen.movedim(-1, -3)[..., None] == torch.arange(4, dtype=torch.int8)
-
-
 def _followed(slopes: Tensor, chosen: Tensor) -> Tensor:
     """The same by torch's operations, of which it knows gradients and transformations."""
-    *others, height, width = slopes.shape
-    fours = slopes[..., None] * _here(chosen)
-    fours = fours.reshape(*slopes.shape, 2, 2).transpose(-3, -2)
-    return fours.reshape(*others, 2 * height, 2 * width)
+    given = slopes.movedim(-3, -1)
+    *others, height, width, channels = given.shape
+    # Added, as torch does it: zeros below zero become others, and nothing is multiplied by infinity.
+    none = given.new_zeros(*others, height, width, 4, channels)
+    fours = none.scatter_add(-2, chosen.unsqueeze(-2).long(), given.unsqueeze(-2))
+    fours = fours.reshape(*others, height, width, 2, 2, channels).transpose(-4, -3)
+    return fours.reshape(*others, 2 * height, 2 * width, channels).movedim(-1, -3)
 
 
 def _laid_out(maps: Tensor) -> Tensor:
@@ -148,7 +166,9 @@ def _laid_out(maps: Tensor) -> Tensor:
 
 
 def _maps_like(maps: Tensor, *shape: int) -> Tensor:
-    return torch.empty(*shape, dtype=maps.dtype, memory_format=torch.channels_last)
+    n, channels, height, width = shape
+    # On a CPU, whatever device is the usual one.
+    return maps.new_empty((n, height, width, channels)).permute(0, 3, 1, 2)
 
 
 def _rows(maps: Tensor) -> Any:
@@ -176,11 +196,11 @@ def _compiled(bits: int) -> tuple[Callable[..., None], Callable[..., None]]:
     kind: Any = np.int16 if bits == 16 else np.int32
     to_sign, size = kind(bits - 1), kind(2 ** (bits - 1) - 1)
     infinity = kind(0x7F80 << bits - 16)  # the exponent of bfloat16 is that of float32
-    zero, below_zero = kind(0), kind(-1)
+    zero, below_zero, minus_zero = kind(0), kind(-1), kind(-(2 ** (bits - 1)))
     first, second, third, fourth = (np.int8(place) for place in range(4))
 
     def order(pattern: Any) -> Any:
-        """An integer that is larger where the number is; that of both zeros is one, and NaN is above all."""
+        """An integer that is larger where the number is; that of both zeros is one, that of NaN the largest."""
         found = kind(pattern ^ ((pattern >> to_sign) & size))
         found = zero if found == below_zero else found
         return size if (pattern & size) > infinity else found
@@ -199,15 +219,15 @@ def _compiled(bits: int) -> tuple[Callable[..., None], Callable[..., None]]:
                     value, place = a[k], first
                     most = order(value)
                     for_b, for_c, for_d = order(b[k]), order(c[k]), order(d[k])
-                    more = for_b > most
+                    more = (for_b > most) | (for_b == size)
                     value = b[k] if more else value
                     most = for_b if more else most
                     place = second if more else place
-                    more = for_c > most
+                    more = (for_c > most) | (for_c == size)
                     value = c[k] if more else value
                     most = for_c if more else most
                     place = third if more else place
-                    more = for_d > most
+                    more = (for_d > most) | (for_d == size)
                     values[k] = d[k] if more else value
                     places[k] = fourth if more else place
 
@@ -216,17 +236,18 @@ def _compiled(bits: int) -> tuple[Callable[..., None], Callable[..., None]]:
         for row in range(rows):
             for column in range(width):
                 given, places = slopes[row, column], chosen[row, column]
-                # One after another: a loop that writes to four places at once is not made of vectors.
+                # One after another: a loop that writes to four places at once is not made of vectors. Minus zero
+                # becomes zero, as where torch adds it.
                 a, b = fours[row, 0, column, 0], fours[row, 0, column, 1]
                 c, d = fours[row, 1, column, 0], fours[row, 1, column, 1]
                 for k in range(channels):
-                    a[k] = given[k] if places[k] == first else zero
+                    a[k] = given[k] if (places[k] == first) & (given[k] != minus_zero) else zero
                 for k in range(channels):
-                    b[k] = given[k] if places[k] == second else zero
+                    b[k] = given[k] if (places[k] == second) & (given[k] != minus_zero) else zero
                 for k in range(channels):
-                    c[k] = given[k] if places[k] == third else zero
+                    c[k] = given[k] if (places[k] == third) & (given[k] != minus_zero) else zero
                 for k in range(channels):
-                    d[k] = given[k] if places[k] == fourth else zero
+                    d[k] = given[k] if (places[k] == fourth) & (given[k] != minus_zero) else zero
 
     compiler = numba.njit(nogil=True)
     pool, unpool = (compiler(inspect.unwrap(each)) for each in (choose, scatter))

@@ -1,13 +1,18 @@
 """Compiled max pools, against torch's own."""
 
+import copy
 import math
+import pickle
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from dpsnn import pools
 from dpsnn.building import build_classifier
@@ -50,14 +55,14 @@ def test_values_and_gradients_are_torchs(shape: tuple[int, ...], precision: torc
     assert torch.equal(ours, theirs) and ours.dtype == precision
     assert torch.equal(ours.signbit(), theirs.signbit())
     assert ours.is_contiguous(memory_format=torch.channels_last)
-    slopes = torch.randn(ours.shape).to(precision)
+    slopes = torch.randn(ours.shape).round().to(precision)  # with zeros of both signs
     # Gradients come in the layout of whatever is behind, or as one number for all.
     laid_out = slopes.to(memory_format=torch.channels_last), slopes.mT.contiguous().mT
     for each in (slopes, *laid_out, slopes.new_tensor(2.0).expand(slopes.shape)):
         found, expected = (
             torch.autograd.grad(made, given, each, retain_graph=True)[0] for made in (ours, theirs)
         )
-        assert torch.equal(found, expected)
+        assert torch.equal(found, expected) and torch.equal(found.signbit(), expected.signbit())
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -71,6 +76,18 @@ def test_infinities_and_what_is_no_number_keep_their_meaning(precision: torch.dt
     ours, theirs = compiled(nn.MaxPool2d(2), given.requires_grad_()), F.max_pool2d(given, 2)
     assert torch.equal(ours.isnan(), theirs.isnan()) and bool(ours.isnan().any())
     assert torch.equal(ours.nan_to_num(7.0), theirs.nan_to_num(7.0))
+    # Of several that are no number it is the last.
+    slopes = torch.tensor(values[2:]).to(precision)[torch.randint(len(values) - 2, ours.shape)]
+    for follow in (False, True):  # by torch's operations too
+        found, expected = (
+            torch.autograd.grad(made, given, slopes, retain_graph=True, create_graph=follow)[0]
+            for made in (ours, theirs)
+        )
+        assert torch.equal(found, expected) and torch.equal(found.signbit(), expected.signbit())
+    pool, directions = nn.MaxPool2d(2), slopes.repeat(1, 1, 2, 2)
+    expected = torch.func.jvp(pool, (given,), (directions,))[1]
+    with compiled_pools(pool):
+        assert torch.equal(torch.func.jvp(pool, (given,), (directions,))[1], expected)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -185,6 +202,81 @@ def test_layers_are_left_as_they_were() -> None:
         assert "_Pool" in repr(layer(maps(1, 32, 2, 2)).grad_fn)
         raise RuntimeError("in between")
     assert "forward" not in vars(layer[0]) and layer[1].forward is before
+
+
+def test_whoever_replaces_a_layer_meanwhile_is_left_alone() -> None:
+    gone, replaced = nn.MaxPool2d(2), nn.MaxPool2d(2)
+    with compiled_pools(nn.Sequential(gone, replaced)):
+        del gone.forward
+        ours = replaced.forward
+        theirs = lambda input: ours(input) + 1  # noqa: E731
+        vars(replaced)["forward"] = theirs
+    assert "forward" not in vars(gone) and replaced.forward is theirs
+
+
+def test_settings_that_change_meanwhile_count() -> None:
+    layer, given = nn.MaxPool2d(2), maps(1, 32, 8, 8)
+    with compiled_pools(layer):
+        layer.kernel_size = layer.stride = 4
+        assert torch.equal(layer(given), F.max_pool2d(given, 4))
+
+
+def test_copies_and_pickles_made_meanwhile_are_whole() -> None:
+    layer, given = nn.Sequential(nn.MaxPool2d(2)), maps(1, 32, 8, 8)
+    with compiled_pools(layer):
+        copies = copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))
+    for each in copies:
+        each[0].kernel_size = each[0].stride = 4
+        assert torch.equal(pickle.loads(pickle.dumps(each))(given), F.max_pool2d(given, 4))
+    assert layer[0].kernel_size == 2
+
+
+@pytest.mark.filterwarnings("ignore")  # two of them are on their way out
+@pytest.mark.parametrize(
+    "follow",
+    [
+        lambda layer, given: torch.compile(layer, backend="eager"),
+        torch.jit.trace,
+        lambda layer, given: make_fx(layer)(given),
+        lambda layer, given: lambda other: (
+            layer(given) + torch.func.linearize(layer, given)[1](other - given)
+        ),
+    ],
+    ids=["compile", "trace", "make_fx", "linearize"],
+)  # fmt: skip
+def test_whoever_follows_operations_sees_torchs(follow: Any) -> None:
+    pools._compiled.cache_clear()  # who follows would follow the compiler
+    layer, given = nn.MaxPool2d(2), maps(2, 32, 4, 4).detach()
+    other = given + 1e-3
+    with compiled_pools(layer):
+        found = follow(layer, given)(other)
+    assert torch.allclose(found, F.max_pool2d(other, 2))
+
+
+class Marked(Tensor):
+    pass
+
+
+def test_tensors_of_other_kinds_stay_what_they_are() -> None:
+    layer, given = nn.MaxPool2d(2), maps(2, 32, 4, 4).detach()
+    with compiled_pools(layer):
+        assert type(layer(given.as_subclass(Marked))) is Marked
+        assert torch.equal(layer(torch._neg_view(given)), F.max_pool2d(-given, 2))
+        with torch.device("meta"):  # as what is made where nobody says
+            assert torch.equal(layer(given), F.max_pool2d(given, 2))
+
+
+def test_a_checkpoint_finds_what_it_kept_also_where_compiling_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given, slopes = maps(2, 32, 4, 4), torch.randn(2, 32, 2, 2)
+    layer = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
+    expected = torch.autograd.grad(layer(given), given, slopes)[0]
+    monkeypatch.setattr(pools, "WORTH", 3 * given.numel())
+    with compiled_pools(layer):
+        for _ in range(6):
+            kept = checkpoint(layer, given, use_reentrant=False)
+            assert torch.equal(torch.autograd.grad(kept, given, slopes)[0], expected)
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
