@@ -15,6 +15,7 @@ from test_dp_sgd_refusals import Images, images, train
 from torch import Tensor, nn
 
 from dpsnn import building, checkpoints
+from dpsnn.batches import PoissonBatches, keyed_generator
 from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
 from dpsnn.data import Digits
@@ -69,7 +70,7 @@ def test_noise_of_a_large_tensor_is_that_of_its_blocks_whoever_draws_them(
     slow = []
     for start in range(0, zeros.numel(), 1000):
         seed = int.from_bytes(secret.derive(32, 2, 3, start // 1000), "little")
-        numbers = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed)))
+        numbers = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, pool_size=8)))
         drawn = numbers.standard_normal(min(1000, zeros.numel() - start))
         slow.append(torch.from_numpy(1.5 * drawn))
     exact = torch.cat(slow).view(zeros.shape)
@@ -132,6 +133,42 @@ def test_lots_are_drawn_from_the_secret() -> None:
     assert lots(secret) == lots(secret) != public
     assert lots(secret) != lots(DPSGD(1.0))
     assert secret.lot_seed(0) != secret.lot_seed(1)
+
+
+def test_lots_are_none_of_those_that_a_seed_of_the_generator_gives() -> None:
+    """Of a seed torch's takes 32 bits on a CPU: whoever tries all knows who took part, and nothing is amplified."""
+    rows = torch.arange(1000)
+    callback = DPSGD(1.0)
+    callback._secret = Secret(bytes(32))
+    key = callback.lot_seed(0)
+    assert key is not None and len(key) == 32
+    lots = [PoissonBatches(rows, batch_size=100, seed=k) for k in (key, key, key[:-1] + b"?")]
+    first, again, other = ([lot.tolist() for (lot,) in each] for each in lots)
+    assert first == again != other and first != [lot.tolist() for (lot,) in lots[0]]
+    assert sum(len(lot) for lot in first) == pytest.approx(1000, abs=120)
+    state = keyed_generator(key).get_state().numpy()[24 : 24 + 8 * 624].view(np.uint64)
+    # The words of a seed follow from each other.
+    before, behind = state[:-1], state[1:]
+    follows = 1812433253 * (before ^ (before >> np.uint64(30))) + np.arange(1, 624, dtype=np.uint64)
+    assert not np.any(behind == follows % 2**32) and len(set(state.tolist())) > 600
+    drawn = torch.rand(100_000, generator=keyed_generator(key))
+    assert kstest(drawn.numpy(), "uniform").pvalue > 1e-3
+    assert not torch.equal(drawn, torch.rand(100_000, generator=keyed_generator(key, 1)))
+
+
+def test_rare_lots_are_as_rare_as_they_are_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In single precision two of 2²⁴ numbers are below a rate of 1.1 of them: lots are nearly twice as large."""
+    numbers = torch.arange(0, 4, 0.01, dtype=torch.float64) * 2**-24
+    lots = PoissonBatches(torch.arange(400), batch_size=1, seed=bytes(32))
+    lots.sample_rate = 1.105 * 2**-24
+
+    def rand(count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        assert count == len(numbers)
+        return numbers if dtype == torch.float64 else (numbers * 2**24).floor().float() * 2**-24
+
+    monkeypatch.setattr(torch, "rand", rand)
+    (lot,) = next(iter(lots))
+    assert len(lot) == 111
 
 
 # ---------------------------------------------------------------- interruption

@@ -110,3 +110,12 @@ def test_the_noise_of_private_training_has_all_the_digits_that_it_can_have() -> 
         some = sent[(sent.abs() >= low) & (sent.abs() < high)]
         odd = (some.view(torch.int32) & 1).double().mean()
         assert abs(float(odd) - 0.5) < 4 * 0.5 / len(some) ** 0.5
+
+
+def test_the_noise_of_private_training_is_rounded_to_24_bits_also_in_double_precision() -> None:
+    """Of small numbers few are drawn in double precision: which of them are possible tells what they were added to."""
+    total = 1e-3 * torch.randn(1000, 10, dtype=torch.float64)
+    for given in (total, total.mT):
+        sent = Secret().gaussian(given, 1.0, 2, over=3)
+        assert sent.dtype == torch.float64 and sent.stride() == given.stride()
+        assert torch.equal(sent, sent.float().double())

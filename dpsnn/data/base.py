@@ -65,8 +65,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.poisson = False
         """Whether training lots are drawn row by row, as DP-SGD's accounting needs it, rather than shuffled."""
-        self.lot_seed: Callable[[int], int | None] = lambda epoch: None
-        """Seed of the lots of an epoch, where it is not made from the public one."""
+        self.lot_seed: Callable[[int], bytes | None] = lambda epoch: None
+        """Key of the lots of an epoch, where they are not drawn from the public seed."""
         self.fixed_order = False
         """Whether training images come in the order of their rows in every epoch, rather than shuffled."""
         self._pool: Pool | None = None

@@ -100,9 +100,9 @@ class Account(Callback):
             return math.inf
         return dp_sgd_epsilon(self.history, self.delta, self.accountant) if self.history else 0.0
 
-    def lot_seed(self, epoch: int) -> int | None:
-        """Seed of the lots of one epoch, for a loader that draws them; None where the public seed is to be taken."""
-        return None if self.repeatable else self._secret.seed(LOTS, epoch)
+    def lot_seed(self, epoch: int) -> bytes | None:
+        """Key of the lots of one epoch, for a loader that draws them; None where the public seed is to be taken."""
+        return None if self.repeatable else self._secret.derive(32, LOTS, epoch)
 
     def spent(self) -> dict[str, float]:
         """What stands beside a model that was trained so, all epochs counted: choosing the best of them is not free."""

@@ -16,6 +16,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
+from dpsnn.batches import keyed_generator
 from dpsnn.errors import UsageError
 
 
@@ -28,7 +29,11 @@ def poisson(loader: "DataLoader[Any]", seed: int | None = None) -> "DataLoader[A
     """
     from opacus.data_loader import DPDataLoader
 
-    generator = torch.Generator().manual_seed(secrets.randbits(63) if seed is None else seed)
+    generator = (
+        keyed_generator(secrets.token_bytes(32))
+        if seed is None
+        else torch.Generator().manual_seed(seed)
+    )
     made: DataLoader[Any] = DPDataLoader.from_data_loader(loader, generator=generator)
     return made
 

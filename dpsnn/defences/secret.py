@@ -19,12 +19,13 @@ class Secret:
 
     Streams are derived by SHAKE-256, so that one says nothing about the key or another. Within a stream a generator
     draws that is no cipher: on the CPU numpy's SFC64, seeded with 256 bits of the key, on a GPU torch's Philox with 63.
-    Hence every tensor of every step has streams of its own.
+    Hence every tensor of every step has streams of its own. Lots come from torch's on the CPU, whose whole state is
+    made from 256 bits of the key (`keyed_generator`): of a seed it takes 32 bits, which can all be tried.
 
-    Noise is drawn, added and divided in double precision, and rounded once. In single precision torch makes two numbers
-    from one of 2²⁴ radii: some hundred of a million are so large that the next radius is far away, and the weights
-    after a single step tell the right guess of what noise was added to from a wrong one (Mironov 2012;
-    tests/test_lattice.py).
+    Noise is drawn, added and divided in double precision, and rounded once, to 24 bits also where the total has more.
+    In single precision torch makes two numbers from one of 2²⁴ radii: some hundred of a million are so large that the
+    next radius is far away, and the weights after a single step tell the right guess of what noise was added to from a
+    wrong one (Mironov 2012; tests/test_lattice.py). So would all 53 bits, as few of the small numbers can be drawn.
 
     Args:
         key: 32 bytes; drawn by the operating system unless given.
@@ -50,7 +51,7 @@ class Secret:
     def gaussian(
         self, total: torch.Tensor, spread: Number, *stream: int, over: Number = 1
     ) -> torch.Tensor:
-        """`(total + noise) / over`, rounded once, as the total is laid out; the same however many threads draw.
+        """`(total + noise) / over`, rounded to 24 bits, laid out as the total; the same however many threads draw.
 
         Args:
             total: What the noise is added to, `(...)`; it stays as it is.
@@ -61,8 +62,8 @@ class Secret:
         if total.device.type != "cpu":
             numbers = torch.Generator(total.device).manual_seed(self.seed(*stream))
             noise = torch.empty_like(total, dtype=torch.float64).normal_(generator=numbers)
-            return noise.mul_(spread).add_(total).div_(over).to(total.dtype)
-        made = torch.empty(total.shape, dtype=total.dtype)
+            return noise.mul_(spread).add_(total).div_(over).float().to(total.dtype)
+        made = torch.empty(total.shape, dtype=torch.float32)
         values, known = made.view(-1).numpy(), total.detach().reshape(-1).numpy()
         starts = range(0, len(values), BLOCK)
 
@@ -79,9 +80,11 @@ class Secret:
                 list(threads.map(draw, range(len(starts))))
         elif starts:
             draw(0)
-        return made if made.stride() == total.stride() else torch.empty_like(total).copy_(made)
+        alike = made.stride() == total.stride() and made.dtype == total.dtype
+        return made if alike else torch.empty_like(total).copy_(made)
 
     def _numbers(self, *stream: int) -> np.random.Generator:
         """One stream of double precision, of numpy: it takes half the time of torch's."""
-        seed = np.random.SeedSequence(int.from_bytes(self.derive(32, *stream), "little"))
-        return np.random.Generator(np.random.SFC64(seed))
+        seed = int.from_bytes(self.derive(32, *stream), "little")
+        # Eight words: by itself it mixes what it is given into 128 bits.
+        return np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, pool_size=8)))

@@ -51,12 +51,13 @@ class TrainingClient(NumPyClient):
         pixels, labels = data.tensors("train")
         rows = partition(labels, federated.clients, spec.seed, federated.skew)[self.index]
         seed = derived_seed(spec.seed, 23, self.index, current)
+        order: int | bytes = seed
         private = self._private()
         if private and not private.repeatable:
             # Neither the server nor another client, who know the run's seed, may draw these lots again. The noise has a
             # secret of its own, another one in every round.
-            seed = secrets.randbits(62)
-        images = OwnImages(pixels[rows], labels[rows], spec.batch_size, seed, private is not None)
+            order, seed = secrets.token_bytes(32), secrets.randbits(62)
+        images = OwnImages(pixels[rows], labels[rows], spec.batch_size, order, private is not None)
         classifier = building.build_classifier(spec)
         (start,) = parameters
         set_weights(classifier, start)

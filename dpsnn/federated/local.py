@@ -20,10 +20,13 @@ Weights = NDArray[np.floating[Any]]
 
 
 class OwnImages(pl.LightningDataModule):
-    """Batches of one client's images, in another order in every epoch; lots drawn row by row for DP-SGD."""
+    """Batches of one client's images, in another order in every epoch; lots drawn row by row for DP-SGD.
+
+    So they always are where the seed is a secret key, in bytes.
+    """
 
     def __init__(
-        self, pixels: Pixels, labels: Labels, batch_size: int, seed: int, poisson: bool
+        self, pixels: Pixels, labels: Labels, batch_size: int, seed: int | bytes, poisson: bool
     ) -> None:
         super().__init__()
         self.rows = (pixels, labels)
@@ -33,6 +36,9 @@ class OwnImages(pl.LightningDataModule):
 
     def train_dataloader(self) -> TensorBatches | PoissonBatches:
         epoch = self.trainer.current_epoch if self.trainer else 0
+        if isinstance(self.seed, bytes):
+            key = self.seed + epoch.to_bytes(8, "little")
+            return PoissonBatches(*self.rows, batch_size=self.batch_size, seed=key)
         seed = derived_seed(self.seed, epoch)
         if self.poisson:
             return PoissonBatches(*self.rows, batch_size=self.batch_size, seed=seed)
