@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 from dpsnn.defences import per_example
 from dpsnn.defences.dp_sgd import DPSGD
-from dpsnn.defences.per_example import PerExampleGradients
+from dpsnn.defences.per_example import Explicit, PerExampleGradients
 from dpsnn.errors import UsageError
 
 
@@ -373,3 +373,14 @@ def test_layout_of_images_does_not_count(padding: str, turned: bool) -> None:
     for parameter in layer.parameters():
         (own,) = torch.autograd.grad(layer(images).sin().sum(), parameter)
         torch.testing.assert_close(found[parameter], own)
+
+
+@pytest.mark.parametrize("values", [1, 8, 4096, 4097, 3 * 4096, 1_000_003])
+@pytest.mark.parametrize("factor", [1, 7])
+def test_norms_of_many_values_lose_nothing(values: int, factor: int) -> None:
+    """Beside a few large squares, in single precision, a million of small ones were nothing, and clipping too mild."""
+    gradients = torch.full((2, values), 1.7e-4)
+    gradients[0, :8] = 1.0
+    exact = factor * gradients.double().norm(dim=1)
+    norms = Explicit(gradients, factor).squared_norms().sqrt()
+    assert torch.allclose(norms.double(), exact, rtol=2e-5, atol=0)
