@@ -70,10 +70,10 @@ def over_seeds(found: Json, *means: Sequence[float]) -> Json:
     return {**found, **ends, "over": over}
 
 
-def students(values: Float[Tensor, " n"]) -> tuple[float, float, float]:
-    """The mean of two or more values and the ends of its 95 % interval, by Student's t."""
+def students(values: Float[Tensor, " n"], tail: Number = TAIL) -> tuple[float, float, float]:
+    """The mean of two or more values and the ends of its interval, 95 % unless told, by Student's t."""
     value = float(values.mean())
-    half = float(stdtrit(len(values) - 1, 1 - TAIL)) * float(values.std()) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 1 - tail)) * float(values.std()) / math.sqrt(len(values))
     return value, value - half, value + half
 
 
