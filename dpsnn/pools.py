@@ -121,9 +121,8 @@ class _Pool(torch.autograd.Function):
     def backward(ctx: Any, slopes: Tensor, _: Any) -> Tensor:
         (chosen,) = ctx.saved_tensors
         if not torch.is_grad_enabled():
-            with contextlib.suppress(
-                RuntimeError
-            ):  # many at once: torch's operations alone take such
+            # Of many at once, which torch's operations alone take.
+            with contextlib.suppress(RuntimeError):
                 return _unpooled(slopes, chosen)
         return _followed(slopes, chosen)
 

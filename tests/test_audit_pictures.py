@@ -301,6 +301,8 @@ def test_folders_above_the_classes_are_said(tmp_path: Path) -> None:
     assert not load_pictures(tmp_path / "mine", groups="subfolder").notes
     (note,) = load_pictures(tmp_path / "mine" / "one", groups="subfolder").notes
     assert note.startswith("every class counts as one person")
+    (note,) = load_pictures(tmp_path / "mine" / "one" / "cat", groups="subfolder").notes
+    assert note.startswith("every class counts as one person")
     # Of classes with people and others without, these are named.
     written(tmp_path / "mixed" / "cat")
     for name in ("dog/rex", "dog/ben"):

@@ -80,12 +80,12 @@ class PictureFolder:
                 " the data, give one of them"
             )
             self.doubts += (said,)
-        flat = {parts[0] for parts in within if len(parts) == 2} if groups else set()
+        flat = {parts[0] for parts in within if len(parts) < 3} if groups else set()
         if flat:
             some = sorted(flat)[:3]
             who = (
                 "every class counts"
-                if all(len(parts) == 2 for parts in within)
+                if all(len(parts) < 3 for parts in within)
                 else f"what lies in {', '.join(some)}{' and others' * (len(flat) > 3)} counts, class by class,"
             )
             self.doubts += (

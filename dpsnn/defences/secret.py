@@ -18,7 +18,7 @@ class Secret:
     """A key of 256 bits, and as many independent random streams as are asked for, each by its name.
 
     Streams are derived by SHAKE-256, so that one says nothing about the key or another. Within a stream a generator
-    draws that is no cipher: on the CPU numpy's SFC64, seeded with 256 bits of the key, on a GPU torch's Philox with 63.
+    draws that is no cipher: on the CPU numpy's SFC64, seeded from 256 bits of the key, on a GPU torch's Philox with 63.
     Hence every tensor of every step has streams of its own. Lots come from torch's on the CPU, whose whole state is
     made from 256 bits of the key (`keyed_generator`): of a seed it takes 32 bits, which can all be tried.
 
