@@ -21,13 +21,11 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpsnn import pools
 from dpsnn.bench.records import Results, begin
 from dpsnn.defences.per_example import PerExampleGradients
 from dpsnn.defences.secret import Secret
 from dpsnn.memory import keep_memory, peak_bytes
 from dpsnn.networks import mobile, titcombe
-from dpsnn.pools import compiled_pools
 from dpsnn.training import gradients_laid_out
 
 NOISE, CLIP = 1.0, 1.0
@@ -40,7 +38,6 @@ def _laid_out(network: nn.Module) -> contextlib.ExitStack:
     network.to(memory_format=torch.channels_last)
     layout = contextlib.ExitStack()
     layout.enter_context(gradients_laid_out(network))
-    layout.enter_context(compiled_pools(network))
     return layout
 
 
@@ -178,7 +175,6 @@ def main() -> None:
     )
     warnings.simplefilter("ignore")
     keep_memory()  # as every command does
-    pools.WORTH = 0  # as in a training that is longer
 
     # First, while nothing else has claimed memory.
     lot = titcombe((1, 28, 28), 10).train()
