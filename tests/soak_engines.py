@@ -46,8 +46,9 @@ PER_LIFE = 6
 """Strikes in a life."""
 LONGEST = 600
 """Seconds in which a call ends, or something hangs."""
-DIE = 30
-"""Seconds in which whatever a killed command started ends by itself."""
+DIE = {"local": 30, "submitit": 30, "ray": 120}
+"""Seconds in which whatever a killed command started ends by itself. Ray's agents look for their server for a minute
+before they give up, where it was killed while it began."""
 
 
 class Call:
@@ -60,7 +61,7 @@ class Call:
 
     def __init__(self, run: "Life", limit: int | None = None) -> None:
         run.calls += 1
-        self.mark = f"{run.place}#{run.calls}"
+        self.mark, self.dies = f"{run.place}#{run.calls}", DIE[run.engine]
         self.limit, self.hindered = limit, limit is not None
         self.err = run.place / f"err{run.calls}"
         with open(self.err, "w", encoding="utf-8") as err:
@@ -90,7 +91,7 @@ class Call:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        end = time.monotonic() + DIE
+        end = time.monotonic() + self.dies
         while left := self.alive():
             assert time.monotonic() < end, f"processes outlive the command: {left}"
             time.sleep(0.1)
