@@ -25,14 +25,19 @@ def derived_seed(seed: int, *streams: int) -> int:
     return state >> 1
 
 
+def derived_bytes(key: bytes, length: int, *streams: int) -> bytes:
+    """`length` bytes of one of many independent streams of a key, by SHAKE-256: none says anything about another."""
+    name = struct.pack(f"<{len(streams)}Q", *streams)
+    return hashlib.shake_256(key + name).digest(length)
+
+
 def keyed_generator(key: bytes, *streams: int) -> torch.Generator:
     """One of many independent generators on the CPU that nobody has without the whole key.
 
     `manual_seed` takes 32 bits of its seed there, and whoever tries all of them has every number: hence all 624 words
-    of the generator's state are made from the key, by SHAKE-256.
+    of the generator's state are made from the key.
     """
-    name = struct.pack(f"<{len(streams)}Q", *streams)
-    words = np.frombuffer(hashlib.shake_256(key + name).digest(4 * 624), "<u4")
+    words = np.frombuffer(derived_bytes(key, 4 * 624, *streams), "<u4")
     generator = torch.Generator().manual_seed(0)
     state = generator.get_state()
     # Behind 24 bytes that say that new numbers are to be made from the words, which are kept in eight bytes each.

@@ -253,11 +253,11 @@ class DPSGD(Account):
         self._ours = {}
         for position, parameter in enumerate(self._watch.parameters):
             self._position = position
-            total = torch.zeros_like(parameter)
-            if parameter in self._sums:
-                # Laid out as optimisers want it.
-                clipped = self._sums[parameter]
-                total = clipped if clipped.stride() == total.stride() else total.copy_(clipped)
+            total = self._sums.get(parameter)
+            if total is None:
+                total = torch.zeros_like(parameter)
+            elif total.stride() != parameter.stride():  # laid out as optimisers want it
+                total = torch.empty_like(parameter).copy_(total)
             parameter.grad = self._ours[parameter] = self._noisy(total, self._sampling.expected)
         self._drawn += 1
         self._sums = {}

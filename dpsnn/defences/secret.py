@@ -1,13 +1,12 @@
 """Random numbers that nobody can draw again: what the noise and the lots of DP-SGD are made from."""
 
-import hashlib
 import secrets
-import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
+from dpsnn.batches import derived_bytes
 from dpsnn.numbers import Number
 
 BLOCK = 2**18
@@ -41,8 +40,7 @@ class Secret:
 
     def derive(self, length: int, *stream: int) -> bytes:
         """`length` bytes of one stream."""
-        name = struct.pack(f"<{len(stream)}Q", *stream)
-        return hashlib.shake_256(self.key + name).digest(length)
+        return derived_bytes(self.key, length, *stream)
 
     def seed(self, *stream: int) -> int:
         """A seed of 63 bits, for generators that take no more."""
