@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpsnn.averaging import Averaging
 from dpsnn.defences import DefenceList, DefenceModule
 from dpsnn.metrics import correct
 from dpsnn.networks import SplitNetwork
@@ -17,7 +17,7 @@ LEARNERS = "defence_optimizers"
 """Where an unfinished training keeps the state of the optimisers that defences bring."""
 
 
-class SplitClassifier(pl.LightningModule):
+class SplitClassifier(Averaging):
     """A split network, its defences, and how it is trained.
 
     Args:
@@ -63,10 +63,11 @@ class SplitClassifier(pl.LightningModule):
         if self._learners:
             self._heard = images, smashed.detach(), labels
         task_loss = F.cross_entropy(self.network.server(smashed).float(), labels)
-        self._log("train", task_loss=task_loss, penalty=penalty, size=len(images))
+        self.log_means(len(images), {"train/task_loss": task_loss, "train/penalty": penalty})
         return task_loss + penalty
 
     def on_train_batch_end(self, *arguments: Any) -> None:
+        super().on_train_batch_end(*arguments)
         # Behind the classifier's step, whose penalties were of the weights as they were.
         for defence, optimiser in self._learners:
             optimiser.zero_grad()
@@ -78,13 +79,7 @@ class SplitClassifier(pl.LightningModule):
         logits = self(images)
         accuracy = correct(logits, labels).mean()
         loss = F.cross_entropy(logits, labels)
-        self._log("val", task_loss=loss, accuracy=accuracy, size=len(images))
-
-    def _log(self, stage: str, *, size: int, **values: Tensor) -> None:
-        named = {f"{stage}/{key}": value for key, value in values.items()}
-        # Among several processes Lightning takes the mean of their sizes, and of whole numbers without the rest.
-        among: Any = {"batch_size": float(size), "sync_dist": True}
-        self.log_dict(named, on_step=False, on_epoch=True, **among)
+        self.log_means(len(images), {"val/task_loss": loss, "val/accuracy": accuracy})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._learners:

@@ -6,7 +6,6 @@ values in a step. Members of a grid have a thread each.
 """
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any
@@ -17,8 +16,8 @@ from torch import Tensor, nn
 
 from dpsnn.compiling import COMPILING, compiles
 
-WORTH = 2_000_000_000
-"""Values that this process pools by torch before it compiles: as much is lost by then as compiling takes."""
+WORTH = 500_000_000
+"""Values that this process pools by torch before it compiles: as much is lost by then as loading takes what is kept."""
 
 WIDE = 32
 """Channels from which on a processor's vectors are filled, and torch's own is slower."""
@@ -85,7 +84,7 @@ def _suits(maps: Tensor) -> bool:
     if maps.is_neg():
         return False
     n, channels, height, width = maps.shape
-    # Of several threads torch's takes all, and is as fast or faster.
+    # Several threads of torch's are as fast, and would wait for the one that this takes, or for others beside them.
     if height % 2 or width % 2 or channels < WIDE or torch.get_num_threads() > 1:
         return False
     # Channels last: said by strides, which are known within transformed functions as well.
@@ -104,7 +103,7 @@ class _Pool(torch.autograd.Function):
         n, channels, height, width = maps.shape
         pooled = _maps_like(maps, n, channels, height // 2, width // 2)
         chosen = maps.new_empty((n, height // 2, width // 2, channels), dtype=torch.int8)
-        choose, _ = _kernels(maps.dtype)
+        choose, _ = _loops(maps.dtype)
         choose(_fours(maps), _rows(pooled), chosen.flatten(0, 1).numpy())
         return pooled, chosen
 
@@ -142,8 +141,8 @@ def _unpooled(slopes: Tensor, chosen: Tensor) -> Tensor:
     slopes = _laid_out(slopes)
     n, channels, height, width = slopes.shape
     made = _maps_like(slopes, n, channels, 2 * height, 2 * width)
-    _, scatter = _kernels(slopes.dtype)
-    scatter(_rows(slopes), chosen.flatten(0, 1).numpy(), _fours(made))
+    _, scatter = _loops(slopes.dtype)
+    scatter(_fours(made), _rows(slopes), chosen.flatten(0, 1).numpy())
     return made
 
 
@@ -180,7 +179,8 @@ def _fours(maps: Tensor) -> Any:
     return found.reshape(rows // 2, 2, width // 2, 2, channels)
 
 
-def _kernels(precision: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
+def _loops(precision: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
+    """What chooses, and what scatters."""
     with COMPILING:
         return _compiled(torch.iinfo(PATTERNS[precision]).bits)
 
@@ -188,68 +188,14 @@ def _kernels(precision: torch.dtype) -> tuple[Callable[..., None], Callable[...,
 @lru_cache
 def _compiled(bits: int) -> tuple[Callable[..., None], Callable[..., None]]:
     # Slow to import.
-    import numba
+    from dpsnn import pool_kernels as kernels
 
-    kind: Any = np.int16 if bits == 16 else np.int32
-    to_sign, size = kind(bits - 1), kind(2 ** (bits - 1) - 1)
-    infinity = kind(0x7F80 << bits - 16)  # the exponent of bfloat16 is that of float32
-    zero, below_zero, minus_zero = kind(0), kind(-1), kind(-(2 ** (bits - 1)))
-    first, second, third, fourth = (np.int8(place) for place in range(4))
-
-    def order(pattern: Any) -> Any:
-        """An integer that is larger where the number is; that of both zeros is one, that of NaN the largest."""
-        found = kind(pattern ^ ((pattern >> to_sign) & size))
-        found = zero if found == below_zero else found
-        return size if (pattern & size) > infinity else found
-
-    # Checks of types at run time wrap what they check, which is not to be compiled.
-    order = numba.njit(inline="always")(inspect.unwrap(order))
-
-    def choose(fours: Any, pooled: Any, chosen: Any) -> None:
-        rows, width, channels = pooled.shape
-        for row in range(rows):
-            for column in range(width):
-                a, b = fours[row, 0, column, 0], fours[row, 0, column, 1]
-                c, d = fours[row, 1, column, 0], fours[row, 1, column, 1]
-                values, places = pooled[row, column], chosen[row, column]
-                for k in range(channels):
-                    value, place = a[k], first
-                    most = order(value)
-                    for_b, for_c, for_d = order(b[k]), order(c[k]), order(d[k])
-                    more = (for_b > most) | (for_b == size)
-                    value = b[k] if more else value
-                    most = for_b if more else most
-                    place = second if more else place
-                    more = (for_c > most) | (for_c == size)
-                    value = c[k] if more else value
-                    most = for_c if more else most
-                    place = third if more else place
-                    more = (for_d > most) | (for_d == size)
-                    values[k] = d[k] if more else value
-                    places[k] = fourth if more else place
-
-    def scatter(slopes: Any, chosen: Any, fours: Any) -> None:
-        rows, width, channels = slopes.shape
-        for row in range(rows):
-            for column in range(width):
-                given, places = slopes[row, column], chosen[row, column]
-                # One after another: a loop that writes to four places at once is not made of vectors. Minus zero
-                # becomes zero, as where torch adds it.
-                a, b = fours[row, 0, column, 0], fours[row, 0, column, 1]
-                c, d = fours[row, 1, column, 0], fours[row, 1, column, 1]
-                for k in range(channels):
-                    a[k] = given[k] if (places[k] == first) & (given[k] != minus_zero) else zero
-                for k in range(channels):
-                    b[k] = given[k] if (places[k] == second) & (given[k] != minus_zero) else zero
-                for k in range(channels):
-                    c[k] = given[k] if (places[k] == third) & (given[k] != minus_zero) else zero
-                for k in range(channels):
-                    d[k] = given[k] if (places[k] == fourth) & (given[k] != minus_zero) else zero
-
-    compiler = numba.njit(nogil=True)
-    pool, unpool = (compiler(inspect.unwrap(each)) for each in (choose, scatter))
-    fours, rows = np.empty((0, 2, 0, 2, 0), kind), np.empty((0, 0, 0), kind)
-    places = rows.astype(np.int8)
-    pool(fours, rows, places)
-    unpool(rows, places, fours)
-    return pool, unpool
+    kind = np.int16 if bits == 16 else np.int32
+    codes = kernels.codes(kind)
+    none = np.empty((0, 2, 0, 2, 0), kind), np.empty((0, 0, 0), kind), np.empty((0, 0, 0), np.int8)
+    for loop in (kernels.choose, kernels.scatter):
+        try:
+            loop(codes, *none)
+        except OSError:  # it is compiled, but there is no room to keep it
+            loop(codes, *none)
+    return partial(kernels.choose, codes), partial(kernels.scatter, codes)

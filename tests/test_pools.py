@@ -2,9 +2,11 @@
 
 import copy
 import math
+import os
 import pickle
+import subprocess
 import sys
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,12 +27,11 @@ PRECISIONS = [torch.bfloat16, torch.float32]
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compile at the first value that is pooled, and leave the count as it was."""
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile at the first value that is pooled, for one thread, and leave the count as it was."""
     monkeypatch.setattr(pools, "WORTH", -1)
     monkeypatch.setattr(pools, "_pooled", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    yield
 
 
 def maps(*shape: int, precision: torch.dtype = torch.float32) -> Tensor:
@@ -184,6 +185,41 @@ def test_few_values_are_left_to_torch_and_so_are_several_threads(
         assert ["_Pool" in repr(layer(given).grad_fn) for _ in range(5)] == 3 * [False] + 2 * [True]
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
         assert "_Pool" not in repr(layer(given).grad_fn)
+
+
+KEPT = """
+import torch
+from numba.core import caching
+from torch import nn
+from dpsnn import pools
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+if {place!r} == "full":
+    caching.IndexDataCacheFile._save_data = full
+elif {place!r} == "nowhere":
+    caching.CacheImpl._locator_classes = []
+torch.set_num_threads(1)
+pools.WORTH = -1
+layer = nn.MaxPool2d(2)
+given = torch.randn(2, 32, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
+expected = layer(given)
+with pools.compiled_pools(layer):
+    found = layer(given)
+found.sum().backward()
+assert torch.equal(found, expected) and "_Pool" in repr(found.grad_fn)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["full", "nowhere", "there"])
+def test_what_is_compiled_is_kept_where_there_is_room(place: str, tmp_path: Path) -> None:
+    """Each in a process of its own: this one has compiled."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    lines = KEPT.format(place=place)
+    subprocess.run([sys.executable, "-c", lines], check=True, env=environment)
+    assert bool([*tmp_path.rglob("*.nbc")]) == (place == "there")
 
 
 def test_where_nothing_is_compiled_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:

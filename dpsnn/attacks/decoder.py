@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,6 +27,7 @@ from dpsnn.attacks.base import (
     pays,
     trained,
 )
+from dpsnn.averaging import Averaging
 from dpsnn.batches import TensorBatches, derived_seed, to_unit
 from dpsnn.errors import Diverged, one_of
 from dpsnn.networks.augment import AUGMENTATIONS, Pair, best_way, chosen, copied, pictures
@@ -149,7 +149,7 @@ def averaged(
     return average(transmissions(defend, activation, queries))
 
 
-class DecoderAttack(AttackModule, pl.LightningModule):
+class DecoderAttack(AttackModule, Averaging):
     """Train a decoder on the attacker's own images and judge it by its squared error on some of them held out.
 
     The client is asked once for every own image; noise is drawn anew for every batch of every epoch, so that the
@@ -370,13 +370,13 @@ class DecoderAttack(AttackModule, pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         activation, images = batch
         loss = self.decoder.loss(self._seen(self._sent(activation)), images)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        self.log_means(len(images), {"train/loss": loss})
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         activation, images = batch
         error = F.mse_loss(self(self._sent(activation)), images)
-        self.log("val/mse", error, on_step=False, on_epoch=True, batch_size=len(images))
+        self.log_means(len(images), {"val/mse": error})
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Lightning's own clipping refuses fused optimisers, and torch's multiplies even where the norm is small enough.

@@ -16,7 +16,6 @@ from dataclasses import replace as changed
 from itertools import zip_longest
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -38,6 +37,7 @@ from dpsnn.attacks.base import (
     prepare_within,
     trained,
 )
+from dpsnn.averaging import Averaging
 from dpsnn.batches import TensorBatches, derived_seed, to_unit
 from dpsnn.errors import Diverged, UsageError
 from dpsnn.networks.refine import RefiningStep
@@ -128,7 +128,7 @@ class Refiner(Attack):
         )
 
 
-class LearnedSteps(AttackModule, pl.LightningModule):
+class LearnedSteps(AttackModule, Averaging):
     """Train a few steps on own images, from guesses as good as those of images that nobody has seen.
 
     Guesses of images that the first attack was trained on are better than those it will make. So the own images are
@@ -322,14 +322,14 @@ class LearnedSteps(AttackModule, pl.LightningModule):
         # As the decoder's: its gradient does not vanish on dark backgrounds.
         losses = [F.binary_cross_entropy_with_logits(better, images) for better in found]
         loss = torch.stack(losses).sum()
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        self.log_means(len(images), {"train/loss": loss})
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         images, start, heard = batch
         guess = self._refined(self.first, start, heard.transpose(0, 1))[-1].sigmoid()
         error = F.mse_loss(guess, images)
-        self.log("val/mse", error, on_step=False, on_epoch=True, batch_size=len(images))
+        self.log_means(len(images), {"val/mse": error})
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.steps.parameters(), RATE, fused=True)

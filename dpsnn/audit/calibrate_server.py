@@ -2,7 +2,6 @@
 
 import copy
 
-import pytorch_lightning as pl
 import torch
 from jaxtyping import Int
 from scipy.stats import binomtest
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpsnn.attacks.base import Learn, average, held_out
+from dpsnn.averaging import Averaging
 from dpsnn.batches import TensorBatches, derived_seed
 from dpsnn.errors import UsageError
 from dpsnn.metrics import correct
@@ -83,7 +83,7 @@ def accuracy(
     return {"value": value, "low": 100 * ends.low, "high": 100 * ends.high, "over": "victims"}
 
 
-class NoisyServer(pl.LightningModule):
+class NoisyServer(Averaging):
     """Train a server on what crosses the wire, with fresh noise in every batch; the client stays as it is.
 
     Args:
@@ -133,7 +133,7 @@ class NoisyServer(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         codes, labels = batch
         loss = F.cross_entropy(self._answer(codes), labels)
-        self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        self.log_means(len(labels), {"val/loss": loss})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.server.parameters(), RATE)

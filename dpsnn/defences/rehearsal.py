@@ -30,7 +30,8 @@ def untouched(module: pl.LightningModule) -> Iterator[Callable[[], None]]:
 
     held = {name: tensor.detach().clone() for name, tensor in tensors()}
     metrics = [(m, copy.deepcopy(m.__dict__)) for m in module.modules() if isinstance(m, Metric)]
-    ours = ("training_step", "configure_optimizers", "forward", "log", "log_dict")
+    logging = ("log", "log_dict", "log_means")
+    ours = ("training_step", "configure_optimizers", "forward", *logging)
     kept: list[tuple[nn.Module, dict[str, Any]]] = [
         (m, {k: _held(v) for k, v in vars(m).items() if not k.startswith("_") and k not in ours})
         for m in module.modules()
@@ -66,11 +67,13 @@ def untouched(module: pl.LightningModule) -> Iterator[Callable[[], None]]:
         for metric, state in metrics:
             metric.__dict__.update(state)
 
-    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    for each in logging:
+        setattr(module, each, lambda *_, **__: None)
     try:
         yield rewind
     finally:
-        del module.log, module.log_dict
+        for each in logging:
+            delattr(module, each)
         restore()
 
 
