@@ -37,7 +37,8 @@ class Averaging(pl.LightningModule):
 
     def on_train_batch_end(self, *arguments: Any) -> None:
         # Not at the end of the epoch, where callbacks read them before this module is asked.
-        if self.trainer.is_last_batch:
+        steps, most = self.trainer.global_step, self.trainer.max_steps
+        if self.trainer.is_last_batch or self.trainer.should_stop or 0 <= most <= steps:
             self._hand_over("train/")
 
     def on_validation_epoch_end(self) -> None:

@@ -111,3 +111,23 @@ def test_a_rehearsal_leaves_no_trace() -> None:
     assert not module._sums and not module._sizes
     module.log_means(2, {"train/loss": torch.tensor(1.0)})
     assert module._sums == {"train/loss": torch.tensor(2.0)}
+
+
+class Stop(Callback):
+    """In the middle of an epoch, as where a budget ends."""
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.should_stop |= trainer.global_step == 3
+
+
+@pytest.mark.parametrize("options", [{"callbacks": [Stop()]}, {"max_steps": 4}])
+def test_a_training_that_ends_within_an_epoch_leaves_its_means(options: dict[str, Any]) -> None:
+    kept = Kept()
+    options["callbacks"] = [kept, *options.get("callbacks", ())]
+    quiet = {"enable_progress_bar": False, "enable_checkpointing": False, "logger": False}
+    trainer = pl.Trainer(max_epochs=3, accelerator="cpu", **quiet, **options)
+    trainer.fit(module := Line())
+    assert trainer.global_step == 4 and len(kept.found) == 2
+    for found in kept.found:
+        assert found["train/loss"] == pytest.approx(found["train/loss_by_batch"])
+    assert not module._sums

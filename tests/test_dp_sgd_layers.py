@@ -9,7 +9,7 @@ import torch
 from test_dp_sgd_refusals import Images, images, train
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from dpsnn.defences import per_example
 from dpsnn.defences.dp_sgd import DPSGD
@@ -288,6 +288,37 @@ def test_what_no_rule_knows_is_refused_with_the_reason_and_trained_one_by_one(
     assert train(Of(net), TensorDataset(values, labels), one_by_one, batch=15).steps == 4
 
 
+class Sum(pl.LightningModule):
+    """Its gradient is the mean of its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.weight.weight)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss: Tensor = self.weight(batch[0]).mean()
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 1.0)
+
+
+def test_an_example_adds_no_more_than_its_norm_to_a_lot_of_many_parts() -> None:
+    """Above 2¹² single precision rounds 2⁻¹² and a bit to twice as much, below to 2⁻¹² (Casacuberta et al. 2022)."""
+    parts, limit = 1024, 64
+    small = torch.full((parts * limit, 1), (1 + 2**-10) * 2**-12 / limit)
+    values = torch.cat([torch.ones(4096, 1), small])
+    found = []
+    for first in (1.0, 0.0):
+        values[0] = first
+        how: dict[str, Any] = {"amplified": False, "physical_batch": limit, "delta": 1e-6}
+        loader = DataLoader(TensorDataset(values), batch_size=len(values))
+        train(module := Sum(), loader, DPSGD(1e-6, max_grad_norm=1.001, **how), max_epochs=1)
+        found.append(-module.weight.weight.item() * len(values))
+    assert found[0] - found[1] == pytest.approx(1, abs=0.01)
+
+
 def test_one_by_one_makes_the_same_update() -> None:
     weights = []
     for gradients in ("auto", "single"):
@@ -359,11 +390,12 @@ def test_a_weight_is_not_copied_for_each_example_where_that_costs_more(
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("turned", [False, True])
-def test_layout_of_images_does_not_count(padding: str, turned: bool) -> None:
+@pytest.mark.parametrize("side", [1, 7])
+def test_layout_of_images_does_not_count(padding: str, turned: bool, side: int) -> None:
     """Of channels that come last, and of pictures on their side, to a layer that opacus differentiates."""
     torch.manual_seed(0)
-    layer = nn.Conv2d(3, 4, 3, padding=padding).double()
-    images = torch.randn(5, 3, 7, 7, dtype=torch.double)
+    layer = nn.Conv2d(3, 4, min(3, side) if padding == "valid" else 3, padding=padding).double()
+    images = torch.randn(5, 3, side, side, dtype=torch.double)
     images = images.mT if turned else images.to(memory_format=torch.channels_last)
     watch = PerExampleGradients(layer, mean=False)
     watch.attach()

@@ -1,5 +1,8 @@
 """Noise and lots of DP-SGD come from a secret that is left nowhere; a public seed must be asked for, and says so."""
 
+import copy
+import multiprocessing
+import pickle
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -117,6 +120,39 @@ def test_noise_of_two_steps_and_of_two_layers_is_independent() -> None:
         for callback._position in range(3):
             first.append(tuple(callback._noisy(torch.zeros(4), 1).tolist()))
     assert len(set(first)) == 9
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
+)
+def test_copies_of_a_callback_draw_other_noise(copied: Callable[[DPSGD], DPSGD]) -> None:
+    """One is made for each fold, say, or sent to each worker: their weights' difference would have no noise."""
+    callback = DPSGD(1.0, delta=1e-3)
+    first, second = copied(callback), copied(callback)
+    assert first.lot_seed(0) != second.lot_seed(0) != callback.lot_seed(0)
+    assert not torch.allclose(weights_of(first), weights_of(second), atol=1e-3)
+    assert copied(first).history == first.history != []
+
+
+def test_forked_processes_draw_other_noise() -> None:
+    secret, fork = Secret(), multiprocessing.get_context("fork")
+    heard: Any = fork.SimpleQueue()
+    children = [fork.Process(target=lambda: heard.put(secret.derive(32, 1))) for _ in range(2)]
+    for child in children:
+        child.start()
+    drawn = [heard.get() for _ in children]
+    for child in children:
+        child.join()
+    assert len({*drawn, secret.derive(32, 1)}) == 3
+
+
+def test_lots_of_a_second_training_are_others() -> None:
+    """Of the same lots twice the noise averages out, at half the price."""
+    callback = DPSGD(1.0, delta=1e-3)
+    first = callback.lot_seed(0)
+    assert first == callback.lot_seed(0)
+    weights_of(callback)
+    assert first != callback.lot_seed(0)
 
 
 def test_lots_are_drawn_from_the_secret() -> None:

@@ -1,5 +1,6 @@
 """What a training with DP-SGD may reveal and has revealed, and the secret that its noise comes from."""
 
+import copy
 import math
 from typing import Any
 
@@ -88,6 +89,10 @@ class Account(Callback):
         self._drawn = 0
         """Steps for which noise was drawn: no two share a stream of the secret."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Also of `copy.copy`, which would share the secret and count by itself.
+        return {**vars(self), "_secret": copy.copy(self._secret)}
+
     @property
     def steps(self) -> int:
         """Steps (without amplification: epochs) accounted for so far."""
@@ -101,8 +106,11 @@ class Account(Callback):
         return dp_sgd_epsilon(self.history, self.delta, self.accountant) if self.history else 0.0
 
     def lot_seed(self, epoch: int) -> bytes | None:
-        """Key of the lots of one epoch, for a loader that draws them; None where the public seed is to be taken."""
-        return None if self.repeatable else self._secret.derive(32, LOTS, epoch)
+        """Key of the lots of one epoch, for a loader that draws them; None where the public seed is to be taken.
+
+        Another one in every training that this callback is given to: the same lots twice would be no amplification.
+        """
+        return None if self.repeatable else self._secret.derive(32, LOTS, epoch, self._drawn)
 
     def spent(self) -> dict[str, float]:
         """What stands beside a model that was trained so, all epochs counted: choosing the best of them is not free."""

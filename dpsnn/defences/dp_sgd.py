@@ -228,7 +228,8 @@ class DPSGD(Account):
         weights = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1)
         for parameter, total in watch.weighted_sum(weights).items():
             if parameter in self._sums:
-                self._sums[parameter] += total
+                # In single precision sums that differ by one example may be rounded apart, to twice its norm.
+                self._sums[parameter] = self._sums[parameter].double().add_(total)
             else:
                 self._sums[parameter] = total
         watch.clear()
@@ -257,8 +258,9 @@ class DPSGD(Account):
             if total is None:
                 total = torch.zeros_like(parameter)
             elif total.stride() != parameter.stride():  # laid out as optimisers want it
-                total = torch.empty_like(parameter).copy_(total)
-            parameter.grad = self._ours[parameter] = self._noisy(total, self._sampling.expected)
+                total = torch.empty_like(parameter, dtype=total.dtype).copy_(total)
+            noisy = self._noisy(total, self._sampling.expected).to(parameter.dtype)
+            parameter.grad = self._ours[parameter] = noisy
         self._drawn += 1
         self._sums = {}
 

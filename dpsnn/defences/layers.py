@@ -227,9 +227,10 @@ def _embedding(layer: nn.Embedding, tokens: Tensor, backprops: Tensor) -> dict[A
 
 def _convolution(layer: Any, images: Tensor, backprops: Tensor) -> dict[Any, Tensor]:
     # Importing opacus takes seconds; only convolutions other than plain ones in two dimensions come here. It takes
-    # patches by their strides, as if channels came first.
+    # patches by their strides, as if channels came first; of single pixels any strides are taken for those.
     from opacus.grad_sample.conv import compute_conv_grad_sample
 
+    images = images.flatten().view(images.shape)
     with torch.no_grad():
-        found: dict[Any, Tensor] = compute_conv_grad_sample(layer, [images.contiguous()], backprops)
+        found: dict[Any, Tensor] = compute_conv_grad_sample(layer, [images], backprops)
     return found

@@ -1,5 +1,6 @@
 """Random numbers that nobody can draw again: what the noise and the lots of DP-SGD are made from."""
 
+import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,6 +27,9 @@ class Secret:
     next radius is far away, and the weights after a single step tell the right guess of what noise was added to from a
     wrong one (Mironov 2012; tests/test_lattice.py). So would all 53 bits, as few of the small numbers can be drawn.
 
+    Copies, unpickled ones and those of forked processes have keys of their own: where two trainings draw the same, the
+    difference of their weights has no noise at all.
+
     Args:
         key: 32 bytes; drawn by the operating system unless given.
     """
@@ -34,12 +38,18 @@ class Secret:
         self.key = secrets.token_bytes(32) if key is None else key
         if len(self.key) != 32:
             raise ValueError(f"a key of {len(self.key)} bytes, not 32")
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[type["Secret"], tuple[()]]:
+        return Secret, ()
 
     def __repr__(self) -> str:
         return "Secret(...)"  # never into a log or a traceback
 
     def derive(self, length: int, *stream: int) -> bytes:
         """`length` bytes of one stream."""
+        if self._process != os.getpid():
+            self.key, self._process = secrets.token_bytes(32), os.getpid()
         return derived_bytes(self.key, length, *stream)
 
     def seed(self, *stream: int) -> int:
