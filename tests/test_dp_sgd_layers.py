@@ -319,6 +319,21 @@ def test_an_example_adds_no_more_than_its_norm_to_a_lot_of_many_parts() -> None:
     assert found[0] - found[1] == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.parametrize("kind", [per_example.Explicit, per_example.OuterProduct])
+def test_an_example_adds_no_more_than_its_norm_to_a_large_lot(kind: Any) -> None:
+    """Of a million whose sum is half a million, single precision keeps three hundredths."""
+    torch.manual_seed(0)
+    rows, weights = torch.rand(2**20, 1), torch.ones(2**20)
+    made = kind(rows) if kind is per_example.Explicit else kind(rows, torch.ones(2**20, 1))
+    found = []
+    for first in (1.0, 0.0):
+        weights[0] = first
+        found.append(made.weighted_sum(weights).item())
+    assert found[0] - found[1] == pytest.approx(rows[0].item(), abs=1e-3)
+    few = kind(*(each[:1000] for each in vars(made).values() if isinstance(each, Tensor)))
+    assert few.weighted_sum(weights[:1000]).dtype == torch.float32
+
+
 def test_one_by_one_makes_the_same_update() -> None:
     weights = []
     for gradients in ("auto", "single"):

@@ -14,15 +14,19 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from scipy.stats import kstest
+from test_dp_sgd import QUIET, table
 from test_dp_sgd_refusals import Images, images, train
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from dpsnn import building, checkpoints
+from dpsnn.averaging import Averaging
 from dpsnn.batches import PoissonBatches, keyed_generator
 from dpsnn.classifier import SplitClassifier
 from dpsnn.cli import main
 from dpsnn.data import Digits
-from dpsnn.defences.dp_sgd import DPSGD
+from dpsnn.defences.dp_sgd import DPSGD, poisson
 from dpsnn.defences.secret import Secret
 from dpsnn.errors import UsageError
 from dpsnn.evaluation import tables
@@ -153,6 +157,68 @@ def test_lots_of_a_second_training_are_others() -> None:
     assert first == callback.lot_seed(0)
     weights_of(callback)
     assert first != callback.lot_seed(0)
+
+
+class Heard(pl.Callback):
+    """All that a training tells of its lots."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.names: set[str] = set()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, _: Any, outputs: Any, *__: Any) -> None:
+        self.losses.append(outputs["loss"].item())
+        self.names |= {*trainer.callback_metrics, *trainer.logged_metrics}
+
+
+class Polyak(torch.optim.SGD):
+    """Whose step depends on the loss."""
+
+    told: list[float] = []
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        self.told.append(loss.item())
+        return loss
+
+
+class Telling(Averaging):
+    def __init__(self, as_dictionary: bool) -> None:
+        super().__init__()
+        self.layer, self.as_dictionary = nn.Linear(4, 2), as_dictionary
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        loss = F.cross_entropy(self.layer(batch[0]), batch[1])
+        self.log("loss", loss)
+        self.log_dict({"same": loss})
+        self.log_means(len(batch[0]), {"train/loss": loss})
+        return {"loss": loss} if self.as_dictionary else loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return Polyak(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize("as_dictionary", [False, True])
+@pytest.mark.parametrize("physical_batch", [None, 7])
+@pytest.mark.parametrize("repeatable", [False, True])
+def test_values_of_the_examples_are_told_to_nobody(
+    repeatable: bool, physical_batch: int | None, as_dictionary: bool
+) -> None:
+    """Whoever stops or steps by the loss tells of it; where noise is public anyway, all is as without DP-SGD."""
+    heard, Polyak.told = Heard(), []
+    module = Telling(as_dictionary)
+    before = module.layer.weight.clone()
+    private = DPSGD(1.0, delta=1e-3, repeatable=repeatable, physical_batch=physical_batch)
+    quiet = {**QUIET, "callbacks": [heard, private], "max_epochs": 2, "log_every_n_steps": 1}
+    pl.Trainer(**quiet).fit(module, poisson(DataLoader(table(100), batch_size=20), seed=1))
+    named = heard.names & {"loss", "same", "train/loss"}
+    assert len(heard.losses) == len(Polyak.told) == 10
+    assert not torch.equal(module.layer.weight, before)
+    if repeatable:
+        assert len(named) == 3 and min(Polyak.told) > 0 and min(heard.losses) > 0
+    else:
+        assert not named and set(Polyak.told) == {0.0} == set(heard.losses)
+    assert "log" not in vars(module) and not module._sums
 
 
 def test_lots_are_drawn_from_the_secret() -> None:

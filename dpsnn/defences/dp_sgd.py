@@ -4,6 +4,7 @@ It protects the examples that a model is *trained* on: whoever sees the weights 
 them took part. It does not protect inputs that are sent through the finished model; noise on the wire does that.
 """
 
+import contextlib
 import math
 from typing import Any
 
@@ -25,9 +26,10 @@ from dpsnn.defences.dp_setup import (
     signature,
     steps_for,
 )
-from dpsnn.defences.mean_losses import MeanLosses, loss_of
+from dpsnn.defences.mean_losses import MeanLosses, loss_of, without_value
 from dpsnn.defences.per_example import OneByOne, PerExampleGradients
 from dpsnn.defences.preparation import check_preparation
+from dpsnn.defences.rehearsal import silent
 from dpsnn.defences.sampling import poisson, sampling, steps_of
 from dpsnn.defences.trial import SEEDS, Step, Trial
 from dpsnn.errors import UsageError
@@ -56,6 +58,9 @@ class DPSGD(Account):
     The loss of the module must be the mean over the examples of a batch. That is tried on a few examples, on the first
     step of every epoch and whenever other weights are trained (see `trial.py`): should gradients of single examples not
     add up to the module's own, should one depend on its neighbours, or training write a buffer, it is refused.
+
+    What a training step logs, and the value of its loss, are of the examples and have no noise: loggers hear nothing of
+    it, and optimisers and other callbacks of a loss of 0. Where `repeatable` protects nobody, they hear all.
 
     Noise comes from a secret that the operating system gives at the start, and so do lots where the loader asks
     `lot_seed` for seeds; see `secret.py` for how strong it is. Weights, dropout and augmentation may come from a public
@@ -164,10 +169,15 @@ class DPSGD(Account):
         limit = 1 if self.gradients == "single" else self.physical_batch
 
         def one_part(part: Any, *rest: Any, **named: Any) -> Any:
-            if self.coupled:
+            with contextlib.ExitStack() as checks:
+                if not self.repeatable:
+                    checks.enter_context(silent(module))
+                if not self.coupled:
+                    checks.enter_context(MeanLosses(lots.length(part)))
                 return original(part, *rest, **named)
-            with MeanLosses(lots.length(part)):
-                return original(part, *rest, **named)
+
+        def hidden(output: Any) -> Any:
+            return output if self.repeatable else without_value(output)
 
         def training_step(batch: Any, *rest: Any, **named: Any) -> Any:
             check_accumulation(module.trainer)
@@ -193,7 +203,7 @@ class DPSGD(Account):
             for part in parts[:-1]:
                 loss_of(one_part(part, *rest, **named)).backward()
                 self._collect()
-            return one_part(parts[-1], *rest, **named)
+            return hidden(one_part(parts[-1], *rest, **named))
 
         module.training_step = training_step  # type: ignore[method-assign]
 
@@ -257,10 +267,14 @@ class DPSGD(Account):
             total = self._sums.get(parameter)
             if total is None:
                 total = torch.zeros_like(parameter)
-            elif total.stride() != parameter.stride():  # laid out as optimisers want it
+            if (
+                self.repeatable
+            ):  # drawn in the precision of the weights, as in every earlier release
+                total = total.to(parameter.dtype)
+            if total.stride() != parameter.stride():  # laid out as optimisers want it
                 total = torch.empty_like(parameter, dtype=total.dtype).copy_(total)
-            noisy = self._noisy(total, self._sampling.expected).to(parameter.dtype)
-            parameter.grad = self._ours[parameter] = noisy
+            noisy = self._noisy(total, self._sampling.expected)
+            parameter.grad = self._ours[parameter] = noisy.to(parameter.dtype)
         self._drawn += 1
         self._sums = {}
 

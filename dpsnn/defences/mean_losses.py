@@ -18,6 +18,13 @@ def loss_of(output: Any) -> Tensor:
     return loss
 
 
+def without_value(output: Any) -> Any:
+    """The same, whose loss has its gradient and the value 0 (or none, where it has no finite one)."""
+    loss = loss_of(output)
+    nothing = loss - loss.detach()
+    return {**output, "loss": nothing} if isinstance(output, dict) else nothing
+
+
 class MeanLosses(TorchFunctionMode):
     """Refuse, in every step, losses of torch that divide by more than the number of examples.
 

@@ -29,9 +29,11 @@ TOGETHER = 2**20
 SEVERAL, HEAVY = 5, 2.5
 """Channels that a kernel sees at least, and weights for each value of an example at most, for it to be a group."""
 
-
 BLOCK = 2**12
 """Values whose squares are added up one after another."""
+
+MANY = 2**10
+"""Examples whose gradients are added up in single precision."""
 
 
 class Explicit:
@@ -51,7 +53,8 @@ class Explicit:
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         """Sum over examples of `weights[i]` times the gradient of example i, shaped like the parameter."""
-        total = (weights * self.factor) @ self.gradients.flatten(1)
+        rows, weights = self.gradients.flatten(1), weights * self.factor
+        total = _summed(len(rows), lambda part: weights[part] @ rows[part])
         return total.view(self.gradients.shape[1:])
 
     def explicit(self) -> Tensor:
@@ -61,6 +64,21 @@ class Explicit:
     def times(self, factor: int) -> "Explicit":
         """All gradients multiplied."""
         return Explicit(self.gradients, self.factor * factor)
+
+
+def _summed(examples: int, of: Callable[[slice], Tensor]) -> Tensor:
+    """A sum over examples, in double precision where they are many.
+
+    Each addition is rounded, and with one example more others may be rounded the other way: in single precision one of
+    131,072 adds up to 1.008 of its norm (Casacuberta et al. 2022, arXiv 2207.10635), of 1,024 up to 1.0001.
+    """
+    if examples <= MANY:
+        return of(slice(None))
+    parts = [slice(first, first + MANY) for first in range(0, examples, MANY)]
+    total = of(parts[0]).double()
+    for part in parts[1:]:
+        total += of(part)
+    return total
 
 
 def _norms(rows: Tensor) -> Tensor:
@@ -89,7 +107,8 @@ class OuterProduct:
         return self.inputs.square().sum(1) * self.backprops.square().sum(1)
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        return (self.backprops * weights[:, None]).T @ self.inputs
+        weighted = self.backprops * weights[:, None]
+        return _summed(len(weights), lambda part: weighted[part].T @ self.inputs[part])
 
     def explicit(self) -> Tensor:
         return torch.einsum("no,ni->noi", self.backprops, self.inputs)

@@ -17,6 +17,24 @@ from torchmetrics import Metric
 Plain = bool | int | float | str
 
 
+LOGGING = "log", "log_dict", "log_means"
+"""What a module has to tell others of its batches."""
+
+
+@contextlib.contextmanager
+def silent(module: pl.LightningModule) -> Iterator[None]:
+    """Let nothing be logged inside the block."""
+    before = {name: vars(module)[name] for name in LOGGING if name in vars(module)}
+    for name in LOGGING:
+        setattr(module, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name in LOGGING:
+            delattr(module, name)
+        vars(module).update(before)
+
+
 @contextlib.contextmanager
 def untouched(module: pl.LightningModule) -> Iterator[Callable[[], None]]:
     """Leave no trace of what the module does inside the block: nothing logged, everything in it as it was.
@@ -30,8 +48,7 @@ def untouched(module: pl.LightningModule) -> Iterator[Callable[[], None]]:
 
     held = {name: tensor.detach().clone() for name, tensor in tensors()}
     metrics = [(m, copy.deepcopy(m.__dict__)) for m in module.modules() if isinstance(m, Metric)]
-    logging = ("log", "log_dict", "log_means")
-    ours = ("training_step", "configure_optimizers", "forward", *logging)
+    ours = ("training_step", "configure_optimizers", "forward", *LOGGING)
     kept: list[tuple[nn.Module, dict[str, Any]]] = [
         (m, {k: _held(v) for k, v in vars(m).items() if not k.startswith("_") and k not in ours})
         for m in module.modules()
@@ -67,14 +84,11 @@ def untouched(module: pl.LightningModule) -> Iterator[Callable[[], None]]:
         for metric, state in metrics:
             metric.__dict__.update(state)
 
-    for each in logging:
-        setattr(module, each, lambda *_, **__: None)
-    try:
-        yield rewind
-    finally:
-        for each in logging:
-            delattr(module, each)
-        restore()
+    with silent(module):
+        try:
+            yield rewind
+        finally:
+            restore()
 
 
 def _held(value: Any) -> Any:

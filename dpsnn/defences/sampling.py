@@ -76,7 +76,9 @@ def sampling(trainer: pl.Trainer, amplified: bool) -> Sampling:
             )
         population = len(known)
     if amplified and rate is not None:
-        return Sampling(population, float(rate), rate * population)
+        # torch compares the rate with numbers of 24 bits: of a million examples each is drawn by a hundredth more.
+        drawn = math.ceil(rate * 2**24) / 2**24 if isinstance(loader, DataLoader) else float(rate)
+        return Sampling(population, drawn, rate * population)
     if rate is not None:
         raise UsageError(
             "the training loader draws every example by itself, some more than once in an epoch, which the accounting"
