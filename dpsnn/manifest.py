@@ -49,7 +49,10 @@ class Manifest:
     becoming: dict[str, str] = field(default_factory=dict)
     """Name → the digest that somebody announced, and may not have come to."""
     altered: dict[str, str] = field(default_factory=dict)
-    """Name → the digest that others had given a table before rows were added to it, `GONE` if they had removed it."""
+    """Name → the digest that others had given a table before rows were added to it, `GONE` if they had removed it.
+
+    One that is not listed is theirs as well.
+    """
     away: dict[str, str] = field(default_factory=dict)
     """Name → `GONE`, of checkpoints that rows are of and that are kept elsewhere, as somebody said."""
     garbled: dict[int, str] = field(default_factory=dict)
@@ -198,7 +201,7 @@ def _becoming(digests: dict[Path, str], onto: bool = False) -> Iterator[None]:
             there = digest_of(path) if onto and path.exists() else GONE
             if not onto:
                 manifest.altered.pop(name, None)
-            elif allowed and there not in allowed:
+            elif there not in allowed and (allowed or there != GONE):
                 manifest.altered[name] = there
         manifest.becoming |= wanted
 

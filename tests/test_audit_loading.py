@@ -252,6 +252,7 @@ class Features(nn.Module):
         (lambda features, scores: (features, scores), "1"),
         (lambda features, scores: {"z": features, "y": scores}, "y"),
         (lambda features, scores: {"y": features, "logits": scores}, "logits"),
+        (lambda features, scores: {"output": features, "y": scores}, "y"),
     ],
 )
 def test_the_answer_has_a_column_for_each_class(pack: Callable[..., Any], name: str) -> None:

@@ -298,7 +298,8 @@ def test_folders_above_the_classes_are_said(tmp_path: Path) -> None:
     (note,) = load_pictures(tmp_path / "mine").notes
     assert note.startswith("several folders have a folder cat: the classes are the outermost")
     assert "(Train, one, two)" in note
-    assert not load_pictures(tmp_path / "mine", groups="subfolder").notes
+    (note,) = load_pictures(tmp_path / "mine", groups="subfolder").notes
+    assert note.startswith("cat, and 1 more, of several classes counts as another person in each")
     (note,) = load_pictures(tmp_path / "mine" / "one", groups="subfolder").notes
     assert note.startswith("every class counts as one person")
     (note,) = load_pictures(tmp_path / "mine" / "one" / "cat", groups="subfolder").notes
@@ -313,6 +314,27 @@ def test_folders_above_the_classes_are_said(tmp_path: Path) -> None:
         written(tmp_path / "other" / name)
     (note,) = load_pictures(tmp_path / "other").notes
     assert note.startswith("train has folders of its own")
+
+
+def test_people_in_several_classes_are_said(tmp_path: Path) -> None:
+    for name in ("calm/anna", "calm/ben", "glad/anna", "glad/carl"):
+        written(tmp_path / "mine" / name)
+    (note,) = load_pictures(tmp_path / "mine", groups="subfolder").notes
+    assert note.startswith("anna of several classes counts as another person in each")
+    assert "both sides" in note
+    (tmp_path / "mine" / "glad" / "anna").rename(tmp_path / "mine" / "glad" / "dora")
+    assert not load_pictures(tmp_path / "mine", groups="subfolder").notes
+
+
+def test_a_class_that_is_called_as_hidden_folders_are_is_said(tmp_path: Path) -> None:
+    for name in ("__background__", "cat", "dog"):
+        written(tmp_path / "mine" / name)
+    (tmp_path / "mine" / "__MACOSX").mkdir()
+    (tmp_path / "mine" / "__MACOSX" / "._cat.png").write_bytes(b"no picture")
+    found = load_pictures(tmp_path / "mine")
+    assert found.classes == ("cat", "dog")
+    (note,) = found.notes
+    assert note.startswith("left out: the folder __background__, as what systems put there")
 
 
 def test_labels_that_are_names_in_numbers(tmp_path: Path) -> None:

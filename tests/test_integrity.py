@@ -211,6 +211,13 @@ def table_lost() -> None:
     tables.upsert(ATTACKS, [row], tables.ATTACKER_KEY)
 
 
+def unlisted_and_written_onto() -> None:
+    """Others change a cell and take the table off the list; later dpsnn adds a row."""
+    listed = LIST.read_text().splitlines(True)
+    LIST.write_text("".join(line for line in listed if ATTACKS.name not in line))
+    written_onto()
+
+
 def added(path: Path) -> Path:
     path.write_text("a\n1\n")
     return path
@@ -240,6 +247,10 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], list[str]]] = {
     ),
     "a cell": (lambda t, a: edit(ATTACKS, "0.015", "0.095"), [f"{ATTACKS}: {CHANGED}"]),
     "a cell, and then a row": (lambda t, a: written_onto(), [f"{ATTACKS}: had been changed or removed by others"]),
+    "a cell of a table off the list, and then a row": (
+        lambda t, a: unlisted_and_written_onto(),
+        [f"{ATTACKS}: had been changed or removed by others"],
+    ),
     "a table, and then a row": (
         lambda t, a: table_lost(),
         [f"{ATTACKS}: had been changed or removed by others", ".npz: is of an attacker without a row"],

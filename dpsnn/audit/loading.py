@@ -345,7 +345,7 @@ def _answering(
     before: nn.Module | None = None,
     classes: int | None = None,
 ) -> _Answering:
-    """The output of a model that is its answer: by its name, else by its columns, else the first.
+    """The output of a model that is its answer: by its columns and its name, else by either, else the first.
 
     Raises:
         UsageError: If it does not take such images, or gives nothing of the kind.
@@ -363,7 +363,9 @@ def _answering(
         )
     fitting = [each for each in outputs if classes and each.value.shape[1:] == (classes,)]
     named = [each for key in ANSWERS for each in outputs if each.name == key]
-    chosen = (named or fitting or outputs)[0]
+    # A name such as `output` may be that of features, beside scores of another name.
+    both = [each for each in named if each in fitting]
+    chosen = (both or fitting or named or outputs)[0]
     if len(outputs) > 1:
         shape = tuple(chosen.value.shape[1:])
         notes = (

@@ -1,6 +1,7 @@
 """A folder of pictures: listed first, so that those which nobody needs are never read."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +20,9 @@ SUFFIXES = frozenset(
 
 SUBFOLDER = "subfolder"
 """Of `--groups`: the folder that a picture lies in is a person's."""
+
+SYSTEMS = frozenset(("__MACOSX", "__pycache__"))
+"""Folders that nobody made."""
 
 PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 """Folders that are parts of a data set, and no classes, where they have folders of their own."""
@@ -80,6 +84,18 @@ class PictureFolder:
                 " the data, give one of them"
             )
             self.doubts += (said,)
+        if hidden := [name for name in _hidden(folder) if deeper]:
+            self.doubts += (
+                f"left out: the folder {hidden[0]}{f', and {len(hidden) - 1} more' if len(hidden) > 1 else ''}, as what"
+                " systems put there is called so; if it is a class, the classes behind it are numbered wrongly: rename"
+                " it",
+            )
+        if groups and (several := _in_several_classes(within)):
+            self.doubts += (
+                f"{several[0]}{f', and {len(several) - 1} more,' if len(several) > 1 else ''} of several classes"
+                " counts as another person in each, who may come on both sides; if it is one, give an array of people"
+                " beside the images",
+            )
         flat = {parts[0] for parts in within if len(parts) < 3} if groups else set()
         if flat:
             some = sorted(flat)[:3]
@@ -201,6 +217,24 @@ def _doubtful(within: Sequence[tuple[str, ...]]) -> str:
     if parts := sorted(name for name, _ in deep if name.lower() in PARTS):
         return f"{parts[0]} has folders of its own"
     return ""
+
+
+def _in_several_classes(within: Sequence[tuple[str, ...]]) -> list[str]:
+    """Folders of people that have the same name in several classes, in order."""
+    inner = Counter(tuple(who) for _, *who in {parts[:-1] for parts in within if len(parts) > 2})
+    return sorted("/".join(who) for who, count in inner.items() if count > 1)
+
+
+def _hidden(folder: Path) -> list[str]:
+    """Folders that are passed over for their names, and may be classes all the same: with pictures, and no system's."""
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name.startswith("__")
+        and path.name not in SYSTEMS
+        and path.is_dir()
+        and any(True for _ in _files(path))
+    )
 
 
 def _files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
