@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dpsnn.audit.calibrate_curve import Curve, Heard, estimated, measure_named
 from dpsnn.audit.calibrate_noise import Goal, optimum_errors
-from dpsnn.audit.intervals import TAIL, students
+from dpsnn.audit.intervals import TAIL, around
 from dpsnn.batches import derived_seed
 from dpsnn.evaluation.bounds import Beaten, Bounds
 from dpsnn.metrics.base import mean
@@ -111,7 +111,7 @@ def _for_sure(
     if goal.measure == "naming":
         return any(binom.sf(int(right.sum()) - 1, len(right), promised) < tail for _, right in seen)
     if goal.measure == "mse":
-        return any(len(e) >= TOLD and students(e, tail)[2] < goal.value for e, _ in seen)
+        return any(len(e) >= TOLD and around(e, tail)[2] < goal.value for e, _ in seen)
     return worst is not None and worst["low"] is not None and worst["low"] > goal.value
 
 
