@@ -22,7 +22,7 @@ VICTIMS: dict[str, tuple[Draw, float]] = {
 
 
 def of(values: NDArray[np.float64], tail: float = 0.025) -> tuple[float, float]:
-    return limits(values.mean(), stats.sem(values), skewness(values), len(values), tail)
+    return limits(float(values.mean()), float(stats.sem(values)), values, tail)
 
 
 def held(ends: list[tuple[float, float]], truth: float) -> float:
@@ -70,7 +70,7 @@ def test_it_holds_the_mean_and_turns_with_the_sign(count: int) -> None:
         assert of(-values) == pytest.approx((-high, -low))
         assert of(3 * values + 7) == pytest.approx((3 * low + 7, 3 * high + 7))
         within = of(values, 0.05)
-        assert low < within[0] < within[1] < high
+        assert low <= within[0] < within[1] <= high
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e-30, 1e30])
@@ -84,3 +84,13 @@ def test_two_values_and_symmetric_ones_have_students_interval() -> None:
     for values in (np.array([0.2, 0.9]), np.array([-1.0, -0.5, 0, 0.5, 1])):
         wanted = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
         assert of(values) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("count", [30, 200])
+def test_errors_end_at_none_and_similarities_at_one(count: int) -> None:
+    """Of a few that are far from all others the spread is large, and goes to one side."""
+    errors = np.zeros(count)
+    errors[0] = 1e-4
+    low, high = of(errors)
+    assert low == 0 < errors.mean() < high
+    assert of(1 - errors)[1] == 1

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dpsnn.audit.people import People, by_person
 from dpsnn.audit.result import Json
-from dpsnn.evaluation.skewed import TAIL, limits, skewness
+from dpsnn.evaluation.skewed import TAIL, limits
 from dpsnn.tensors import Number
 
 
@@ -35,9 +35,7 @@ def estimate(values: Sequence[Float[Tensor, " n"]], people: People = None) -> Js
     high: float | None = None
     over: str | None = None
     if count > 1:
-        # Of people the mean is that of all pictures, but for rounding.
-        low, high = (value + end for end in _apart(each_one))
-        over = who
+        low, high, over = *_limits(value, each_one), who
     return over_seeds({"value": value, "low": low, "high": high, "over": over}, means)
 
 
@@ -65,15 +63,12 @@ def over_seeds(found: Json, *means: Sequence[float]) -> Json:
 def around(values: Float[Tensor, " n"], tail: Number = TAIL) -> tuple[float, float, float]:
     """The mean of two or more values and the ends of its interval, 95 % unless told: Hall's, of skewed values."""
     value = float(values.mean())
-    low, high = _apart(values, tail)
-    return value, value + low, value + high
+    return value, *_limits(value, values, tail)
 
 
-def _apart(values: Float[Tensor, " n"], tail: Number = TAIL) -> tuple[float, float]:
-    """How far both ends are from the mean."""
+def _limits(value: float, values: Float[Tensor, " n"], tail: Number = TAIL) -> tuple[float, float]:
     known = values.double().numpy()
-    error = float(known.std(ddof=1)) / math.sqrt(len(known))
-    return limits(0.0, error, skewness(known), len(known), tail)
+    return limits(value, float(known.std(ddof=1)) / math.sqrt(len(known)), known, tail)
 
 
 def of_quantile(values: Float[Tensor, " n"], level: Number, lower_leaks: bool) -> Json:

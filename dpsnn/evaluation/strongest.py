@@ -21,7 +21,7 @@ from torch import Tensor
 from dpsnn.evaluation import measures, tables, victims
 from dpsnn.evaluation.columns import changed_columns, is_outcome
 from dpsnn.evaluation.measures import Measure
-from dpsnn.evaluation.skewed import limits, skewness
+from dpsnn.evaluation.skewed import limits
 from dpsnn.evaluation.tables import number
 
 RESAMPLES = 2000
@@ -89,7 +89,7 @@ def strongest(
         # Resamples of halves of a few are too narrow: of two victims they have no width at all.
         error = max(float(errors[int(row[0])].std(ddof=1)) for row in chosen) / math.sqrt(count)
     scored = np.concatenate([errors[int(row[0]), half] for row, half in zip(chosen, halves)])
-    low, high = limits(float(value[0]), error, skewness(scored), count)
+    low, high = limits(float(value[0]), error, scored)
     best, sign = errors.min(0).mean(), 1 if lower_leaks else -1
     low, high = sorted((sign * low, sign * high))
     first, second = (names[int(row[0])] for row in chosen)
@@ -271,16 +271,13 @@ def _cells(
     measure: Measure, found: Strongest, rows: Sequence[Mapping[str, str]]
 ) -> dict[str, object]:
     column = measure.column
-    low, high = found.low, found.high
-    if measure.percent:
-        low, high = max(0.0, low), min(100.0, high)
     best = next(row for row in rows if row["Attacker"] == found.names[0])
     beside = {c: best.get(c) for c in (measure.floor, measure.ceiling) if c}
     return {
         column: found.value,
         **({measure.error: found.error} if measure.error else {}),
-        f"{column}Low": low,
-        f"{column}High": high,
+        f"{column}Low": found.low,
+        f"{column}High": found.high,
         f"{column}By": " / ".join(dict.fromkeys(found.names)),
         f"{column}BestOfEach": found.oracle,
         **beside,
