@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dpsnn.audit import plan
 from dpsnn.audit.attacking import Attempt
-from dpsnn.audit.intervals import binomial, estimate, share_of, unseen
+from dpsnn.audit.intervals import around, binomial, estimate, share_of, unseen
 from dpsnn.audit.one_cut import Task, _of_strongest
 from dpsnn.audit.people import (
     by_person,
@@ -283,7 +283,7 @@ def test_who_was_asked_for_a_few_may_be_ahead_on_all() -> None:
     scores = {"ridge": full, "inversion": full[:30] + apart, "map": far}
     got = strongest_of(scores, True, 1000)
     assert got and got["by"] == ["ridge"] and got["victims"] == 1000
-    low, _ = stats.t.interval(0.95, 29, apart.mean(), stats.sem(apart))
+    _, low, _ = around(apart)
     assert got["open"] == ["inversion"] and got["reach"] == pytest.approx(got["value"] + low)
     turned = strongest_of({name: -each for name, each in scores.items()}, False, 1000)
     assert turned and turned["reach"] == pytest.approx(-got["reach"])

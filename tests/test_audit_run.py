@@ -239,11 +239,29 @@ def test_noise_is_bounded_and_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     assert promised["set"] == "each of 16 values in [-1, 1]"
     assert cut["reidentified"]["low"] <= promised["naming"] < 1
     assert promised["with_clip"]["naming"] <= promised["naming"] + 1e-9
-    assert promised["dfil"] > 0
+    assert 0 <= promised["dfil_low"] < promised["dfil"] < promised["dfil_high"]
     limits = cut["bounds"]
     assert 0 < limits["mse"] <= cut["strongest"]["MSE"]["high"] and limits["n"] == 60
     assert limits["low"] < limits["mse"] < limits["high"]
     assert cut["reidentified"]["low"] <= limits["named"] <= 1
+
+
+def test_a_picture_of_which_nothing_is_told_has_no_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where every unit of a ReLU is silent no slope tells anything, and 1/dFIL is infinite."""
+    monkeypatch.setitem(plan.BUDGETS, "quick", Budget(120, 60, 0.0, (RIDGE,)))
+
+    def silent() -> nn.Module:
+        first = nn.Linear(64, 3)
+        nn.init.constant_(first.weight, 1 / 64)
+        nn.init.constant_(first.bias, -0.31)  # about the mean of all pixels
+        return nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(3, 10))
+
+    cut = only(audit(silent, digits(), cuts=["2"], gaussian_std=0.1))
+    promised = cut["guarantees"]
+    assert (promised["dfil"], promised["dfil_low"], promised["dfil_high"]) == (None, None, None)
+    assert cut["bounds"]["mse"] > 0
 
 
 def test_a_promise_that_is_not_kept_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

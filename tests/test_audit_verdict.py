@@ -329,9 +329,10 @@ def test_what_one_in_a_hundred_fares_worse_than_lies_in_its_interval(lower_leaks
     assert of_quantile(values[:1], 0.01, lower_leaks)["value"] == values[0]
 
 
-@pytest.mark.parametrize("count", [2, 5, LEAST - 1])
-def test_few_victims_have_students_interval(count: int) -> None:
-    values = np.random.default_rng(3).normal(0.4, 0.1, count)
+@pytest.mark.parametrize("count", [2, 6, LEAST, 200])
+def test_victims_without_skew_have_students_interval(count: int) -> None:
+    half = np.random.default_rng(3).normal(0.1, 0.1, count // 2)
+    values = 0.4 + np.concatenate([half, -half])
     got = estimate([torch.from_numpy(values)])
     low, high = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
     assert (got["low"], got["high"]) == pytest.approx((low, high)) and got["over"] == "victims"

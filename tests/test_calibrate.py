@@ -606,6 +606,40 @@ def test_a_bound_is_broken_by_more_than_the_chance_of_so_few(named: int, broken:
     assert _for_sure(Goal("naming", 0.3, 1000), seen, 0.5, None) is (named > 15)
 
 
+@pytest.mark.parametrize("answers", [1, 5])
+def test_of_many_victims_the_worst_of_several_answers_is_no_breach_by_chance(answers: int) -> None:
+    """Each answer's victims are named as often as is promised at most: 39 times of 40 nothing speaks against it."""
+    draws, goal, broken = torch.Generator().manual_seed(answers), Goal("naming", 0.3, 1000), 0
+    for _ in range(400):
+        right = (torch.rand(answers, 100, generator=draws) < 0.5).float()
+        seen = [(torch.ones(100), each) for each in right]
+        broken += _for_sure(goal, seen, 0.5, None)
+    assert broken <= 0.025 * 400 + 3 * math.sqrt(0.025 * 400)
+
+
+@pytest.mark.parametrize("count", [8, 15, 29])
+def test_unequal_errors_break_no_promise_that_holds(count: int) -> None:
+    """Of lognormal ones, whose mean is promised, Student's t said it of every sixth draw."""
+    errors = torch.randn(1000, count, generator=torch.Generator().manual_seed(count)).exp() / 100
+    goal = Goal("mse", math.exp(0.5) / 100)
+    broken = sum(_for_sure(goal, [(each, torch.ones(count))], 0.5, None) for each in errors)
+    assert broken < 0.12 * 1000
+
+
+@pytest.mark.parametrize("count", [8, 15, 29])
+@pytest.mark.parametrize("rare", [0.01, 0.05, 0.2])
+def test_victims_that_are_rare_break_no_promise_by_being_absent(count: int, rare: float) -> None:
+    """Most have no error at all: without one of the others the promise looked broken to most draws."""
+    draws = torch.Generator().manual_seed(count)
+    found = torch.rand(1000, count, generator=draws)
+    errors = torch.where(torch.rand(1000, count, generator=draws) < rare, 0.06 * found, 0.0)
+    goal, right = Goal("mse", 0.03 * rare), torch.ones(count)
+    broken = sum(_for_sure(goal, [(each, right)], 0.5, None, 0.06) for each in errors)
+    assert broken <= 0.025 * 1000 + 3 * math.sqrt(0.025 * 1000)
+    # And what is broken by far is.
+    assert _for_sure(Goal("mse", 0.025), [(torch.zeros(count), right)], 0.5, None, 0.06)
+
+
 @pytest.mark.parametrize("victims", [2, 5, 10, 20])
 def test_few_victims_break_no_promise_that_holds(victims: int) -> None:
     """In most draws of the noise the errors of most victims are 0, which was taken for what all errors are."""

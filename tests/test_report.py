@@ -328,6 +328,10 @@ def test_guarantees_are_numbers_beside_words() -> None:
     made["cuts"][1]["bounds"] |= {"low": 0.04, "high": 0.06}
     told = {f.name: f.text for f in digest(AuditResult.of(made)).cuts[1].guarantees}
     assert told["Least possible MSE"].startswith("0.05 (0.04 to 0.06) over 40 pictures; ")
+    assert told["1/dFIL"].startswith("0.002, of")  # of an earlier version
+    made["cuts"][1]["guarantees"] |= {"dfil_low": 0.001, "dfil_high": 0.003}
+    told = {f.name: f.text for f in digest(AuditResult.of(made)).cuts[1].guarantees}
+    assert told["1/dFIL"].startswith("0.002 (0.001 to 0.003), of")
     made["cuts"][1]["bounds"] |= {"mse": 0.071, "share": 0.071 / 0.069, "high": 0.08}
     told = {f.name: f.text for f in digest(AuditResult.of(made)).cuts[1].guarantees}
     assert "0.069 measured, less by the chance of" in told["Least possible MSE"]

@@ -23,7 +23,7 @@ from dpsnn.attacks.decoder import LearnedDecoder
 from dpsnn.audit.calibrate_decoder import Check, ConditionedDecoder, checked_places, own_error
 from dpsnn.audit.calibrate_noise import NoisyWire, upwards
 from dpsnn.audit.calibrate_result import Shown
-from dpsnn.audit.intervals import students
+from dpsnn.audit.intervals import around
 from dpsnn.audit.plan import FEWER_OWN, LOWER, MOST_WEIGHTS, Planned
 from dpsnn.audit.wire import at_lower, reduced
 from dpsnn.errors import UsageError, one_line
@@ -343,7 +343,7 @@ class Curve:
             if few.numel() > 1:
                 theirs = [self.values(metric, found[each], few) for each in best.names]
                 apart = self.values(metric, heard.guesses, few) - torch.stack(theirs).mean(0)
-                _, low, high = students(apart)
+                _, low, high = around(apart)
                 reached[name] = best.value + (high if metric.leaks == "higher" else low)
         return reached
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dpsnn.audit.calibrate_curve import Curve, Heard, estimated, measure_named
 from dpsnn.audit.calibrate_noise import Goal, optimum_errors
-from dpsnn.audit.intervals import TAIL, students
+from dpsnn.audit.intervals import TAIL, around
 from dpsnn.batches import derived_seed
 from dpsnn.evaluation.bounds import Beaten, Bounds
 from dpsnn.metrics.base import mean
@@ -25,7 +25,7 @@ FEW = 30
 
 TOLD, DRAWS = 8, 20
 """Victims below which their errors break nothing for sure, for each is that of the same few pairs; and draws of the
-noise of which each one's is the mean. Of one draw most are 0, and Student's t takes that for what all errors are."""
+noise of which each one's is the mean. Of one draw most are 0, which is taken for what all errors are."""
 
 
 def checked(
@@ -72,12 +72,11 @@ def checked(
             for codes, (_, right) in zip(answers or [curve.codes], seen)
         ]
     named, least = max(mean(right) for _, right in seen), min(mean(errors) for errors, _ in seen)
-    # Draws of the noise scatter around what is promised of their mean.
-    slack = 2 * math.sqrt(promised * (1 - promised) / among)
-    worst = best["SSIM"]
+    worst, nothing = best["SSIM"], float(images.double().var(0, correction=0).mean())
     surely = curve.sure(place, measure_named("ssim"), fresh)
     kept: bool | None = {
-        "naming": named <= promised + slack,
+        # Draws of the noise scatter around what is promised of their mean.
+        "naming": not _for_sure(goal, seen, promised, worst, nothing),
         "mse": least >= goal.value,
         "ssim": worst is not None and max([worst["value"], *surely.values()]) <= goal.value,
     }[goal.measure]
@@ -93,7 +92,11 @@ def checked(
         "strongest": best,
         "tried": len(curve.guesses[place]) + len(curve.audited[place]),
         "optimum": {"mse": least, "named": named, "promised": promised},
-        "kept": kept if among >= FEW else False if _for_sure(goal, told, promised, worst) else None,
+        "kept": (
+            kept
+            if among >= FEW
+            else False if _for_sure(goal, told, promised, worst, nothing) else None
+        ),
     }
     if beaten:
         found["kept"] = False
@@ -105,14 +108,32 @@ def _for_sure(
     seen: Sequence[tuple[Tensor, Tensor]],
     promised: Number,
     worst: dict[str, Any] | None,
+    nothing: Number = 0.0,
 ) -> bool:
-    """Whether a promise is broken by more than the chance of so few victims: 39 times of 40 it is not if it holds."""
+    """Whether a promise is broken by more than the chance of these victims: 39 times of 40 it is not if it holds.
+
+    Errors are 0 but for victims that are like another. Where there is none among few, so many of all people may be such
+    as would be missed once in 40 times, and of these nothing at all may be known.
+
+    Args:
+        goal: The promise.
+        seen: Of each answer of the client the errors, and 1 where the right one is named.
+        promised: Share that is named, at most.
+        worst: The strongest attacker, by SSIM.
+        nothing: Error of who hears nothing.
+    """
     tail = TAIL / len(seen)  # of several answers the worst counts
     if goal.measure == "naming":
         return any(binom.sf(int(right.sum()) - 1, len(right), promised) < tail for _, right in seen)
     if goal.measure == "mse":
-        return any(len(e) >= TOLD and students(e, tail)[2] < goal.value for e, _ in seen)
+        return any(len(e) >= TOLD and _at_most(e, tail, nothing) < goal.value for e, _ in seen)
     return worst is not None and worst["low"] is not None and worst["low"] > goal.value
+
+
+def _at_most(errors: Tensor, tail: float, nothing: Number) -> float:
+    missed = 1 - tail ** (1 / len(errors))
+    value, _, high = around(errors, tail)
+    return max(high, value + missed * max(0.0, nothing - value))
 
 
 def _mean_errors(curve: Curve, place: int, codes: Activation, images: Images) -> Tensor:

@@ -11,25 +11,21 @@ from scipy.stats import binom
 from torch import Tensor
 
 from dpsnn.audit.people import People, by_person
-from dpsnn.audit.plan import LEAST
 from dpsnn.audit.result import Json
-from dpsnn.evaluation.strongest import LEVEL, RESAMPLES
+from dpsnn.evaluation.skewed import TAIL, limits
 from dpsnn.tensors import Number
 
-TAIL = (1 - LEVEL) / 2
 
-
-def estimate(values: Sequence[Float[Tensor, " n"]], people: People = None, seed: int = 0) -> Json:
+def estimate(values: Sequence[Float[Tensor, " n"]], people: People = None) -> Json:
     """The mean over victims, and over seeds where there are several, with its 95 % interval.
 
-    Over victims it is a bootstrap of each one's mean over seeds, or Student's t where there are few. Of several seeds
-    Student's t over their means is added in squares: seeds share their victims, so that their means alone do not say
-    how far those are from all people's.
+    Over victims it is that of `around`, of each one's mean over seeds. Of several seeds Student's t over their means is
+    added in squares: seeds share their victims, so that their means alone do not say how far those are from all
+    people's.
 
     Args:
         values: For each seed one value for each victim.
         people: Whose pictures the victims are: where somebody has several, people are drawn and not pictures.
-        seed: Of the bootstrap.
     """
     means = [float(each.mean()) for each in values]
     each_one = by_person(torch.stack([*values]).mean(0), people)
@@ -38,14 +34,8 @@ def estimate(values: Sequence[Float[Tensor, " n"]], people: People = None, seed:
     low: float | None = None
     high: float | None = None
     over: str | None = None
-    if 1 < count < LEAST:
-        # Resamples of a few are too narrow: of two victims they hold the truth half of the time.
-        low, high, over = (*students(each_one)[1:], who)
-    elif count > 1:
-        draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-        spread = draws @ each_one.numpy() / count
-        ends = np.quantile(spread, [TAIL, 1 - TAIL])
-        low, high, over = min(float(ends[0]), value), max(float(ends[1]), value), who
+    if count > 1:
+        low, high, over = *_limits(value, each_one), who
     return over_seeds({"value": value, "low": low, "high": high, "over": over}, means)
 
 
@@ -70,11 +60,15 @@ def over_seeds(found: Json, *means: Sequence[float]) -> Json:
     return {**found, **ends, "over": over}
 
 
-def students(values: Float[Tensor, " n"], tail: Number = TAIL) -> tuple[float, float, float]:
-    """The mean of two or more values and the ends of its interval, 95 % unless told, by Student's t."""
+def around(values: Float[Tensor, " n"], tail: Number = TAIL) -> tuple[float, float, float]:
+    """The mean of two or more values and the ends of its interval, 95 % unless told: Hall's, of skewed values."""
     value = float(values.mean())
-    half = float(stdtrit(len(values) - 1, 1 - tail)) * float(values.std()) / math.sqrt(len(values))
-    return value, value - half, value + half
+    return value, *_limits(value, values, tail)
+
+
+def _limits(value: float, values: Float[Tensor, " n"], tail: Number = TAIL) -> tuple[float, float]:
+    known = values.double().numpy()
+    return limits(value, float(known.std(ddof=1)) / math.sqrt(len(known)), known, tail)
 
 
 def of_quantile(values: Float[Tensor, " n"], level: Number, lower_leaks: bool) -> Json:

@@ -14,7 +14,7 @@ from dpsnn.audit.attacking import Attempt, attempt
 from dpsnn.audit.averaging import AVERAGE, averaged
 from dpsnn.audit.cuts import Cut
 from dpsnn.audit.doubts import doubts
-from dpsnn.audit.intervals import estimate, share_of, students, unseen
+from dpsnn.audit.intervals import around, estimate, share_of, unseen
 from dpsnn.audit.lacking import FAILED
 from dpsnn.audit.people import People
 from dpsnn.audit.plan import Budget, Planned
@@ -368,7 +368,7 @@ def _dcorr(wire: Wire) -> Json | None:
     size = count // BLOCKS if many else block_size(count)
     blocks = dcorr_blocks(wire.victims[:count], wire.heard[0, :count], size)
     squares, floors = (each.double() * each.double().abs() for each in blocks)
-    ends = students(squares) if many else (squares.mean(), None, None)
+    ends = around(squares) if many else (squares.mean(), None, None)
     value, low, high, floor = (
         None if end is None else float(signed_root(torch.tensor(float(end))).clamp(-1, 1))
         for end in (*ends, floors.mean())

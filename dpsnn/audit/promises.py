@@ -40,11 +40,6 @@ def guarantees(wire: Wire) -> Json:
     target = wire.whole
     epsilon, delta = target.guarantee(wire.queries)
     share = target.naming(candidates, wire.queries)
-    try:
-        first = wire.client_images[:PICTURES]
-        dfil = float(target.unbiased_bound(first, wire.queries).double().mean())
-    except (NoLikelihood, RuntimeError):  # RuntimeError: the client has no gradient
-        dfil = None
     clipped = _clipped(wire, candidates)
     return {
         "set": described(target.values),
@@ -52,10 +47,24 @@ def guarantees(wire: Wire) -> Json:
         "delta": delta,
         "naming": share,
         "candidates": candidates,
-        "dfil": dfil,
+        **_without_bias(wire),
         "words": _words(wire, epsilon, delta, share, candidates),
         "with_clip": clipped,
     }
+
+
+def _without_bias(wire: Wire) -> Json:
+    """1/dFIL with its interval over own pictures; none where it is not known, or of one of them nothing is told."""
+    assert wire.whole is not None
+    try:
+        found = wire.whole.unbiased_bound(wire.client_images[:PICTURES], wire.queries).double()
+    except (NoLikelihood, RuntimeError):  # RuntimeError: the client has no gradient
+        found = torch.empty(0)
+    if not len(found) or not bool(found.isfinite().all()):
+        return {"dfil": None, "dfil_low": None, "dfil_high": None}
+    ends = estimate([found])
+    low = None if ends["low"] is None else max(0.0, ends["low"])
+    return {"dfil": ends["value"], "dfil_low": low, "dfil_high": ends["high"]}
 
 
 def _none(values: str, candidates: int, words: str) -> Json:
@@ -66,6 +75,8 @@ def _none(values: str, candidates: int, words: str) -> Json:
         "naming": None,
         "candidates": candidates,
         "dfil": None,
+        "dfil_low": None,
+        "dfil_high": None,
         "words": words,
         "with_clip": None,
     }

@@ -310,12 +310,10 @@ def _guarantees(cut: Json) -> list[Fact]:
     if given["naming"] is not None and given["naming"] < 1:
         found.append(Fact("Naming bound", _named(given["naming"], cut)))
     if given["dfil"]:
-        found.append(
-            Fact(
-                "1/dFIL",
-                f"{rough(given['dfil'])}, of unbiased attackers alone, at a few own pictures",
-            )
-        )
+        low, high = given.get("dfil_low"), given.get("dfil_high")
+        ends = "" if low is None or high is None else f" ({rough(low)} to {rough(high)})"
+        told = f"{rough(given['dfil'])}{ends}, of unbiased attackers alone, at a few own pictures"
+        found.append(Fact("1/dFIL", told))
     if bounds and bounds["mse"] is not None:
         found.append(Fact("Least possible MSE", _against(bounds)))
     if known := cut.get("matched"):

@@ -276,6 +276,7 @@ _cut = _object(
         )
     ),
     guarantees=_object(
+        dict.fromkeys(("dfil_low", "dfil_high"), _maybe_size),
         set=_text,
         epsilon=_maybe_size,
         delta=_maybe_share,

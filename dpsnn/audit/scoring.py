@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpsnn.audit.attacking import Attempt
-from dpsnn.audit.intervals import TAIL, binomial, over_seeds, students
+from dpsnn.audit.intervals import TAIL, around, binomial, over_seeds
 from dpsnn.audit.people import People, by_person, others
 from dpsnn.audit.plan import LEAST
 from dpsnn.audit.result import Json
@@ -205,7 +205,7 @@ def _open(
     for name, each in scores.items():
         apart = by_person(each - best[: len(each)], people)
         if len(each) < len(best) and len(apart) > 1:
-            _, low, high = students(apart)
+            _, low, high = around(apart)
             if (ahead := low if lower_leaks else high) * (1 if lower_leaks else -1) < 0:
                 reach[name] = value + ahead
     if not reach:
