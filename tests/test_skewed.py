@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from dpsnn.evaluation.skewed import limits, skewness
+from dpsnn.audit.skewed import limits, skewness
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dpsnn.audit.people import People, by_person
 from dpsnn.audit.result import Json
-from dpsnn.evaluation.skewed import TAIL, limits
+from dpsnn.audit.skewed import TAIL, limits
 from dpsnn.tensors import Number
 
 

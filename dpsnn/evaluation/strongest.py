@@ -16,19 +16,21 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 from torch import Tensor
 
 from dpsnn.evaluation import measures, tables, victims
 from dpsnn.evaluation.columns import changed_columns, is_outcome
 from dpsnn.evaluation.measures import Measure
-from dpsnn.evaluation.skewed import limits
 from dpsnn.evaluation.tables import number
 
 RESAMPLES = 2000
 """Bootstrap samples of the victims, each with a choice of its own."""
 
+LEVEL = 0.95
+
 LEAST = 30
-"""Victims below which an interval is that of the attackers chosen, the wider of them."""
+"""Victims below which an interval is Student's, of the wider of those chosen."""
 
 COMPARED = "ComparedDigest"
 """Column that tells who was compared, trained and scored as they were, from others of their names."""
@@ -49,7 +51,7 @@ class Strongest:
     low: float
     high: float
     """Standard error and 95 % interval over victims of the whole procedure, choice included: simultaneous over
-    attackers, and as skewed as their scores. Of fewer than LEAST victims it is the error of the attackers chosen."""
+    attackers. Of fewer than LEAST victims they are those of the attackers chosen."""
     oracle: float
     """Mean of the best attacker of each victim, which nobody could have chosen: not to be compared with a bound."""
     tried: int
@@ -83,13 +85,14 @@ def strongest(
     chosen, value = _crossed([errors[:, half].mean(1)[None] for half in halves], halves)
     resampled = [weight @ errors[:, half].T / len(half) for half, weight in zip(halves, weights)]
     _, values = _crossed(resampled, halves)
-    # Resamples of h scatter less than samples do, by √(1 - 1/h).
-    error = float(values.std(ddof=1)) * math.sqrt(1 + 1 / (max(2, count // 2) - 1))
+    tail = (1 - LEVEL) / 2
+    error = float(values.std(ddof=1))
+    low, high = np.quantile(values, [tail, 1 - tail])
     if count < LEAST:
         # Resamples of halves of a few are too narrow: of two victims they have no width at all.
         error = max(float(errors[int(row[0])].std(ddof=1)) for row in chosen) / math.sqrt(count)
-    scored = np.concatenate([errors[int(row[0]), half] for row, half in zip(chosen, halves)])
-    low, high = limits(float(value[0]), error, scored)
+        half = float(stdtrit(count - 1, 1 - tail)) * error
+        low, high = value[0] - half, value[0] + half
     best, sign = errors.min(0).mean(), 1 if lower_leaks else -1
     low, high = sorted((sign * low, sign * high))
     first, second = (names[int(row[0])] for row in chosen)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-LEVEL = 0.95
+from dpsnn.evaluation.strongest import LEVEL
+
 TAIL = (1 - LEVEL) / 2
 
 STRAIGHT = 1e-6
