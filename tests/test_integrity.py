@@ -36,6 +36,15 @@ def add_classifier(path: Path) -> None:
     tables.upsert(MODELS, [row], tables.CLASSIFIER_KEY)
 
 
+SCORES = 0.015 + 0.001 * torch.arange(-4.0, 5.0)
+"""Squared errors of nine victims."""
+
+
+def rescored(attacker: str) -> None:
+    (row,) = tables.read(ATTACKS)
+    victims.save("results", attacker, victims.mark(row), {"mse": 0 * SCORES})
+
+
 @pytest.fixture(scope="module")
 def made(
     tmp_path_factory: pytest.TempPathFactory, classifier_file: FileMaker, attacker_file: FileMaker
@@ -49,7 +58,7 @@ def made(
         row = {"Model": target.stem, "Attacker": attacker.stem, "MSE": 0.015}
         row["Digest"] = checkpoints.read(attacker, ATTACKER).digest
         tables.upsert(ATTACKS, [row], tables.ATTACKER_KEY)
-        victims.save("results", attacker.stem, victims.mark(row), {"mse": torch.rand(9)})
+        victims.save("results", attacker.stem, victims.mark(row), {"mse": SCORES})
         save_figure(plt.figure(figsize=(1, 1)), FIGURE)
         tables.write_text(TEXT, "| a |\n")
     return folder, (target, attacker)
@@ -291,6 +300,10 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], list[str]]] = {
         ["other_12345678.ckpt: is the progress of a training, and damaged"],
     ),
     "scores of victims": (lambda t, a: flip(Path(f"results/victims/{a.stem}.npz")), [".npz: is damaged"]),
+    "other scores of victims": (
+        lambda t, a: rescored(a.stem),
+        [".npz: has another mean than its row; evaluate its attacker with --all"],
+    ),
     "scores of nobody": (
         lambda t, a: tables.drop(ATTACKS, "Attacker", [a.stem]),
         [".npz: is of an attacker without a row"],
@@ -370,6 +383,7 @@ def test_what_is_right_can_be_accepted(whole: Whole, capsys: pytest.CaptureFixtu
     flip(FIGURE)
     edit(LIST, "  quantitative", " quantitative")
     written_onto()
+    Path(f"results/victims/{whole[1].stem}.npz").unlink()  # they say what the row said
     assert said(capsys, "verify", "--accept", str(FIGURE))[0] == 1
     code, lines, _ = said(capsys)
     assert code == 1 and not any(str(FIGURE) in line for line in lines)

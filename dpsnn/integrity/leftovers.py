@@ -1,5 +1,6 @@
 """What lies in folders of models and results and serves nothing any more."""
 
+import math
 import os
 import zipfile
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dpsnn import checkpoints, manifest, progress_file
 from dpsnn.atomic import abandoned
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER, PROGRESS
 from dpsnn.errors import UsageError
-from dpsnn.evaluation import tables
+from dpsnn.evaluation import measures, tables, victims
 from dpsnn.integrity.folders import KINDS, Finding, Pair
 
 CLEAN = "dpsnn clean"
@@ -117,6 +118,27 @@ def torn_scores(pair: Pair) -> Iterator[Finding]:
             whole = False
         if not whole:
             yield Finding(path, "is damaged", "evaluate its attacker with --all")
+
+
+def changed_scores(pair: Pair) -> Iterator[Finding]:
+    """Scores of victims that have another mean than the row says whose they are: the strongest is chosen by them."""
+    shown = [measure for measure in measures.reconstructions() if measure.shown]
+    for row in pair.tables.get(tables.attackers_table(pair.results), ()):
+        name = row.get("Attacker", "")
+        scores = victims.load(pair.results, name, victims.mark(row)) if name else None
+        if not scores:
+            continue
+        for measure in shown:
+            said, values = tables.number(row, measure.column), scores.get(measure.name)
+            # Of values that are not finite the row says something of its own.
+            if said is None or values is None or not bool(values.isfinite().all()):
+                continue
+            if not math.isclose(said, float(values.double().mean()), rel_tol=1e-3, abs_tol=1e-6):
+                where = pair.results / "victims" / f"{name}.npz"
+                yield Finding(
+                    where, "has another mean than its row", "evaluate its attacker with --all"
+                )
+                break
 
 
 def remove(left: Left) -> bool:

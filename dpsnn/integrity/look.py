@@ -8,7 +8,13 @@ from dpsnn import manifest
 from dpsnn.checkpoints import ATTACKER, CLASSIFIER
 from dpsnn.evaluation import tables
 from dpsnn.integrity.folders import Finding, Pair
-from dpsnn.integrity.leftovers import leftovers, lone_attackers, lone_scores, torn_scores
+from dpsnn.integrity.leftovers import (
+    changed_scores,
+    leftovers,
+    lone_attackers,
+    lone_scores,
+    torn_scores,
+)
 
 FEW = 3
 """Files of a folder of which the same is said one by one, and names in a line; for more there is one line, a number."""
@@ -19,15 +25,18 @@ ACCEPT = "dpsnn verify --accept"
 def look(pair: Pair) -> list[Finding]:
     """What is missing, changed, damaged or belongs to nothing, each told once, by its cause where that is known."""
     _, rows = pair.models_there, pair.tables  # reading them says what is broken
-    told = {finding.where for finding in pair.broken}
+    broken = {finding.where for finding in pair.broken}
     listed = [finding for root in pair.roots for finding in _against(root)]
+    told = broken | {finding.where for finding in listed}
     return [
         *pair.broken,
-        *folded(finding for finding in listed if finding.where not in told),
+        *folded(finding for finding in listed if finding.where not in broken),
         *_other_targets(pair),
         *folded(Finding(each.path, each.why, each.do) for each in lone_attackers(pair)),
         *(finding for path in rows for finding in _rows(pair, path)),
         *folded(torn_scores(pair)),
+        # A row that somebody changed is told by its table.
+        *folded(() if tables.attackers_table(pair.results) in told else changed_scores(pair)),
         *folded(Finding(each.path, each.why, each.do) for each in lone_scores(pair)),
         *folded(Finding(each.path, each.why, each.do) for each in leftovers(pair)),
     ]
