@@ -1,6 +1,7 @@
 """What should make a reader doubt a cut; and attempts that were kept are those of this very client, and whole."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from dpsnn.audit import attacking, wire
 from dpsnn.audit.attacking import attempt
 from dpsnn.audit.cuts import Cuts
 from dpsnn.audit.doubts import doubts
+from dpsnn.audit.one_cut import _accuracy
 from dpsnn.audit.plan import NEAREST, Planned
 from dpsnn.audit.sides import Sides, make_sides
 from dpsnn.audit.wire import Wire, wire_of
@@ -77,6 +79,35 @@ def test_a_model_that_does_no_task_is_flagged(
     raised = [each["raised"] for each in found if "most frequent class" in each["raised"]]
     told = f"the task: accuracy is {value:.1f} %, {said} always naming the most frequent"
     assert [each.startswith(told) for each in raised] == [True] * bool(said)
+
+
+class Answering(nn.Module):
+    """Scores of some kind, of a layer that gives a column for each."""
+
+    def __init__(self, columns: int, kind: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.f, self.h, self.kind = nn.Linear(64, 48), nn.Linear(48, columns), kind
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.kind(self.h(self.f(images.flatten(1)).tanh()))
+
+
+def test_scores_that_name_no_class_are_wrong_and_said() -> None:
+    """`argmax` of what is no number is a class, and a probability is above 0 in any case."""
+    finite, odd = _accuracy(heard(Answering(2, lambda x: x), "f"), True)
+    assert finite and not odd
+    some = Answering(2, lambda x: torch.where(x[:, :1] > 0, x, torch.nan))
+    found, odd = _accuracy(heard(some, "f"), True)
+    silent = int(odd.removeprefix("its scores of ").split()[0])
+    assert found and 0 < silent and found["value"] <= finite["value"]
+    nothing, odd = _accuracy(heard(Answering(2, lambda x: x * torch.nan), "f"), True)
+    assert nothing and nothing["value"] == 0 and "pictures are no finite numbers" in odd
+    one, odd = _accuracy(heard(Answering(1, torch.sigmoid), "f"), True)
+    assert one and odd.startswith("its only score lies between 0 and 1")
+    assert not _accuracy(heard(Answering(1, lambda x: x), "f"), True)[1]
+    flags = doubts(heard(models.layers(), "7"), [], "cut", "", [], one, odd)
+    assert [f"the task: {odd}"] == [f["raised"] for f in flags if "only score" in f["raised"]]
 
 
 class Logarithm(nn.Module):

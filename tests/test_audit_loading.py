@@ -233,6 +233,12 @@ def test_what_gives_no_scores_or_takes_other_images_is_one_line() -> None:
     with pytest.raises(UsageError, match=r"does not take images of shape \(3, 8, 8\)"):
         load_model(models.layers).cuts((3, 8, 8))
 
+    def silent(images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError
+
+    with pytest.raises(UsageError, match=": AssertionError; give its pictures their size"):
+        load_model(Several(silent)).cuts(SHAPE)
+
 
 class Features(nn.Module):
     """Features, and the scores of classes beside them."""

@@ -33,6 +33,7 @@ def doubts(
     beaten: str,
     notes: Sequence[str],
     accuracy: Json | None = None,
+    odd: str = "",
 ) -> list[Json]:
     """All flags of one cut.
 
@@ -43,12 +44,19 @@ def doubts(
         beaten: What speaks against the bound; empty where nothing does.
         notes: Reasons to doubt that the data give.
         accuracy: Of the task, in percent, with its floor; None where there is none.
+        odd: What is odd about the scores of classes that it is of; empty where nothing is.
     """
     found: list[Flag] = []
     if wire.whole is not None:
         target = dataclasses.replace(wire.whole, name=name)
         found += _of_client(target, wire.client_images[:LOOKED])
     found += _of_wire(wire, name)
+    if odd:
+        why, do = (
+            "accuracy says nothing then",
+            "let the model give finite scores before any sigmoid",
+        )
+        found.append(Flag("the task", odd, why, do))
     found += _of_task(accuracy)
     found += of_rows([_row(each, name) for each in rows if each["status"] == "ok"])
     found += [_failed(each) for each in rows if each["status"] == "failed"]

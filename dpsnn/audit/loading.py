@@ -399,7 +399,7 @@ def _given(
             return ask(), (said,)
     except Exception as error:  # as above
         first = error
-    told = " ".join(str(first).split())[:200]
+    told = " ".join(str(first).split())[:200] or type(first).__name__
     remedy = "give its pictures their size with --size"
     if "dtype" in told or "device" in told or "type" in told:
         remedy = "let it take float32 on the CPU, and compute where its weights are"

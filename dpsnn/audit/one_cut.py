@@ -95,7 +95,7 @@ def audit_cut(
     said = _of_strongest(attempts, values, strongest, measures, wire, task)
     promised, beaten = promises.kept(promises.guarantees(wire), identified, said.pop("beaten"))
     matched = promises.matched(wire, said["bounds"])
-    accuracy = _accuracy(wire, bool(task.classes))
+    accuracy, odd = _accuracy(wire, bool(task.classes))
     return {
         "name": name,
         "order": cut.order if cut else 0,
@@ -120,7 +120,7 @@ def audit_cut(
         "matched": matched,
         **said,
         "guarantees": promised,
-        "flags": doubts(wire, rows, name, beaten, task.doubts, accuracy),
+        "flags": doubts(wire, rows, name, beaten, task.doubts, accuracy, odd),
         "verdict": shown.verdict(name, strongest, rows, total, gains, identified, matched, copied),
     }
 
@@ -338,21 +338,27 @@ def _of_strongest(
 
 
 @torch.no_grad()
-def _accuracy(wire: Wire, labelled: bool) -> Json | None:
-    """Of the server on the very tensors that are attacked, in percent; None without labels or scores of classes."""
+def _accuracy(wire: Wire, labelled: bool) -> tuple[Json | None, str]:
+    """Of the server on the very tensors that are attacked, in percent; None without labels or scores of classes.
+
+    Scores that are no finite numbers are those of no class. Beside it stands what is odd about scores, if anything is.
+    """
     if not labelled or wire.whole is None or wire.whole.server is None:
-        return None
+        return None, ""
     logits = wire.whole.answer(wire.heard).cpu()
     if logits.dim() != 2 or int(wire.labels.max()) >= max(2, logits.shape[1]):
-        return None
+        return None, ""
     guess = logits.argmax(1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
-    share, low, high = share_of((guess == wire.labels).double(), wire.people)
-    return {
-        "value": 100 * share,
-        "low": 100 * low,
-        "high": 100 * high,
-        "floor": majority_share(wire.labels),
-    }
+    finite, odd = logits.isfinite().all(1), ""
+    if not bool(finite.all()):
+        odd = (
+            f"its scores of {int((~finite).sum())} of {len(finite)} pictures are no finite numbers"
+        )
+    elif logits.shape[1] == 1 and 0 <= float(logits.min()) and float(logits.max()) <= 1:
+        odd = "its only score lies between 0 and 1 for every picture, and is that of class 1 from 0 on"
+    share, low, high = share_of(((guess == wire.labels) & finite).double(), wire.people)
+    ends = {"value": 100 * share, "low": 100 * low, "high": 100 * high}
+    return {**ends, "floor": majority_share(wire.labels)}, odd
 
 
 def _dcorr(wire: Wire) -> Json | None:
