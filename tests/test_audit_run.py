@@ -413,6 +413,32 @@ def test_a_folder_in_the_place_of_the_result_is_said_first(tmp_path: Path) -> No
         audit(models.layers, digits(), out=tmp_path)
 
 
+def test_before_an_audit_of_something_else_is_replaced_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed(monkeypatch)
+    first, *others = (
+        ((models.layers, digits(), {"cuts": "7"}), "same"),
+        ((models.layers, digits(), {"cuts": "6,7"}), "same"),
+        ((models.layers, digits(), {"cuts": "7"}), "other cuts"),
+        ((models.layers, digits(), {"cuts": "7", "gaussian_std": 0.5}), "another wire"),
+        ((models.layers, digits(140), {"cuts": "7"}), "other pictures and another wire"),
+        ((models.identity, digits(140), {"seeds": (1,)}), "another model and other cuts"),
+        ((models.identity, digits(140), {"queries": 2}), "another wire"),
+    )
+    (model, data, options), _ = first
+    audit(model, data, out=tmp_path, **options)
+    assert "replaced" not in capsys.readouterr().err
+    for (model, data, options), what in others:
+        audit(model, data, out=tmp_path, **options)
+        said = capsys.readouterr().err
+        found = f"audit.json is of {what} (" in said and "name another --out to keep it" in said
+        assert found or what == "same" and "replaced" not in said
+    (tmp_path / "audit.json").write_text("\xff", "latin-1")
+    audit(models.identity, digits(), out=tmp_path)
+    assert "replaced" not in capsys.readouterr().err
+
+
 def test_pairs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = digits()
     model = models.layers().eval()

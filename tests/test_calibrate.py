@@ -640,7 +640,9 @@ def test_victims_that_are_rare_break_no_promise_by_being_absent(count: int, rare
     assert _for_sure(Goal("mse", 0.025), [(torch.zeros(count), right)], 0.5, None, 0.06)
 
 
-@pytest.mark.parametrize("victims", [2, 5, 10, 20])
+@pytest.mark.parametrize(
+    "victims", [2, 10, *(pytest.param(each, marks=pytest.mark.slow) for each in (5, 20))]
+)
 def test_few_victims_break_no_promise_that_holds(victims: int) -> None:
     """In most draws of the noise the errors of most victims are 0, which was taken for what all errors are."""
     wire = NoisyWire(target(), "gaussian")

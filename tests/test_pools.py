@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dpsnn import pools
 from dpsnn.building import build_classifier
-from dpsnn.data import Digits
+from dpsnn.data import DATASETS
 from dpsnn.pools import compiled_pools
 from dpsnn.specs import ClassifierSpec
 from dpsnn.training import fit
@@ -317,14 +317,16 @@ def test_a_checkpoint_finds_what_it_kept_also_where_compiling_begins(
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-def test_a_training_gives_the_same_weights(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_gives_the_same_weights(
+    few: None, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = []
     for worth in (-1, 10**12):
         monkeypatch.setattr(pools, "WORTH", worth)
         torch.manual_seed(0)
         classifier = build_classifier(ClassifierSpec(dataset="digits", precision=precision))
         how = {"monitor": "val/accuracy", "mode": "last", "max_epochs": 1, "seed": 0}
-        fit(classifier, Digits(batch_size=200), precision=precision, **how)  # type: ignore[arg-type]
+        fit(classifier, DATASETS["digits"](batch_size=40), precision=precision, **how)  # type: ignore[arg-type]
         found.append(classifier.state_dict())
     assert pools._pooled > 0 and pools._compiled.cache_info().currsize
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])

@@ -13,7 +13,7 @@ from dpsnn.audit.cuts import Cut
 from dpsnn.audit.one_cut import Task, attacked
 from dpsnn.audit.options import arguments
 from dpsnn.audit.progress import Progress
-from dpsnn.audit.run import Audit, Opened, opened
+from dpsnn.audit.run import Audit, Opened, opened, say_replaced
 from dpsnn.audit.sides import Sides
 from dpsnn.audit.wire import Wire
 from dpsnn.runner.ahead import job_logs, own_log, work_off
@@ -39,6 +39,7 @@ def make_ahead(options: argparse.Namespace) -> None:
 def attack_ahead(given: dict[str, Any], out: str, engine: Engine) -> None:
     """As `make_ahead`, with the arguments of an audit, its folder, and an engine that is closed by the caller."""
     found = opened(**given, out=out)
+    say_replaced(found)
     waiting: dict[Job, set[Job]] = {}
     for name in cuts_of(found):
         for seed in found.seeds:

@@ -98,25 +98,25 @@ def audit(
     """
     start = time.monotonic()
     keep_memory()
-    made = Audit(
-        opened(
-            model=model,
-            data=data,
-            weights=weights,
-            smashed=smashed,
-            surrogate=surrogate,
-            groups=groups,
-            trained_on=trained_on,
-            size=size,
-            cuts=cuts,
-            queries=queries,
-            budget=budget,
-            seeds=seeds,
-            out=out,
-            data_dir=data_dir,
-            **defences,
-        )
+    what = opened(
+        model=model,
+        data=data,
+        weights=weights,
+        smashed=smashed,
+        surrogate=surrogate,
+        groups=groups,
+        trained_on=trained_on,
+        size=size,
+        cuts=cuts,
+        queries=queries,
+        budget=budget,
+        seeds=seeds,
+        out=out,
+        data_dir=data_dir,
+        **defences,
     )
+    say_replaced(what)
+    made = Audit(what)
     result = AuditResult(
         made={**_made(command), "seconds": 0.0},
         model=made.model,
@@ -250,6 +250,40 @@ def _folder(out: Path) -> Path:
     return place
 
 
+def say_replaced(what: Opened) -> None:
+    """Say on standard error if the audit that lies in the folder is of something else, and will be lost.
+
+    Of other settings of attackers it is not: who gives them more time wants the new one.
+    """
+    path = None if what.folder is None else what.folder.parent / NAME
+    if path is None or not path.is_file():
+        return
+    found, ours = what.found, {SMASHED}
+    defended: list[str] = []
+    if found.model is not None:
+        cuts, _ = found.model.cuts(found.sides.image_shape, what.names)
+        ours = {cut.name for cut in cuts}
+        defended = _steps(_mechanism(cuts[0].target, what.defences), cuts[0].target)
+    try:
+        there = AuditResult.load(path)
+    except (OSError, UsageError):
+        return
+    queries = there.settings["queries"]
+    other = {
+        "another model": there.model["digest"] != found.digest,
+        "other pictures": there.data["digest"] != found.sides.digest,
+        "another wire": (there.settings["defences"], queries) != (defended, what.queries),
+        "other cuts": not {cut["name"] for cut in there.cuts} <= ours,
+    }
+    differing = [name for name, differs in other.items() if differs]
+    if differing:
+        print(
+            f"{path} is of {' and '.join(differing)} ({there.model['name']} on {there.data['name']}) and will be"
+            " replaced: name another --out to keep it",
+            file=sys.stderr,
+        )
+
+
 # ---------------------------------------------------------------- the work
 
 
@@ -270,7 +304,6 @@ class Audit:
         self.measures: list[Json] = []
         self.cuts: list[Json] = []
         self.victims = 0
-        self.given = defences
         cuts: Sequence[Cut | None] = [None]
         refused: Mapping[str, str] = {}
         if model is not None:
@@ -292,7 +325,8 @@ class Audit:
                 assert found.smashed is not None
                 wire = wire_of_pairs(sides, found.smashed)
             else:
-                mechanism = self._mechanism(cut)
+                mechanism = _mechanism(cut.target, defences)
+                self.defended = _steps(mechanism, cut.target)
                 wire = wire_of(cut.target, mechanism, sides, queries, seeds[0], cut.work)
                 classes = cut.target.num_classes
             where = f"cut {number}/{len(cuts)} {cut.name if cut else SMASHED}"
@@ -324,31 +358,33 @@ class Audit:
             self.victims, self.measures = len(wire.victims), [each.plain() for each in measures]
         self.cuts.append(audit_cut(cut, wire, measures, task, progress))
 
-    def _mechanism(self, cut: Cut) -> DefenceList:
-        """The defences asked for, at a cut.
 
-        Raises:
-            UsageError: If one does nothing on the wire of a trained model, or the model has its own already.
-        """
-        target = cut.target
-        parts = ClassifierSpec(**self.given).active
-        if parts and not target.sends_as_is:
+def _mechanism(target: Target, given: Mapping[str, Any]) -> DefenceList:
+    """The defences asked for, on the wire of a target.
+
+    Raises:
+        UsageError: If one does nothing on the wire of a trained model, or the model has its own already.
+    """
+    parts = ClassifierSpec(**given).active
+    if parts and not target.sends_as_is:
+        raise UsageError(
+            f"{target.name} was trained with a defence on its wire; leave out others, or audit one without"
+        )
+    info = CutInfo(target.cut_shape, _three(target), target.num_classes or 1, _bound(target))
+    modules = []
+    for part in parts:
+        module = building.built(part, info)
+        if module is None or not module.mechanism():
             raise UsageError(
-                f"{target.name} was trained with a defence on its wire; leave out others, or audit one without"
+                f"{part.label or part.key} acts in training, and a model is audited as it is; leave it out"
             )
-        info = CutInfo(target.cut_shape, _three(target), target.num_classes or 1, _bound(target))
-        modules = []
-        for part in parts:
-            module = building.built(part, info)
-            if module is None or not module.mechanism():
-                raise UsageError(
-                    f"{part.label or part.key} acts in training, and a model is audited as it is; leave it out"
-                )
-            modules.append(module)
-        made = DefenceList(sorted(modules, key=lambda module: module.place)).eval()
-        steps = made.mechanism() if len(made) else target.mechanism.mechanism()
-        self.defended = [str(step) for step in steps]
-        return made
+        modules.append(module)
+    return DefenceList(sorted(modules, key=lambda module: module.place)).eval()
+
+
+def _steps(made: DefenceList, target: Target) -> list[str]:
+    """What is done on the wire: by these defences, else by the target's own."""
+    return [str(step) for step in (made if len(made) else target.mechanism).mechanism()]
 
 
 def _with_room(
