@@ -366,6 +366,15 @@ def test_a_file_that_may_not_be_read_is_named(
     assert code == 1 and f"{FIGURE}: cannot be read (Permission denied); change" in "\n".join(lines)
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(
+    whole: Whole, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FIGURE.unlink()
+    FIGURE.mkdir()
+    code, lines, _ = said(capsys)
+    assert code == 1 and f"{FIGURE}: is a folder; move it away, and make the file anew" in lines
+
+
 def test_a_folder_that_is_not_there_is_bad_input(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

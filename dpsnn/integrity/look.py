@@ -83,6 +83,9 @@ def _against(root: Path) -> Iterator[Finding]:
 
 def _of_file(root: Path, name: str, listed: manifest.Manifest) -> Iterator[Finding]:
     path = root / name
+    if path.is_dir():
+        yield Finding(path, "is a folder", "move it away, and make the file anew")
+        return
     try:
         found = manifest.digest_of(path) if path.exists() else manifest.GONE
     except OSError as error:
