@@ -43,6 +43,32 @@ class TimeFirst(nn.Module):
         return torch.cat([outputs.mean(0), last[0]], 1)
 
 
+class Steps(nn.Module):
+    """A cell that is called once for each step of a sequence."""
+
+    def __init__(self, cell: Callable[..., nn.Module]) -> None:
+        super().__init__()
+        self.cell = cell(6, 4)
+
+    def forward(self, values: Tensor) -> Tensor:
+        state: Any = None
+        for step in values.unbind(1):
+            state = self.cell(step, state)
+        return state if isinstance(state, Tensor) else torch.cat(state, 1)
+
+
+class All(nn.Module):
+    """Every output of a layer with memory: the last of the first one is made of the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(6, 4, num_layers=2, batch_first=True)
+
+    def forward(self, values: Tensor) -> Tensor:
+        outputs, (state, memory) = self.layer(values)
+        return torch.cat([outputs.mean(1), outputs[:, -1], state[0], memory[-1]], 1)
+
+
 class Attention(nn.Module):
     """One head, with a bias of keys, whose gradient is 0: softmax does not see it."""
 
@@ -124,6 +150,10 @@ LAYERS: dict[str, Callable[[], list[nn.Module]]] = {
     "lstm": lambda: [Output(nn.LSTM(6, 4, batch_first=True))],
     "lstm, last cell": lambda: [Output(nn.LSTM(6, 4, batch_first=True, bidirectional=True), 1)],
     "gru, time first": lambda: [TimeFirst()],
+    "lstm cell": lambda: [Steps(nn.LSTMCell)],
+    "gru cell": lambda: [Steps(nn.GRUCell)],
+    "rnn cell": lambda: [Steps(nn.RNNCell)],
+    "lstm, all outputs": lambda: [All()],
     "attention": lambda: [Attention()],
     "shared arguments": lambda: [Masked()],
     "values looked at": lambda: [Stubborn()],

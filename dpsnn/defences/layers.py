@@ -138,8 +138,11 @@ class LayerGradients:
             axis = 0
             if isinstance(call.layer, nn.RNNBase):
                 axis = 0 if call.layer.batch_first and place == 0 else 1
-            fits = isinstance(value, Tensor) and value.dim() > axis
-            if not fits or value.shape[axis] != examples:
+            if not isinstance(value, Tensor):
+                # Of one call of several: the first state of a cell is none, the next one is of examples.
+                axes.append(None)
+                continue
+            if value.dim() <= axis or value.shape[axis] != examples:
                 self._shared.add(place)
             axes.append(None if place in self._shared else axis)
         return axes

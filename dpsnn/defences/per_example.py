@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from dpsnn.defences.layers import Call, LayerGradients
 from dpsnn.errors import UsageError
@@ -337,16 +337,23 @@ class PerExampleGradients:
 
     def _watch_outputs(
         self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], outputs: Any
-    ) -> None:
+    ) -> Any:
         if self._busy or not torch.is_grad_enabled():
-            return
+            return outputs
         call = Call(layer, inputs, named)
         _refuse_autocast(call.first)
-        for position, output in enumerate(tree_leaves(outputs)):
-            if isinstance(output, Tensor) and output.requires_grad:
+        given, form = tree_flatten(outputs)
+        learnt = [isinstance(output, Tensor) and output.requires_grad for output in given]
+        if sum(learnt) > 1:
+            # One may be made of another, as the state of an LSTM cell of its memory, and that one would be told of both.
+            given = [output.clone() if told else output for output, told in zip(given, learnt)]
+            outputs = tree_unflatten(given, form)
+        for position, (output, told) in enumerate(zip(given, learnt)):
+            if told:
                 output.register_hook(
                     lambda backprops, position=position: self._keep_of(call, position, backprops)
                 )
+        return outputs
 
     def _keep(self, layer: Any, inputs: Tensor, backprops: Tensor) -> None:
         """What the rules above give for a plain layer."""
