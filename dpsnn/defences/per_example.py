@@ -345,7 +345,7 @@ class PerExampleGradients:
         given, form = tree_flatten(outputs)
         learnt = [isinstance(output, Tensor) and output.requires_grad for output in given]
         if sum(learnt) > 1:
-            # One may be made of another, as the state of an LSTM cell of its memory, and that one would be told of both.
+            # One may be made of another, as the state of an LSTM cell of its memory, which would be told of both.
             given = [output.clone() if told else output for output, told in zip(given, learnt)]
             outputs = tree_unflatten(given, form)
         for position, (output, told) in enumerate(zip(given, learnt)):
