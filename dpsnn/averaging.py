@@ -41,6 +41,15 @@ class Averaging(pl.LightningModule):
         if self.trainer.is_last_batch or self.trainer.should_stop or 0 <= most <= steps:
             self._hand_over("train/")
 
+    def on_train_epoch_end(self) -> None:
+        # Of an epoch that was ended between its batches, as by a validation.
+        self._hand_over("train/")
+
+    def on_validation_epoch_start(self) -> None:
+        # Of a validation that broke off.
+        for name in [each for each in self._sums if each.startswith("val/")]:
+            del self._sums[name], self._sizes[name]
+
     def on_validation_epoch_end(self) -> None:
         self._hand_over("val/")
 

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
+from dpsnn.audit import picture_folder
 from dpsnn.audit.pictures import load_pictures
 from dpsnn.audit.sides import deal, make_sides
 from dpsnn.audit.twice import near_duplicates
@@ -335,6 +337,23 @@ def test_a_class_that_is_called_as_hidden_folders_are_is_said(tmp_path: Path) ->
     assert found.classes == ("cat", "dog")
     (note,) = found.notes
     assert note.startswith("left out: the folder __background__, as what systems put there")
+
+
+def test_a_hidden_folder_that_may_not_be_looked_into_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("__private", "cat", "dog"):
+        written(tmp_path / "mine" / name)
+
+    def refused(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+        if folder.name == "__private":
+            raise UsageError(f"{folder} may not be looked into")
+        yield from looked_into(folder, above)
+
+    looked_into = picture_folder._files
+    monkeypatch.setattr(picture_folder, "_files", refused)
+    found = load_pictures(tmp_path / "mine")
+    assert found.classes == ("cat", "dog") and not found.notes
 
 
 def test_labels_that_are_names_in_numbers(tmp_path: Path) -> None:

@@ -413,10 +413,19 @@ def test_a_folder_in_the_place_of_the_result_is_said_first(tmp_path: Path) -> No
         audit(models.layers, digits(), out=tmp_path)
 
 
+def limited() -> nn.Sequential:
+    """Values are at most 2 behind the first layer, and 1 behind the fourth."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Hardtanh(-2, 2), nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)
+    )
+
+
 def test_before_an_audit_of_something_else_is_replaced_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     closed(monkeypatch)
+    limits = {"cuts": "0,3", "quantise_bits": 4}
     first, *others = (
         ((models.layers, digits(), {"cuts": "7"}), "same"),
         ((models.layers, digits(), {"cuts": "6,7"}), "same"),
@@ -425,6 +434,9 @@ def test_before_an_audit_of_something_else_is_replaced_it_is_said(
         ((models.layers, digits(140), {"cuts": "7"}), "other pictures and another wire"),
         ((models.identity, digits(140), {"seeds": (1,)}), "another model and other cuts"),
         ((models.identity, digits(140), {"queries": 2}), "another wire"),
+        # What is done depends on what limits the values at the cut.
+        ((limited, digits(140), limits), "another model and another wire"),
+        ((limited, digits(140), limits), "same"),
     )
     (model, data, options), _ = first
     audit(model, data, out=tmp_path, **options)

@@ -104,6 +104,14 @@ def test_what_an_interrupted_epoch_saw_does_not_count() -> None:
     assert found["train/loss"] == pytest.approx(found["train/loss_by_batch"])
 
 
+def test_what_another_validation_saw_does_not_count() -> None:
+    module = Still()
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    module.log_means(5, {"val/loss": torch.tensor(100.0)})  # and then it broke off
+    (found,) = trainer.validate(module, verbose=False)
+    assert found["val/loss"] == pytest.approx(found["val/loss_by_batch"])
+
+
 def test_a_rehearsal_leaves_no_trace() -> None:
     module = Line()
     with untouched(module):
@@ -120,6 +128,13 @@ class Stop(Callback):
         trainer.should_stop |= trainer.global_step == 3
 
 
+class StopByValidation(Callback):
+    """As early stopping, where validation comes within the epoch."""
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.should_stop |= trainer.global_step == 4
+
+
 @pytest.mark.parametrize("options", [{"callbacks": [Stop()]}, {"max_steps": 4}])
 def test_a_training_that_ends_within_an_epoch_leaves_its_means(options: dict[str, Any]) -> None:
     kept = Kept()
@@ -131,3 +146,13 @@ def test_a_training_that_ends_within_an_epoch_leaves_its_means(options: dict[str
     for found in kept.found:
         assert found["train/loss"] == pytest.approx(found["train/loss_by_batch"])
     assert not module._sums
+
+
+def test_a_training_that_a_validation_ends_leaves_its_means() -> None:
+    quiet = {"enable_progress_bar": False, "enable_checkpointing": False, "logger": False}
+    options: dict[str, Any] = {"callbacks": [StopByValidation()], "val_check_interval": 1}
+    trainer = pl.Trainer(max_epochs=3, accelerator="cpu", **quiet, **options)
+    trainer.fit(module := Line())
+    found = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert trainer.global_step == 4 and not module._sums
+    assert found["train/loss"] == pytest.approx(found["train/loss_by_batch"])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 from scipy.stats import kstest
 from test_dp_sgd import QUIET, table
 from test_dp_sgd_refusals import Images, images, train
@@ -168,6 +169,7 @@ class Heard(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, _: Any, outputs: Any, *__: Any) -> None:
         self.losses.append(outputs["loss"].item())
+        self.names |= outputs.keys() - {"loss"}
         self.names |= {*trainer.callback_metrics, *trainer.logged_metrics}
 
 
@@ -182,6 +184,22 @@ class Polyak(torch.optim.SGD):
         return loss
 
 
+class Book(Logger):
+    """Writes down what it is told, whoever asks for it."""
+
+    name = version = experiment = ""  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: set[str] = set()
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.told |= metrics.keys()
+
+    def log_hyperparams(self, *_: Any) -> None:
+        pass
+
+
 class Telling(Averaging):
     def __init__(self, as_dictionary: bool) -> None:
         super().__init__()
@@ -192,7 +210,9 @@ class Telling(Averaging):
         self.log("loss", loss)
         self.log_dict({"same": loss})
         self.log_means(len(batch[0]), {"train/loss": loss})
-        return {"loss": loss} if self.as_dictionary else loss
+        assert self.logger is not None
+        self.logger.log_metrics({"directly": loss.item()})
+        return {"loss": loss, "beside": loss.detach()} if self.as_dictionary else loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return Polyak(self.parameters(), 0.1)
@@ -209,13 +229,15 @@ def test_values_of_the_examples_are_told_to_nobody(
     module = Telling(as_dictionary)
     before = module.layer.weight.clone()
     private = DPSGD(1.0, delta=1e-3, repeatable=repeatable, physical_batch=physical_batch)
+    book = Book()
     quiet = {**QUIET, "callbacks": [heard, private], "max_epochs": 2, "log_every_n_steps": 1}
+    quiet["logger"] = book
     pl.Trainer(**quiet).fit(module, poisson(DataLoader(table(100), batch_size=20), seed=1))
-    named = heard.names & {"loss", "same", "train/loss"}
+    named = (heard.names | book.told) & {"loss", "same", "train/loss", "directly", "beside"}
     assert len(heard.losses) == len(Polyak.told) == 10
     assert not torch.equal(module.layer.weight, before)
     if repeatable:
-        assert len(named) == 3 and min(Polyak.told) > 0 and min(heard.losses) > 0
+        assert len(named) == 4 + as_dictionary and min(Polyak.told) > 0 and min(heard.losses) > 0
     else:
         assert not named and set(Polyak.told) == {0.0} == set(heard.losses)
     assert "log" not in vars(module) and not module._sums

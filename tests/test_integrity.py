@@ -17,6 +17,8 @@ from dpsnn.checkpoints import ATTACKER, CLASSIFIER
 from dpsnn.cli import main
 from dpsnn.evaluation import tables, victims
 from dpsnn.evaluation.report import plt, save_figure
+from dpsnn.integrity.folders import pairs
+from dpsnn.integrity.leftovers import changed_scores, torn_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = tables.models_table("results")
@@ -304,6 +306,10 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], list[str]]] = {
         lambda t, a: rescored(a.stem),
         [".npz: has another mean than its row; evaluate its attacker with --all"],
     ),
+    "a cell that is no number, and no list": (
+        lambda t, a: (edit(ATTACKS, "0.015", "n/a"), LIST.unlink()),
+        [f"{ATTACKS}: row 1, column MSE has 'n/a', no number; delete", "is missing, hence nobody"],
+    ),
     "scores of nobody": (
         lambda t, a: tables.drop(ATTACKS, "Attacker", [a.stem]),
         [".npz: is of an attacker without a row"],
@@ -364,6 +370,21 @@ def test_a_file_that_may_not_be_read_is_named(
     monkeypatch.setattr(manifest, "digest_of", refuse)
     code, lines, _ = said(capsys)
     assert code == 1 and f"{FIGURE}: cannot be read (Permission denied); change" in "\n".join(lines)
+
+
+def test_scores_that_are_damaged_anywhere_are_told_and_taken_for_none(
+    whole: Whole, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(f"results/victims/{whole[1].stem}.npz")
+    (row,) = tables.read(ATTACKS, tables.ATTACKER_KEY)
+    sound = path.read_bytes()
+    assert victims.load("results", whole[1].stem, victims.mark(row))
+    (pair,) = pairs(Path("models"), Path("results"))
+    for place in range(0, len(sound), 3):
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ 0xFF]) + sound[place + 1 :])
+        victims.load("results", whole[1].stem, victims.mark(row))
+        found = [*torn_scores(pair), *changed_scores(pair)]
+        assert all(finding.where == path for finding in found), place
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(

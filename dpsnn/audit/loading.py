@@ -363,8 +363,9 @@ def _answering(
         )
     fitting = [each for each in outputs if classes and each.value.shape[1:] == (classes,)]
     named = [each for key in ANSWERS for each in outputs if each.name == key]
-    # A name such as `output` may be that of features, beside scores of another name.
+    # A name such as `output` may be that of features, beside scores of another name. Two classes may have one score.
     both = [each for each in named if each in fitting]
+    both += [each for each in named if classes == 2 and each.value.shape[1:] == (1,)]
     chosen = (both or fitting or named or outputs)[0]
     if len(outputs) > 1:
         shape = tuple(chosen.value.shape[1:])

@@ -233,8 +233,15 @@ def _hidden(folder: Path) -> list[str]:
         if path.name.startswith("__")
         and path.name not in SYSTEMS
         and path.is_dir()
-        and any(True for _ in _files(path))
+        and _has_pictures(path)
     )
+
+
+def _has_pictures(folder: Path) -> bool:
+    try:
+        return any(True for _ in _files(folder))
+    except UsageError:  # it may not be looked into, and is left out all the same
+        return False
 
 
 def _files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:

@@ -258,16 +258,18 @@ def say_replaced(what: Opened) -> None:
     path = None if what.folder is None else what.folder.parent / NAME
     if path is None or not path.is_file():
         return
+    try:
+        there = AuditResult.load(path)
+    except (OSError, UsageError):
+        return
     found, ours = what.found, {SMASHED}
     defended: list[str] = []
     if found.model is not None:
         cuts, _ = found.model.cuts(found.sides.image_shape, what.names)
         ours = {cut.name for cut in cuts}
-        defended = _steps(_mechanism(cuts[0].target, what.defences), cuts[0].target)
-    try:
-        there = AuditResult.load(path)
-    except (OSError, UsageError):
-        return
+        # What is written down is that of the last cut; it may depend on what limits the values there.
+        last = next((cut for cut in cuts if cut.name == there.cuts[-1]["name"]), cuts[-1]).target
+        defended = _steps(_mechanism(last, what.defences), last)
     queries = there.settings["queries"]
     other = {
         "another model": there.model["digest"] != found.digest,

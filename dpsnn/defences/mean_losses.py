@@ -19,10 +19,11 @@ def loss_of(output: Any) -> Tensor:
 
 
 def without_value(output: Any) -> Any:
-    """The same, whose loss has its gradient and the value 0 (or none, where it has no finite one)."""
+    """The loss alone, with its gradient and the value 0 (or none, where it has no finite one)."""
     loss = loss_of(output)
     nothing = loss - loss.detach()
-    return {**output, "loss": nothing} if isinstance(output, dict) else nothing
+    # What a step returns beside it is of the examples as well.
+    return {"loss": nothing} if isinstance(output, dict) else nothing
 
 
 class MeanLosses(TorchFunctionMode):

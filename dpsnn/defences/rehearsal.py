@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import Metric
@@ -23,13 +24,19 @@ LOGGING = "log", "log_dict", "log_means"
 
 @contextlib.contextmanager
 def silent(module: pl.LightningModule) -> Iterator[None]:
-    """Let nothing be logged inside the block."""
+    """Let nothing be logged inside the block, by the module or by the loggers that it may ask for."""
     before = {name: vars(module)[name] for name in LOGGING if name in vars(module)}
+    trainer = getattr(module, "_trainer", None)  # `trainer` raises where there is none
+    loggers = trainer.loggers if trainer is not None else []
     for name in LOGGING:
         setattr(module, name, lambda *_, **__: None)
+    if trainer is not None and loggers:
+        trainer.loggers = [DummyLogger() for _ in loggers]
     try:
         yield
     finally:
+        if trainer is not None and loggers:
+            trainer.loggers = loggers
         for name in LOGGING:
             delattr(module, name)
         vars(module).update(before)

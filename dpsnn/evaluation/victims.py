@@ -1,6 +1,7 @@
 """What each victim lost to each attacker: means in tables cannot say who was chosen on whom."""
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from dpsnn.evaluation.tables import cell
 
 Scores = dict[str, Float[Tensor, " n"]]
 """Key of a metric → its value for each victim, in their order."""
+
+TORN = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged file raises."""
 
 OF = "of"
 """What a file belongs to, by `mark`."""
@@ -59,5 +63,5 @@ def load(results_dir: str | Path, attacker: str, of: str) -> Scores | None:
             if str(arrays[OF]) != of:
                 return None
             return {key: torch.from_numpy(arrays[key]) for key in arrays.files if key != OF}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (KeyError, *TORN):
         return None

@@ -114,7 +114,7 @@ def torn_scores(pair: Pair) -> Iterator[Finding]:
                 whole = archive.testzip() is None
         except FileNotFoundError:
             continue
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError):
+        except victims.TORN:
             whole = False
         if not whole:
             yield Finding(path, "is damaged", "evaluate its attacker with --all")
@@ -129,7 +129,13 @@ def changed_scores(pair: Pair) -> Iterator[Finding]:
         if not scores:
             continue
         for measure in shown:
-            said, values = tables.number(row, measure.column), scores.get(measure.name)
+            try:
+                said, values = tables.number(row, measure.column), scores.get(measure.name)
+            except UsageError as error:
+                table = tables.attackers_table(pair.results)
+                what, _, do = str(error).removeprefix(f"{table}, ").rpartition("; ")
+                yield Finding(table, what, do)
+                break
             # Of values that are not finite the row says something of its own.
             if said is None or values is None or not bool(values.isfinite().all()):
                 continue
