@@ -262,20 +262,20 @@ def say_replaced(what: Opened) -> None:
         there = AuditResult.load(path)
     except (OSError, UsageError):
         return
-    found, ours = what.found, {SMASHED}
+    found, ours, theirs = what.found, {SMASHED}, [cut["name"] for cut in there.cuts]
     defended: list[str] = []
     if found.model is not None:
         cuts, _ = found.model.cuts(found.sides.image_shape, what.names)
         ours = {cut.name for cut in cuts}
         # What is written down is that of the last cut; it may depend on what limits the values there.
-        last = next((cut for cut in cuts if cut.name == there.cuts[-1]["name"]), cuts[-1]).target
+        last = next((cut for cut in cuts if cut.name in theirs[-1:]), cuts[-1]).target
         defended = _steps(_mechanism(last, what.defences), last)
     queries = there.settings["queries"]
     other = {
         "another model": there.model["digest"] != found.digest,
         "other pictures": there.data["digest"] != found.sides.digest,
         "another wire": (there.settings["defences"], queries) != (defended, what.queries),
-        "other cuts": not {cut["name"] for cut in there.cuts} <= ours,
+        "other cuts": not {*theirs} <= ours,
     }
     differing = [name for name, differs in other.items() if differs]
     if differing:
