@@ -279,12 +279,15 @@ def test_labels_that_the_model_does_not_know_are_said() -> None:
     assert not told[0] and "labels of the victims go from 1 to 10" in told[1][0]
 
 
-@pytest.mark.parametrize("beside", ["embedding", "output"])
-def test_two_classes_may_have_one_score_beside_two_features(beside: str) -> None:
-    model = Features(lambda features, scores: {beside: features[:, :2], "logits": scores[:, :1]})
+@pytest.mark.parametrize(
+    ("two", "one", "name"),
+    [("embedding", "logits", "logits"), ("output", "logits", "output"), ("y", "output", "y")],
+)
+def test_two_classes_may_have_one_score_beside_two_features(two: str, one: str, name: str) -> None:
+    """But only under a name that says so: an `output` may be anything."""
+    model = Features(lambda features, scores: {two: features[:, :2], one: scores[:, :1]})
     found = load_model(model).seeing(SHAPE, 2)
-    name, columns = ("logits", 1) if beside == "embedding" else ("output", 2)
-    assert found.scores == columns and f"2 outputs {name}" in found.notes[-1]
+    assert found.scores == (1 if name == one else 2) and f"2 outputs {name}" in found.notes[-1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])

@@ -353,7 +353,7 @@ def test_a_hidden_folder_that_may_not_be_looked_into_stops_nothing(
     looked_into = picture_folder._files
     monkeypatch.setattr(picture_folder, "_files", refused)
     found = load_pictures(tmp_path / "mine")
-    assert found.classes == ("cat", "dog") and not found.notes
+    assert found.classes == ("cat", "dog") and "left out: the folder __private" in found.notes[0]
 
 
 def test_labels_that_are_names_in_numbers(tmp_path: Path) -> None:

@@ -69,6 +69,28 @@ class All(nn.Module):
         return torch.cat([outputs.mean(1), outputs[:, -1], state[0], memory[-1]], 1)
 
 
+class Beheld(nn.Module):
+    """A layer of two outputs, of which others keep one and use it."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.ones(6)), nn.Parameter(torch.ones(6))
+
+        def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
+            return values * self.a, values * self.b
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.two = self.Two()
+        self.two.register_forward_hook(lambda _, __, outputs: self.kept.append(outputs[1]))
+
+    def forward(self, values: Tensor) -> Tensor:
+        self.kept: list[Tensor] = []
+        first, _ = self.two(values)
+        return first + self.kept[0].sin()
+
+
 class Attention(nn.Module):
     """One head, with a bias of keys, whose gradient is 0: softmax does not see it."""
 
@@ -153,6 +175,7 @@ LAYERS: dict[str, Callable[[], list[nn.Module]]] = {
     "lstm cell": lambda: [Steps(nn.LSTMCell)],
     "gru cell": lambda: [Steps(nn.GRUCell)],
     "rnn cell": lambda: [Steps(nn.RNNCell)],
+    "an output that a hook keeps": lambda: [Beheld()],
     "lstm, all outputs": lambda: [All()],
     "attention": lambda: [Attention()],
     "shared arguments": lambda: [Masked()],

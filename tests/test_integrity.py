@@ -380,8 +380,9 @@ def test_scores_that_are_damaged_anywhere_are_told_and_taken_for_none(
     sound = path.read_bytes()
     assert victims.load("results", whole[1].stem, victims.mark(row))
     (pair,) = pairs(Path("models"), Path("results"))
-    for place in range(0, len(sound), 3):
-        path.write_bytes(sound[:place] + bytes([sound[place] ^ 0xFF]) + sound[place + 1 :])
+    flags = sound.rindex(b"PK\1\2") + 8  # of which the first bit says that a file is encrypted
+    for place, bits in [*((each, 0xFF) for each in range(0, len(sound), 3)), (flags, 1)]:
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ bits]) + sound[place + 1 :])
         victims.load("results", whole[1].stem, victims.mark(row))
         found = [*torn_scores(pair), *changed_scores(pair)]
         assert all(finding.where == path for finding in found), place

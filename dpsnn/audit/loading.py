@@ -365,7 +365,8 @@ def _answering(
     named = [each for key in ANSWERS for each in outputs if each.name == key]
     # A name such as `output` may be that of features, beside scores of another name. Two classes may have one score.
     both = [each for each in named if each in fitting]
-    both += [each for each in named if classes == 2 and each.value.shape[1:] == (1,)]
+    scores = [each for each in named if each.name in ("logits", "scores")]
+    both += [each for each in scores if classes == 2 and each.value.shape[1:] == (1,)]
     chosen = (both or fitting or named or outputs)[0]
     if len(outputs) > 1:
         shape = tuple(chosen.value.shape[1:])

@@ -240,8 +240,8 @@ def _hidden(folder: Path) -> list[str]:
 def _has_pictures(folder: Path) -> bool:
     try:
         return any(True for _ in _files(folder))
-    except UsageError:  # it may not be looked into, and is left out all the same
-        return False
+    except UsageError:  # it may not be looked into, so there is no telling
+        return True
 
 
 def _files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:

@@ -59,9 +59,10 @@ class DPSGD(Account):
     step of every epoch and whenever other weights are trained (see `trial.py`): should gradients of single examples not
     add up to the module's own, should one depend on its neighbours, or training write a buffer, it is refused.
 
-    What `training_step` logs and returns is of the examples and has no noise: loggers hear nothing while it runs, and
-    optimisers and other callbacks are given a loss of 0 and nothing else. What a module keeps of a step and logs from
-    another hook is not seen. Where `repeatable` protects nobody, all is heard.
+    What `training_step` logs and returns is of the examples and has no noise: `self.log` and `log_metrics` of
+    loggers do nothing while it runs, and optimisers and other callbacks are given a loss of 0 and nothing else. Not
+    covered is what a module writes by other ways (`logger.experiment`, files), or keeps of a step and tells from
+    another hook. Where `repeatable` protects nobody, all is heard.
 
     Noise comes from a secret that the operating system gives at the start, and so do lots where the loader asks
     `lot_seed` for seeds; see `secret.py` for how strong it is. Weights, dropout and augmentation may come from a public

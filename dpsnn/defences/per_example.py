@@ -314,7 +314,9 @@ class PerExampleGradients:
             if _is_plain(layer) and not self.explicit and layer.weight.requires_grad:
                 self._replace_forward(layer)
             else:
-                handle = layer.register_forward_hook(self._watch_outputs, with_kwargs=True)
+                handle = layer.register_forward_hook(
+                    self._watch_outputs, prepend=True, with_kwargs=True
+                )  # others see the outputs that are watched
                 self._undo.append(handle.remove)
 
     def detach(self) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import Metric
@@ -24,22 +23,23 @@ LOGGING = "log", "log_dict", "log_means"
 
 @contextlib.contextmanager
 def silent(module: pl.LightningModule) -> Iterator[None]:
-    """Let nothing be logged inside the block, by the module or by the loggers that it may ask for."""
-    before = {name: vars(module)[name] for name in LOGGING if name in vars(module)}
+    """Let nothing be logged inside the block, by the module or by `log_metrics` of its loggers.
+
+    What they write to (`logger.experiment`) is left as it is: each kind has calls of its own.
+    """
     trainer = getattr(module, "_trainer", None)  # `trainer` raises where there is none
-    loggers = trainer.loggers if trainer is not None else []
-    for name in LOGGING:
-        setattr(module, name, lambda *_, **__: None)
-    if trainer is not None and loggers:
-        trainer.loggers = [DummyLogger() for _ in loggers]
+    loggers = [] if trainer is None else trainer.loggers
+    names = [(module, name) for name in LOGGING] + [(each, "log_metrics") for each in loggers]
+    before = [(owner, name, vars(owner)[name]) for owner, name in names if name in vars(owner)]
+    for owner, name in names:
+        setattr(owner, name, lambda *_, **__: None)
     try:
         yield
     finally:
-        if trainer is not None and loggers:
-            trainer.loggers = loggers
-        for name in LOGGING:
-            delattr(module, name)
-        vars(module).update(before)
+        for owner, name in names:
+            vars(owner).pop(name, None)
+        for owner, name, own in before:
+            vars(owner)[name] = own
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from dpsnn.evaluation.tables import cell
 Scores = dict[str, Float[Tensor, " n"]]
 """Key of a metric → its value for each victim, in their order."""
 
-TORN = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+TORN = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged file raises."""
 
 OF = "of"
